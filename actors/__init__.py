@@ -1,0 +1,1 @@
+"""Rollout side: the engine protocol and its engines, the rollout actor and its fault-tolerant group."""

@@ -1,0 +1,58 @@
+"""Keys of the rollout side. Imports no torch: the configuration is read where no engine is installed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from dataflow.settings import Settings
+
+
+class RolloutSettings(Settings):
+    """What is sampled, and by how many actors."""
+
+    group_size: int = Field(8, ge=1)
+    """Completions per (question, view, source). At least 2: a group of one has no mean to be compared with."""
+    temperature: float = Field(1.0, gt=0)
+    """Sampling temperature. Training samples with temperature as the only scaling (no top-p, no top-k)."""
+    max_new_tokens: int = Field(1024, ge=1)
+    """A completion is cut (finish reason `length`) after this many tokens."""
+    policy_actors: int = Field(1, ge=1)
+    """Rollout actors that sample from the policy."""
+    teacher_actors: int = Field(1, ge=1)
+    """Rollout actors that sample from the EMA teacher; started only by rules that ask a teacher."""
+    cpus_per_actor: float = Field(0.5, gt=0)
+    """CPUs Ray sets aside for one rollout actor; may be a fraction."""
+    gpus_per_actor: float = Field(0.0, ge=0)
+    """GPUs Ray sets aside for one rollout actor; 0 runs it on the CPU."""
+    max_restarts: int = Field(3, ge=0)
+    """How often a rollout actor that died is started again before the run gives up."""
+
+
+class EngineSettings(Settings):
+    """The sampler inside a rollout actor."""
+
+    kind: Literal["embedded", "scripted"] = "embedded"
+    """`embedded`: our continuous-batching sampler. `scripted`: replays recorded completions from `script` (no model)."""
+    slots: int = Field(128, ge=1)
+    """Sequences decoded together; a slot is refilled as soon as its sequence ends."""
+    max_model_len: int | None = Field(None, ge=2)
+    """Longest prompt + completion in tokens; None: the longest templated prompt + rollout.max_new_tokens."""
+    prefill_tokens: int = Field(8192, ge=1)
+    """Prompt tokens prefilled in one forward pass, padding included."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of weights and KV cache in the engine."""
+    threads: int = Field(1, ge=1)
+    """OpenMP threads of one engine. One process per core: oversubscribed threads are several times slower."""
+    deterministic: bool = False
+    """Tokens reproducible bit for bit: fixed decode shape and cache layout. Slower."""
+    script: str | None = None
+    """JSONL of recorded completions for `kind: scripted`: objects with `question` and `completions`."""
+
+
+class InflightSettings(Settings):
+    """What happens to running completions when the weights are swapped."""
+
+    mode: Literal["recompute"] = "recompute"
+    """`recompute`: they live on, their KV cache is rebuilt under the new weights."""

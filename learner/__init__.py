@@ -1,0 +1,1 @@
+"""Training side: replay buffer, advantages, packing, loss, FSDP learner, EMA teacher, weight broadcast, checkpoints."""

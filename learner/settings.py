@@ -1,0 +1,162 @@
+"""Keys of the training side. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from dataflow.settings import Settings
+
+
+class TrainSettings(Settings):
+    """The optimizer and the size of the run."""
+
+    questions_per_update: int = Field(128, ge=1)
+    """Questions in one optimizer update."""
+    updates: int = Field(100, ge=1)
+    """Optimizer updates in the run; K of the teacher's schedule."""
+    seed: int = 0
+    """Of question order, sampling and everything else that draws."""
+    lr: float = Field(3e-6, gt=0)
+    """Peak learning rate of AdamW."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """After the warm-up: cosine to zero, or constant."""
+    warmup_frac: float = Field(0.1, ge=0, lt=1)
+    """Share of the updates in which the learning rate rises linearly."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's."""
+    eps: float = Field(1e-8, gt=0)
+    """AdamW's."""
+    weight_decay: float = Field(0.01, ge=0)
+    """AdamW's."""
+    grad_clip: float = Field(1.0, gt=0)
+    """Largest global gradient norm."""
+
+
+class LearnerSettings(Settings):
+    """How the learner is laid out on the machine."""
+
+    ranks: int = Field(1, ge=1)
+    """FSDP2 ranks, one process each."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: cuda where a GPU was set aside (gpus_per_rank > 0), else cpu."""
+    cpus_per_rank: float = Field(1.0, gt=0)
+    """CPUs Ray sets aside for one rank."""
+    gpus_per_rank: float = Field(0.0, ge=0)
+    """GPUs Ray sets aside for one rank."""
+    threads: int = Field(1, ge=1)
+    """OpenMP threads of one rank."""
+    param_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the forward and backward pass; master weights, optimizer and teacher are always float32."""
+    micro_batch_tokens: int = Field(16384, ge=1)
+    """Token budget of one packed micro-batch, on each rank."""
+    row_tokens: int = Field(0, ge=0)
+    """Sequences are packed into rows of this many tokens (attention costs rows x row_tokens^2); 0: one row of
+    micro_batch_tokens on a GPU, the longest sample of the update on a CPU."""
+    logprob_chunk_tokens: int = Field(2048, ge=1)
+    """Tokens whose logits exist at one time."""
+    activation_checkpointing: bool = False
+    """Recompute each layer in the backward pass instead of keeping its activations."""
+
+
+class LossSettings(Settings):
+    """The clipped policy-gradient objective."""
+
+    eps_low: float = Field(0.2, gt=0, lt=1)
+    """The ratio is clipped below 1 - eps_low."""
+    eps_high: float = Field(0.2, gt=0)
+    """The ratio is clipped above 1 + eps_high."""
+    dual_clip: float | None = Field(3.0, gt=1)
+    """For negative advantages the surrogate is at least dual_clip * A; None: off."""
+    aggregation: Literal["token_mean", "sequence_mean"] = "token_mean"
+    """Mean over all loss tokens of a view, or over each completion's tokens and then over completions (eq. 4)."""
+    skip_zero_advantage: bool = False
+    """Leave groups whose advantages are all zero out of gain, KL and denominator."""
+    mask_truncated: bool = False
+    """Leave completions that hit max_new_tokens out of the loss (they still vote)."""
+
+
+class CorrectionSettings(Settings):
+    """Importance correction for tokens sampled by older weights."""
+
+    mode: Literal["decoupled", "bypass", "interpolated", "none"] = "decoupled"
+    """See docs/algorithm.md."""
+    cap: float = Field(2.0, gt=0)
+    """Truncation C of the importance weight."""
+    token_band: tuple[float, float] | None = None
+    """IcePop: tokens whose rho lies outside get weight 0 and inside rho itself (replaces the cap); e.g. [0.5, 5.0]."""
+    sequence_band: tuple[float, float] | None = None
+    """Completions whose exp(mean log rho) lies outside are masked; e.g. [0.99, 1.01]."""
+    veto: float | None = Field(1e-4, gt=0, lt=1)
+    """A completion with any rho below this is masked; None: off."""
+
+
+class KLSettings(Settings):
+    """The pull towards a reference."""
+
+    coef: float | None = Field(None, ge=0)
+    """beta; None: the rule's (0.005 for I and the baselines, 0.001 for II and III)."""
+    reference: Literal["initial", "teacher", "none"] | None = None
+    """None: the rule's (teacher for II and III, initial otherwise)."""
+
+
+class AdvantageSettings(Settings):
+    """Group-relative advantages."""
+
+    normalize: Literal["std", "none"] = "std"
+    """Divide by the group's standard deviation, or only subtract its mean."""
+
+
+class TeacherSettings(Settings):
+    """The EMA teacher."""
+
+    alpha_start: float = Field(0.01, ge=0, le=1)
+    """Share of the policy absorbed at the first update."""
+    alpha_end: float = Field(1e-4, ge=0, le=1)
+    """... and at the last; cosine between."""
+    update_every: int = Field(1, ge=1)
+    """Updates between two EMA steps."""
+    publish_every: int = Field(1, ge=1)
+    """Updates between two broadcasts of the teacher to its engines."""
+    freeze: bool = False
+    """Keep the initial model as the teacher (the paper's ablation)."""
+
+
+class StalenessSettings(Settings):
+    """How far the policy may run ahead of its samples."""
+
+    max: int = Field(4, ge=0)
+    """Hard bound at consumption: updates done minus those in the oldest policy token of a question; 0 is synchronous."""
+    pipeline_depth: int | None = Field(None, ge=0)
+    """Updates to sample ahead; None: min(1, max)."""
+    on_exceed: Literal["wait"] = "wait"
+    """`wait`: the learner waits for a question that would pass the bound; nothing is dropped."""
+
+    @property
+    def depth(self) -> int:
+        return min(1, self.max) if self.pipeline_depth is None else self.pipeline_depth
+
+
+class LabelSettings(Settings):
+    """How old a teacher's vote may be."""
+
+    max_staleness: int = Field(8, ge=0)
+    """Updates done minus those the voting teacher had absorbed; not judged when the teacher is frozen."""
+    on_exceed: Literal["wait"] = "wait"
+    """`wait`: the learner waits for a question that would pass the bound."""
+
+
+class PublishSettings(Settings):
+    """Weights on their way to the engines."""
+
+    every_updates: int = Field(1, ge=1)
+    """Updates between two broadcasts of the policy."""
+    backend: Literal["auto", "gloo", "nccl"] = "auto"
+    """`auto`: nccl between GPUs, gloo between CPUs."""
+    bucket_mb: float = Field(512.0, gt=0)
+    """Size of one of the two transfer buckets, in MiB."""
+    checksum_every: int = Field(1, ge=0)
+    """Broadcasts between two that carry checksums; 0: never."""
+    timeout_s: float = Field(60.0, gt=0)
+    """A member that does not answer this long is fenced and the group rebuilt without it."""

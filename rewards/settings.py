@@ -1,0 +1,18 @@
+"""Keys of votes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from dataflow.settings import Settings
+
+
+class VoteSettings(Settings):
+    """How completions elect a pseudo-label."""
+
+    min_share: float = Field(0.0, ge=0, le=1)
+    """A vote whose winners / voters is below this abstains; 0 is the paper's."""
+    equivalence: Literal["canonical", "exact"] = "canonical"
+    """`canonical`: answers vote by their normalized form. `exact`: by their raw text, as in the authors' code."""
