@@ -1,0 +1,287 @@
+"""The run: asyncio loops in the job's driver that keep questions flowing one way and weights the other.
+
+         cursor ──► _ask ──tasks──► rollout groups ──groups of completions──► replay buffer
+                     ▲                    ▲                                        │
+                     │ room               │ weights                                │ TrainBatch
+                     └──── buffer ◄── _publish ◄── learner ◄──────────── _train ◄──┘
+                                                                  │
+                                              eval · checkpoint · one line of metrics per update
+
+Two loops run at once. `_train` is finite; any other loop that ends is an error. `_watch` ends the run when nothing has moved
+for `run.watchdog_s`. Start and resume are one path: load, broadcast, acknowledge, generate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray.actor import ActorHandle
+
+from actors.group import RolloutGroup
+from dataflow.codec import decode, encode
+from dataflow.metrics import Metrics
+from dataflow.types import AskedId, Channel, GroupId, RolloutTask, Source, StepResult, TrainBatch, Version, View
+from evals.heldout import EvalResult
+from launch.config import TrainConfig
+from launch.publisher import Publisher
+from launch.watch import Watch
+from learner.checkpoint import CheckpointStore
+from learner.group import LearnerGroup
+from questions.order import QuestionCursor
+from questions.prompts import PreparedQuestions
+from rewards.rules import RewardRule
+
+
+class StalledError(RuntimeError):
+    """No update and no whole question for `run.watchdog_s` seconds."""
+
+
+class LoopEndedError(RuntimeError):
+    """A loop that must run as long as the training did end."""
+
+
+@dataclass(slots=True)
+class Clock:
+    """Where the training loop's time went, in seconds."""
+
+    started_s: float = 0.0
+    waited_s: float = 0.0  # learner without a batch
+    updating_s: float = 0.0
+    publishing_s: float = 0.0
+    update_spans: list[tuple[float, float]] = field(default_factory=list)  # wall clock
+
+
+@dataclass(slots=True, kw_only=True)
+class Parts:
+    """Everything the controller drives, placed and started by launch/train.py."""
+
+    config: TrainConfig
+    rule: RewardRule
+    prepared: PreparedQuestions
+    cursor: QuestionCursor
+    learner: LearnerGroup
+    groups: dict[Source, RolloutGroup]
+    publishers: dict[Channel, Publisher]
+    buffer: ActorHandle[Any]
+    checkpoints: CheckpointStore
+    watch: Watch
+    evaluate: Callable[[bool], Awaitable[EvalResult]]  # True: the quick, greedy one
+
+
+class Controller:
+    """Runs the loops over the parts. `run` returns when `train.updates` updates are made, or the wall time is used up."""
+
+    def __init__(self, parts: Parts, *, version: Version, before: EvalResult | None = None) -> None:
+        self.parts = parts
+        self.version = version
+        self.before = before
+        self.after: EvalResult | None = None
+        self.clock = Clock()
+        self.num_trained_here = 0
+        self.stopped_early: str | None = None
+        self._order = asyncio.Lock()  # the cursor moves with the buffer's admission, and checkpoints see both
+        self._quick: asyncio.Task[EvalResult] | None = None
+        self._progress_at = time.monotonic()
+
+    # ---- the run --------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Broadcast, evaluate, train, evaluate. Raises what ended a loop."""
+        await self._publish(first=True)
+        if self.before is None:
+            self.before = await self.parts.evaluate(False)
+            self.parts.watch.evaluation(self.version.updates, self.before, name="before")
+        self.clock.started_s = time.time()
+        self._progress_at = time.monotonic()
+        if self.version.updates < self.parts.config.train.updates:
+            await self._supervise({"ask": self._ask(), "watch": self._watch(), "train": self._train()})
+        self.after = await self.parts.evaluate(False)
+        self.parts.watch.evaluation(self.version.updates, self.after, name="after")
+
+    async def _supervise(self, loops: dict[str, Any]) -> None:
+        tasks = {asyncio.create_task(loop, name=name) for name, loop in loops.items()}
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                error = task.exception()
+                while isinstance(error, BaseExceptionGroup):
+                    error = error.exceptions[0]
+                if error is not None:
+                    raise error
+            if not any(task.get_name() == "train" for task in done):
+                raise LoopEndedError(f"loop {min(task.get_name() for task in done)} ended before the training did")
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    # ---- questions out --------------------------------------------------------------------------------------------
+
+    async def _ask(self) -> None:
+        """Consumes the cursor and the buffer's room; produces rollout tasks; waits for room; is unblocked by a publication.
+        A task that fails for good ends this loop, and so the run."""
+        async with asyncio.TaskGroup() as asking:
+            while True:
+                room = await self.parts.buffer.room.remote()
+                async with self._order:
+                    offered = self.parts.cursor.peek(room)
+                    ids = [(self.parts.prepared.questions[index].id, epoch) for epoch, index in offered]
+                    num = await self.parts.buffer.admit.remote(ids)
+                    self.parts.cursor.advance(num)
+                for question_id, epoch in ids[:num]:
+                    for view, source in self.parts.rule.groups:
+                        task = self._task(AskedId(question_id=question_id, epoch=epoch), view, source)
+                        asking.create_task(self.parts.groups[source].run(task), name=str(task.group))
+
+    def _task(self, asked: AskedId, view: View, source: Source) -> RolloutTask:
+        config = self.parts.config
+        return RolloutTask(
+            group=GroupId(question_id=asked.question_id, epoch=asked.epoch, view=view, source=source),
+            incarnation=self.version.incarnation,
+            attempt=0,
+            group_size=config.rollout.group_size,
+            prompt_token_ids=self.parts.prepared.prompts[asked.question_id, view],
+            temperature=config.rollout.temperature,
+            max_new_tokens=config.rollout.max_new_tokens,
+            run_seed=config.train.seed,
+        )
+
+    # ---- updates --------------------------------------------------------------------------------------------------
+
+    async def _train(self) -> None:
+        """Consumes the buffer's batches; produces updates, publications, log lines and checkpoints; waits for a batch that
+        admission lets go; is unblocked by completions. Finite."""
+        config = self.parts.config
+        for update in range(self.version.updates + 1, config.train.updates + 1):
+            asked_at = time.time()
+            batch = await self._batch(update)
+            began_at = time.time()
+            result = await self.parts.learner.update(batch)
+            ended_at = time.time()
+            self.version = result.version
+            self.clock.waited_s += began_at - asked_at
+            self.clock.updating_s += ended_at - began_at
+            self.clock.update_spans.append((began_at, ended_at))
+            self.num_trained_here += len(batch.samples)
+            self._progress_at = time.monotonic()
+            published = await self._publish()
+            times = Metrics(
+                scalars={
+                    "time/learner_wait_s": began_at - asked_at,
+                    "time/update_s": ended_at - began_at,
+                    "time/update_started_s": began_at,
+                    "time/update_ended_s": ended_at,
+                    "time/total_s": time.time() - asked_at,
+                }
+            )
+            await self._log(result, Metrics.union([times, published]))
+            await self._after_update(update)
+            limit = config.run.max_wall_s
+            if limit is not None and time.time() - self.clock.started_s > limit and update < config.train.updates:
+                self.stopped_early = f"run.max_wall_s = {limit:g} s were used up after update {update}"
+                await self._checkpoint()
+                return
+        await self._finish_quick()
+
+    async def _batch(self, update: int) -> TrainBatch:
+        taken = decode(await self.parts.buffer.take.remote(update))
+        if isinstance(taken, TrainBatch):
+            return taken
+        statistics = await self.parts.learner.token_statistics(taken)
+        batch: TrainBatch = decode(await self.parts.buffer.score.remote(encode(statistics)))
+        return batch
+
+    async def _publish(self, first: bool = False) -> Metrics:
+        """Teacher before policy: whoever is admitted under the new policy version finds the teacher that goes with it."""
+        config, updates = self.parts.config, self.version.updates
+        due: list[tuple[Channel, bool]] = [
+            ("teacher", first or (not config.teacher.freeze and updates % config.teacher.publish_every == 0)),
+            ("policy", first or updates % config.publish.every_updates == 0),
+        ]
+        scalars: dict[str, float] = {}
+        for channel, is_due in due:
+            if not is_due or channel not in self.parts.publishers:
+                continue
+            await self._finish_quick()  # an evaluation is of one version
+            began = time.time()
+            result = await self.parts.publishers[channel].publish()
+            await self.parts.buffer.publish.remote(channel, result.version.updates)
+            scalars |= {
+                f"sync/{channel}_s": time.time() - began,
+                f"sync/{channel}_mb": result.num_bytes / 2**20,
+                f"sync/{channel}_num_acknowledged": float(result.num_acknowledged),
+            }
+            self.clock.publishing_s += time.time() - began
+        return Metrics(scalars=scalars)
+
+    async def _log(self, result: StepResult, extra: Metrics) -> None:
+        report, rows = await self.parts.buffer.report.remote()
+        actors = {source: await group.stats() for source, group in self.parts.groups.items()}
+        elapsed = time.time() - self.clock.started_s
+        rates = {
+            "throughput/completions_per_s": self.num_trained_here / elapsed,
+            "time/learner_idle_frac": self.clock.waited_s / elapsed,
+        }
+        rates |= {f"actors/{source}_{key}": value for source, stats in actors.items() for key, value in stats.items()}
+        metrics = Metrics.union([result.metrics, decode(report), extra, Metrics(scalars=rates)])
+        self.parts.watch.update(result.version.updates, metrics, rows)
+
+    # ---- every so many updates ------------------------------------------------------------------------------------
+
+    async def _after_update(self, update: int) -> None:
+        config = self.parts.config
+        last = update == config.train.updates
+        if config.checkpoint.every_updates and update % config.checkpoint.every_updates == 0 or last:
+            await self._checkpoint()
+        if config.eval.every_updates and update % config.eval.every_updates == 0 and not last:
+            await self._finish_quick()
+            self._quick = asyncio.create_task(self.parts.evaluate(True), name="quick evaluation")
+
+    async def _finish_quick(self) -> None:
+        if self._quick is None:
+            return
+        result, self._quick = await self._quick, None
+        self.parts.watch.evaluation(self.version.updates, result, name="quick")
+
+    async def _checkpoint(self) -> None:
+        store, learner = self.parts.checkpoints, self.parts.learner
+        async with self._order:
+            state = {
+                "incarnation": self.version.incarnation,
+                "updates": self.version.updates,
+                "cursor": self.parts.cursor.state(),
+                "buffer": await self.parts.buffer.state.remote(),
+                "before": None if self.before is None else self.before.as_dict(),
+            }
+        folder = store.begin(self.version.updates)
+        await learner.save(folder / "learner")
+        await learner.export(folder / "model", "policy")
+        store.commit(folder, state)
+        self._progress_at = time.monotonic()
+
+    async def _watch(self) -> None:
+        """Consumes the buffer's progress; produces nothing; ends the run when nothing moved for `run.watchdog_s`."""
+        limit, seen = self.parts.config.run.watchdog_s, -1
+        while True:
+            await asyncio.sleep(min(5.0, limit / 4))
+            progress = await self.parts.buffer.progress.remote()
+            if progress["num_whole"] != seen:
+                seen, self._progress_at = progress["num_whole"], time.monotonic()
+            stalled = time.monotonic() - self._progress_at
+            if stalled > limit:
+                raise StalledError(await self._who_waits(stalled, progress))
+
+    async def _who_waits(self, stalled: float, progress: dict[str, Any]) -> str:
+        lines = [
+            f"no update and no whole question for {stalled:.0f} s (run.watchdog_s = {self.parts.config.run.watchdog_s:g})",
+            f"  learner: weights {self.version}, {progress['updates_taken']} batches taken",
+            f"  buffer: room for {progress['room']} questions, waits for {progress['num_missing']} "
+            f"({', '.join(progress['missing'])}), dropped {progress['dropped'] or 'nothing'}",
+        ]
+        for source, group in self.parts.groups.items():
+            lines.append(f"  {source} actors: {group.describe()}")
+        return "\n".join(lines)
