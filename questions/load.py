@@ -50,8 +50,9 @@ def load_training(settings: DataSettings, *, seed: int, needs_rephrased: bool) -
 def load_heldout(settings: DataSettings, *, seed: int) -> QuestionSet:
     """The held-out questions, all with answers, ids apart from the training ids, in a fixed shuffled order.
 
-    A question that is also a training question (by its text) or has no answer is left out and said so in `notes`.
-    Without `data.heldout` the set is empty. DataSetError: an unreadable source, or nothing left to evaluate on.
+    A question without an answer is left out, and so is one that is also a training question by its text, unless
+    `heldout_overlap` keeps it; `notes` says how many. Without `data.heldout` the set is empty.
+    DataSetError: an unreadable source, or nothing left to evaluate on.
     """
     if settings.kind == "arithmetic":
         questions, gold = _arithmetic(settings, split="heldout", num=settings.num_heldout, seed=seed)
@@ -64,7 +65,7 @@ def load_heldout(settings: DataSettings, *, seed: int) -> QuestionSet:
     entries = read_entries(settings.heldout, key="data.heldout", split=settings.heldout_split)
     # Sources are often sorted by subject; the first n of them would be one subject only.
     entries = [entries[row] for row in shuffled(len(entries), seed=_HELDOUT_SEED, epoch=0)]
-    kept, notes = _usable_heldout(entries, training=_training_texts(settings), source=settings.heldout)
+    kept, notes = _usable_heldout(entries, settings, training=_training_texts(settings))
     for note in notes:
         _log.warning(note)
     source = f"data.heldout={settings.heldout}, {len(kept)} questions"
@@ -99,25 +100,28 @@ def _same(text: str) -> str:
     return " ".join(text.split())
 
 
-def _usable_heldout(entries: list[Entry], *, training: set[str], source: str) -> tuple[list[Entry], tuple[str, ...]]:
-    unseen = [entry for entry in entries if _same(entry.text) not in training]
+def _usable_heldout(
+    entries: list[Entry], settings: DataSettings, *, training: set[str]
+) -> tuple[list[Entry], tuple[str, ...]]:
+    """The entries to evaluate on, and what there is to say about the others."""
+    trained = {entry.id for entry in entries if _same(entry.text) in training}
+    left_out = trained if settings.heldout_overlap == "drop" else set()
+    unseen = [entry for entry in entries if entry.id not in left_out]
     kept = [entry for entry in unseen if entry.answer is not None]
+    of_all = f"of {len(entries)} questions"
     notes = []
-    if len(unseen) < len(entries):
+    if trained:
+        fate = "left out" if left_out else "kept (data.heldout_overlap)"
         notes.append(
-            f"data.heldout={source}: {len(entries) - len(unseen)} of {len(entries)} questions are also training "
-            "questions and were left out"
+            f"data.heldout={settings.heldout}: {len(trained)} {of_all} are also training questions and were {fate}"
         )
-    if len(kept) < len(unseen):
-        notes.append(
-            f"data.heldout={source}: {len(unseen) - len(kept)} of {len(entries)} questions have no answer and were "
-            "left out"
-        )
+    if unanswered := len(unseen) - len(kept):
+        notes.append(f"data.heldout={settings.heldout}: {unanswered} {of_all} have no answer and were left out")
     if not kept:
         raise DataSetError(
-            f"data.heldout={source}: nothing to evaluate on: of {len(entries)} questions {len(entries) - len(unseen)} "
-            f"are training questions and {len(unseen)} have no answer (`answer`, or `reward_model.ground_truth`); "
-            "set data.heldout to a set with answers, or leave it out"
+            f"data.heldout={settings.heldout}: nothing to evaluate on: {of_all} {len(left_out)} are training questions "
+            f"and {unanswered} have no answer (`answer`, or `reward_model.ground_truth`); set data.heldout to a set "
+            "with answers, or leave it out"
         )
     return kept, tuple(notes)
 

@@ -68,22 +68,28 @@ def _verl(table: Table) -> list[Entry]:
         )
     entries = []
     for row, values in enumerate(table.rows):
-        index = (values.get("extra_info") or {}).get("index")
+        index = _inside(values, "extra_info", "index")
         if index is None:
             raise DataSetError(
                 f"{table.name}: row {row} has no `extra_info.index`, found {values.get('extra_info')!r}; it is the "
                 "question's id"
             )
-        answer = (values.get("reward_model") or {}).get("ground_truth")
+        answer = _inside(values, "reward_model", "ground_truth")
         entries.append(
             Entry(
                 id=str(index),
-                text=_user_message(table, row, values["prompt"]),
+                text=_user_message(table, row, values.get("prompt")),
                 rephrased=None,
                 answer=final_answer(answer),
             )
         )
     return entries
+
+
+def _inside(values: dict[str, Any], column: str, name: str) -> Any:
+    """A field of a struct column; None where the column, the struct or the field is absent."""
+    struct = values.get(column)
+    return struct.get(name) if isinstance(struct, dict) else None
 
 
 def _user_message(table: Table, row: int, prompt: Any) -> str:
@@ -130,7 +136,7 @@ def final_answer(answer: Any) -> str | None:
         return None
     text = str(answer).strip()
     if marked := _GSM8K_ENDING.findall(text):
-        last = marked[-1].strip()
+        last: str = marked[-1].strip()
         return last.replace(",", "") if _THOUSANDS.fullmatch(last) else last
     if _THE_ANSWER_IS in text:
         text = text.rpartition(_THE_ANSWER_IS)[2].strip()

@@ -31,15 +31,18 @@ class DataSettings(Settings):
     """Source of the held-out questions, with answers; None: no evaluation."""
     heldout_split: str = "test"
     """Split of `heldout` where it is a folder or a hub id."""
-    limit: int | None = Field(None, ge=1)
+    heldout_overlap: Literal["drop", "keep"] = "drop"
+    """Held-out questions that are, by their text, also training questions: `drop` leaves them out of the evaluation;
+    `keep` evaluates on them too, as published figures do. They are counted and reported either way."""
+    limit: int | None = Field(default=None, ge=1)
     """Use only the first so many training questions of `train`; None: all."""
-    num_train: int = Field(2048, ge=1)
+    num_train: int = Field(default=2048, ge=1)
     """Training questions of the arithmetic world."""
-    num_heldout: int = Field(512, ge=1)
+    num_heldout: int = Field(default=512, ge=1)
     """Held-out questions of the arithmetic world; none of them is a training question."""
-    levels: tuple[int, ...] = Field((1, 2, 3), min_length=1)
+    levels: tuple[int, ...] = Field(default=(1, 2, 3), min_length=1)
     """Levels of difficulty of the arithmetic world that are mixed."""
     system_prompt: str = DEFAULT_SYSTEM_PROMPT
     """System message ahead of every question, also where the data set carries its own; empty: none."""
-    max_prompt_tokens: int = Field(512, ge=1)
+    max_prompt_tokens: int = Field(default=512, ge=1)
     """A question is dropped if the templated prompt of any view that is asked is longer."""

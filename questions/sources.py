@@ -1,12 +1,13 @@
 """Rows of a Parquet file, a JSONL file, a folder or a Hugging Face datasets id.
 
-Only the columns a reader asks for are kept: a worked solution that nobody asked for is never read into memory.
+Only the columns a reader asks for are kept: a worked solution that nobody asked for goes no further.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 from questions.errors import DataSetError
 
 _HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+|[\w.-]+)(:(?P<config>[\w.-]+))?")
-_FILE_ENDINGS = (".parquet", ".jsonl", ".json")
+_FILE_ENDINGS = (".parquet", ".jsonl")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -34,14 +35,15 @@ def read_table(source: str, *, key: str, split: str, wanted: frozenset[str]) -> 
         table = _folder(path, name=name, split=split, wanted=wanted)
     elif path.suffix == ".parquet" and path.is_file():
         table = _parquet(path, name=name, wanted=wanted)
-    elif path.suffix in _FILE_ENDINGS and path.is_file():
+    elif path.suffix == ".jsonl" and path.is_file():
         table = _jsonl(path, name=name, wanted=wanted)
     elif path.is_file():
-        raise DataSetError(f"{name}: the file must end in .parquet, .jsonl or .json to be read")
+        raise DataSetError(f"{name}: the file must end in .parquet or .jsonl to be read")
     elif path.suffix in _FILE_ENDINGS or not (hub := _HUB_ID.fullmatch(source)):
         raise DataSetError(f"{name}: there is no such file or folder (looked for {path.absolute()})")
     else:
-        table = _datasets(hub["id"], config=hub["config"], name=name, split=split, wanted=wanted, streaming=False)
+        loading = {"path": hub["id"], "name": hub["config"]}
+        table = _datasets(loading, name=name, split=split, wanted=wanted)
     if not table.rows:
         raise DataSetError(f"{name}: it has no rows, so there is nothing to ask")
     return table
@@ -92,8 +94,10 @@ def _folder(path: Path, *, name: str, split: str, wanted: frozenset[str]) -> Tab
     """A folder written by `save_to_disk`, or one of data files as the hub lays them out."""
     if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
         return _saved(path, name=name, split=split, wanted=wanted)
-    # Streamed: otherwise datasets would write an Arrow copy into a cache outside the run directory.
-    return _datasets(str(path), config=None, name=name, split=split, wanted=wanted, streaming=True)
+    # Streamed, and locked in a folder that goes away: nothing of a local folder is copied into a cache.
+    with tempfile.TemporaryDirectory() as cache:
+        loading = {"path": str(path), "cache_dir": cache, "streaming": True}
+        return _datasets(loading, name=name, split=split, wanted=wanted)
 
 
 def _saved(path: Path, *, name: str, split: str, wanted: frozenset[str]) -> Table:
@@ -112,21 +116,22 @@ def _saved(path: Path, *, name: str, split: str, wanted: frozenset[str]) -> Tabl
     return Table(name=name, columns=columns, rows=rows)
 
 
-def _datasets(
-    source: str, *, config: str | None, name: str, split: str, wanted: frozenset[str], streaming: bool
-) -> Table:
+def _datasets(loading: dict[str, Any], *, name: str, split: str, wanted: frozenset[str]) -> Table:
+    """Rows of `datasets.load_dataset(**loading)`."""
     import datasets
 
+    columns: dict[str, None] = {}
+    rows = []
     try:
-        loaded = datasets.load_dataset(source, config, split=split, streaming=streaming)
-        rows = [dict(row) for row in loaded]
+        for row in datasets.load_dataset(**loading, split=split):
+            columns |= dict.fromkeys(row)
+            rows.append({column: value for column, value in row.items() if column in wanted})
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise DataSetError(
             f"{name}: datasets cannot load split {split!r} of it: {error} "
             f"(a file, a folder or a hub id is expected; {_split_key(name)} names the split)"
         ) from error
-    columns = tuple(dict.fromkeys(column for row in rows for column in row))
-    return Table(name=name, columns=columns, rows=[{c: v for c, v in row.items() if c in wanted} for row in rows])
+    return Table(name=name, columns=tuple(columns), rows=rows)
 
 
 def _split_key(name: str) -> str:

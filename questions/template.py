@@ -107,7 +107,7 @@ def _load_tokenizer(folder: Path) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # the tokenizers library raises Exception itself for a malformed file
         raise TemplateError(f"model.path={folder}: its tokenizer cannot be loaded: {error}") from error
 
 

@@ -1,4 +1,4 @@
-"""The cursor's laws: each epoch asks everyone once, resuming anywhere changes nothing, what is given back comes first."""
+"""The cursor's laws: an epoch asks everyone once, resuming anywhere changes nothing, what is given back comes first."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def test_the_last_incomplete_update_of_an_epoch_is_left_out(num: int, seed: int,
         assert len(part) == len(set(part)) == length
 
 
-@given(num=SIZES, seed=SEEDS, per_update=st.integers(1, 9), steps=st.lists(st.integers(0, 13), max_size=6), data=st.data())
+@given(
+    num=SIZES, seed=SEEDS, per_update=st.integers(1, 9), steps=st.lists(st.integers(0, 13), max_size=6), data=st.data()
+)
 def test_resuming_at_any_point_gives_the_same_sequence(
     num: int, seed: int, per_update: int, steps: list[int], data: st.DataObject
 ) -> None:

@@ -1,4 +1,4 @@
-"""Prompts are the template around the question, nothing doubled and nothing cut; folders that cannot make one are refused."""
+"""Prompts are the template around the question, nothing doubled, nothing cut; folders that make none are refused."""
 
 from __future__ import annotations
 
@@ -93,9 +93,10 @@ def test_a_folder_without_tokenizer_is_refused(tmp_path: Path) -> None:
         PromptTemplate.from_folder(tmp_path, system_prompt="")
 
 
-def test_a_broken_tokenizer_is_refused(make_tokenizer: MakeTokenizer) -> None:
+@pytest.mark.parametrize("content", ["", "{}", '{"version": "1.0", "added_tokens": [], "model": {"type": "Nope"}}'])
+def test_a_broken_tokenizer_is_refused(make_tokenizer: MakeTokenizer, content: str) -> None:
     folder = make_tokenizer()
-    (folder / "tokenizer.json").write_text("{}")
+    (folder / "tokenizer.json").write_text(content)
     with pytest.raises(TemplateError, match="its tokenizer cannot be loaded"):
         PromptTemplate.from_folder(folder, system_prompt="")
 
