@@ -1,1 +1,1 @@
-"""Questions in their two wordings, the chat template, the order they are asked in, and the built-in arithmetic world."""
+"""Questions in their two wordings, the chat template, the order they are asked in, the built-in arithmetic world."""

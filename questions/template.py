@@ -1,0 +1,136 @@
+"""A model's own chat template around a question: text → prompt token ids, and sampled ids → text.
+
+The prompt is a function of the tokenizer folder, the system prompt and the question's wording alone: no date, no tools.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dataflow.types import Int32
+from questions.errors import TemplateError
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "tekken.json",
+    "tokenizer_config.json",
+)
+_PROBE = "What is 1 + 1?"
+
+
+class PromptTemplate:
+    """Makes prompts and reads completions with one model's tokenizer. Built by `from_folder`; may be pickled."""
+
+    def __init__(self, tokenizer: Any, *, system_prompt: str, eos_token_ids: tuple[int, ...], name: str) -> None:
+        self._tokenizer = tokenizer
+        self.system_prompt = system_prompt
+        self.eos_token_ids = eos_token_ids  # sorted; sampling any of them ends a completion
+        self.name = name  # of the folder, for messages
+        self.fingerprint = _fingerprint(tokenizer.get_chat_template(), system_prompt)
+
+    @classmethod
+    def from_folder(cls, model_path: str | Path, *, system_prompt: str) -> PromptTemplate:
+        """The template of the model in `model_path`.
+
+        TemplateError: no such folder, no tokenizer, no chat template, one that fails on these messages or leaves the
+        question out, or no end-of-sequence token.
+        """
+        folder = Path(model_path).expanduser()
+        tokenizer = _load_tokenizer(folder)
+        if not tokenizer.chat_template:
+            raise TemplateError(
+                f"model.path={folder}: its tokenizer has no chat template, so there is no way to tell it a question; "
+                "add a `chat_template.jinja` (Qwen's, for instance) to the folder"
+            )
+        template = cls(
+            tokenizer, system_prompt=system_prompt, eos_token_ids=_eos_token_ids(folder, tokenizer), name=str(folder)
+        )
+        if _PROBE not in template.text(_PROBE):
+            raise TemplateError(
+                f"model.path={folder}: its chat template leaves out the user message, where the question is"
+            )
+        return template
+
+    def text(self, question_text: str) -> str:
+        """The prompt as text, special tokens written out, up to where the model is to go on."""
+        messages = [{"role": "user", "content": question_text}]
+        if self.system_prompt:
+            messages.insert(0, {"role": "system", "content": self.system_prompt})
+        import jinja2
+
+        try:
+            prompt = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        except (jinja2.TemplateError, ValueError) as error:
+            raise TemplateError(
+                f"model.path={self.name}: its chat template refuses a system and a user message ({error}); if it knows "
+                "no system message, set data.system_prompt to the empty text"
+            ) from error
+        return str(prompt)
+
+    def token_ids(self, question_text: str) -> Int32:
+        """[P] the prompt as the model is given it."""
+        return self.batch_token_ids([question_text])[0]
+
+    def batch_token_ids(self, question_texts: Sequence[str]) -> list[Int32]:
+        """[P] for each text; one call of the tokenizer for all."""
+        if not question_texts:
+            return []
+        prompts = [self.text(text) for text in question_texts]
+        # The template writes its own beginning-of-sequence token: another one would be doubled.
+        encoded = self._tokenizer(prompts, add_special_tokens=False, padding=False, truncation=False)
+        return [np.array(ids, dtype=np.int32) for ids in encoded["input_ids"]]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of sampled tokens without special tokens, spaces as sampled."""
+        plain = [int(token) for token in ids]
+        return str(self._tokenizer.decode(plain, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def _load_tokenizer(folder: Path) -> Any:
+    if not folder.is_dir():
+        raise TemplateError(
+            f"model.path={folder}: there is no such folder; a folder that from_pretrained opens is expected"
+        )
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        found = sorted(path.name for path in folder.iterdir())
+        raise TemplateError(f"model.path={folder}: the folder has no tokenizer (no tokenizer.json), found {found}")
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except Exception as error:  # the tokenizers library raises Exception itself for a malformed file
+        raise TemplateError(f"model.path={folder}: its tokenizer cannot be loaded: {error}") from error
+
+
+def _eos_token_ids(folder: Path, tokenizer: Any) -> tuple[int, ...]:
+    """What ends a completion: the union of the generation config's and the tokenizer's tokens."""
+    ids: set[int] = set()
+    path = folder / "generation_config.json"
+    if path.is_file():
+        try:
+            declared = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+        except json.JSONDecodeError as error:
+            raise TemplateError(f"model.path={folder}: generation_config.json is not JSON: {error}") from error
+        ids |= set(declared) if isinstance(declared, list) else {declared}
+    ids |= {tokenizer.eos_token_id}
+    ids -= {None}  # type: ignore[arg-type]
+    if not ids:
+        raise TemplateError(
+            f"model.path={folder}: neither generation_config.json nor the tokenizer names an end-of-sequence token; "
+            "every completion would run to rollout.max_new_tokens"
+        )
+    return tuple(sorted(int(token) for token in ids))
+
+
+def _fingerprint(chat_template: str, system_prompt: str) -> str:
+    """16 hex digits that change when prompts change their form."""
+    return hashlib.sha256(json.dumps([chat_template, system_prompt]).encode()).hexdigest()[:16]

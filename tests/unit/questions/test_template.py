@@ -1,0 +1,127 @@
+"""Prompts are the template around the question, nothing doubled, nothing cut; folders that make none are refused."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from questions.errors import TemplateError
+from questions.settings import DEFAULT_SYSTEM_PROMPT
+from questions.template import PromptTemplate
+
+MakeTokenizer = Callable[..., Path]
+
+
+def test_the_prompt_is_system_user_and_the_opening_of_the_answer(tokenizer_folder: Path) -> None:
+    template = PromptTemplate.from_folder(tokenizer_folder, system_prompt="Think.")
+    expected = "<|im_start|>system\nThink.<|im_end|>\n<|im_start|>user\nWhat is 2+2?<|im_end|>\n<|im_start|>assistant\n"
+    assert template.text("What is 2+2?") == expected
+    ids = template.token_ids("What is 2+2?")
+    assert ids.dtype == np.int32
+    # One token per byte, and one for each special token: by hand 6+1+6+1+1 and 1+4+1+12+1+1 and 1+9+1.
+    assert len(ids) == (1 + len("system\nThink.") + 1 + 1) + (1 + len("user\nWhat is 2+2?") + 1 + 1) + (
+        1 + len("assistant\n")
+    )
+    assert ids.tolist().count(257) == 3
+    assert ids.tolist().count(258) == 2
+
+
+def test_a_batch_is_the_same_as_one_by_one(tokenizer_folder: Path) -> None:
+    template = PromptTemplate.from_folder(tokenizer_folder, system_prompt=DEFAULT_SYSTEM_PROMPT)
+    texts = ["a", "ein längerer Text", "x" * 700]
+    for one, many in zip([template.token_ids(t) for t in texts], template.batch_token_ids(texts), strict=True):
+        np.testing.assert_array_equal(one, many)
+    assert template.batch_token_ids([]) == []
+
+
+def test_without_a_system_prompt_there_is_no_system_message(tokenizer_folder: Path) -> None:
+    template = PromptTemplate.from_folder(tokenizer_folder, system_prompt="")
+    assert template.text("q") == "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_decoding_leaves_special_tokens_out_and_spaces_alone(tokenizer_folder: Path) -> None:
+    template = PromptTemplate.from_folder(tokenizer_folder, system_prompt="")
+    sampled = "I don 't know , so \\boxed{3} ."
+    ids = template.token_ids(sampled)[1 + len("user\n") : -(2 + 1 + len("assistant\n"))]
+    assert template.decode(np.append(ids, [258, 256])) == sampled
+    assert template.decode([]) == ""
+
+
+def test_end_of_sequence_is_the_union_of_both_files(make_tokenizer: MakeTokenizer) -> None:
+    folder = make_tokenizer()
+    assert PromptTemplate.from_folder(folder, system_prompt="").eos_token_ids == (256,)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [258, 256]}))
+    assert PromptTemplate.from_folder(folder, system_prompt="").eos_token_ids == (256, 258)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 258}))
+    assert PromptTemplate.from_folder(folder, system_prompt="").eos_token_ids == (256, 258)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": None}))
+    assert PromptTemplate.from_folder(folder, system_prompt="").eos_token_ids == (256,)
+    (folder / "generation_config.json").write_text("{")
+    with pytest.raises(TemplateError, match=r"generation_config\.json is not JSON"):
+        PromptTemplate.from_folder(folder, system_prompt="")
+
+
+def test_the_fingerprint_follows_template_and_system_prompt(make_tokenizer: MakeTokenizer) -> None:
+    folder = make_tokenizer()
+    first = PromptTemplate.from_folder(folder, system_prompt="a")
+    assert PromptTemplate.from_folder(folder, system_prompt="a").fingerprint == first.fingerprint
+    assert PromptTemplate.from_folder(folder, system_prompt="b").fingerprint != first.fingerprint
+    make_tokenizer(chat_template="{% for m in messages %}{{ m['content'] }}{% endfor %}")
+    assert PromptTemplate.from_folder(folder, system_prompt="a").fingerprint != first.fingerprint
+
+
+def test_it_crosses_processes(tokenizer_folder: Path) -> None:
+    template = PromptTemplate.from_folder(tokenizer_folder, system_prompt="Think.")
+    copy = pickle.loads(pickle.dumps(template))
+    np.testing.assert_array_equal(copy.token_ids("q"), template.token_ids("q"))
+    assert (copy.eos_token_ids, copy.fingerprint) == (template.eos_token_ids, template.fingerprint)
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TemplateError, match=r"model\.path=.*nowhere: there is no such folder"):
+        PromptTemplate.from_folder(tmp_path / "nowhere", system_prompt="")
+
+
+def test_a_folder_without_tokenizer_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(TemplateError, match=r"has no tokenizer .*found \['config\.json'\]"):
+        PromptTemplate.from_folder(tmp_path, system_prompt="")
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"version": "1.0", "added_tokens": [], "model": {"type": "Nope"}}'])
+def test_a_broken_tokenizer_is_refused(make_tokenizer: MakeTokenizer, content: str) -> None:
+    folder = make_tokenizer()
+    (folder / "tokenizer.json").write_text(content)
+    with pytest.raises(TemplateError, match="its tokenizer cannot be loaded"):
+        PromptTemplate.from_folder(folder, system_prompt="")
+
+
+def test_a_tokenizer_without_chat_template_is_refused(make_tokenizer: MakeTokenizer) -> None:
+    with pytest.raises(TemplateError, match="has no chat template"):
+        PromptTemplate.from_folder(make_tokenizer(chat_template=None), system_prompt="")
+
+
+def test_a_template_that_knows_no_system_message_is_refused_with_the_remedy(make_tokenizer: MakeTokenizer) -> None:
+    refusing = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+        "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    )
+    folder = make_tokenizer(chat_template=refusing)
+    with pytest.raises(TemplateError, match=r"System role not supported.*data\.system_prompt to the empty text"):
+        PromptTemplate.from_folder(folder, system_prompt="Think.")
+    assert PromptTemplate.from_folder(folder, system_prompt="").text("q") == "q"
+
+
+def test_a_template_that_swallows_the_question_is_refused(make_tokenizer: MakeTokenizer) -> None:
+    with pytest.raises(TemplateError, match="leaves out the user message"):
+        PromptTemplate.from_folder(make_tokenizer(chat_template="hello"), system_prompt="")
+
+
+def test_a_model_that_never_stops_is_refused(make_tokenizer: MakeTokenizer) -> None:
+    with pytest.raises(TemplateError, match=r"end-of-sequence token; every completion would run to rollout"):
+        PromptTemplate.from_folder(make_tokenizer(eos=None), system_prompt="")
