@@ -1,9 +1,9 @@
 """The sending end of a weight transfer, living in each learner rank.
 
-Other ranks' shards reach rank 0 through the learner's own default process group, piece by piece, straight into the bucket
-that rank 0 then broadcasts on a weight group of its own; no full tensor is ever assembled.
-Invariant: a transfer holds at most two buckets beside the shards on rank 0 and one piece on the others, and a weight group
-that breaks never leaves the learner's ranks out of step: rank 0 takes in what they send to the end, then raises.
+Other ranks' shards reach rank 0 through the learner's own default process group, piece by piece, straight into the
+bucket that rank 0 then broadcasts on a weight group of its own; no full tensor is ever assembled.
+Invariant: a transfer holds at most two buckets beside the shards on rank 0 and one piece on the others, and a weight
+group that breaks never leaves the learner's ranks out of step: rank 0 takes in what they send to the end, then raises.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dataflow.types import Channel, Rendezvous, TensorSpec, Version, WeightManifest
-from transport.group import TransportError, Work, WeightGroup, serve
+from transport.group import TransportError, WeightGroup, Work, serve
 from transport.stream import (
     Piece,
     Shard,
@@ -37,7 +37,7 @@ class WeightSender:
     def __init__(
         self, rank: int, world_size: int, device: torch.device, *, bucket_bytes: int, wire_dtype: torch.dtype
     ) -> None:
-        """world_size > 1 needs the default process group to be initialized. Shards are cast to `wire_dtype` on the way."""
+        """world_size > 1 needs the default process group initialized. Shards are cast to `wire_dtype` on the way."""
         if bucket_bytes < _ALIGNMENT:
             raise TransportError(f"bucket_bytes must be at least {_ALIGNMENT}, got {bucket_bytes}")
         self._rank = rank
@@ -145,7 +145,7 @@ class WeightSender:
         failure: TransportError | None = None
         for turn, pieces in enumerate(plan(manifest)):
             bucket = buckets[turn % 2]
-            failure = failure or _outcome(works[turn % 2])  # the bucket's last broadcast must be over before it is refilled
+            failure = failure or _outcome(works[turn % 2])  # over before the bucket is filled again
             for piece in pieces:
                 self._fill(wire_view(bucket, piece, self._wire_dtype), piece, shards[piece.index], owners[piece.index])
             if failure is None:

@@ -1,8 +1,8 @@
 """Process groups of our own in which one learner rank sends weights to engines.
 
-Invariant: a group lives beside torch.distributed's default group and never touches it, so an engine that dies takes down
-a weight group, which is rebuilt, and never the learner's own collectives. Every wait in here ends: by completion or, after
-the rendezvous' timeout_s, by TransportError.
+Invariant: a group lives beside torch.distributed's default group and never touches it, so an engine that dies takes
+down a weight group, which is rebuilt, and never the learner's own collectives. Every wait in here ends: by completion
+or, after the rendezvous' timeout_s, by TransportError.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import socket
 import struct
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -84,34 +86,35 @@ class Work:
     """A broadcast under way."""
 
     def __init__(self, work: dist.Work, *, what: str, timeout_s: float, poll: bool) -> None:
-        self._work = work
+        self._work: dist.Work | None = work
         self._what = what
         self._timeout_s = timeout_s
         self._poll = poll
 
     def wait(self) -> None:
-        """Blocks the calling thread, without the GIL, until the tensor holds the data. TransportError at timeout or loss."""
+        """Blocks, without the GIL, until the tensor holds the data. TransportError at timeout or loss of a member."""
+        if self._work is None:
+            return
         try:
             if self._poll:
-                self._wait_on_device()
+                self._wait_on_device(self._work)
             else:
                 self._work.wait()
         except RuntimeError as error:
-            raise TransportError(f"{self._what}: {_first_line(error)}") from error
+            raise TransportError(f"{self._what}: {_reason(error)}") from error
+        finally:
+            self._work = None  # it holds the group's connections open, and the others wait for those to close
 
-    def _wait_on_device(self) -> None:
+    def _wait_on_device(self, work: dist.Work) -> None:
         """NCCL's wait() only orders streams and cannot time out, so the completion event is asked instead."""
         deadline = time.monotonic() + self._timeout_s
         pause = 20e-6
-        while not self._work.is_completed():
+        while not work.is_completed():
             if time.monotonic() > deadline:
                 raise TransportError(f"{self._what}: not complete after {self._timeout_s} s")
             time.sleep(pause)
             pause = min(2 * pause, 2e-3)
-        error = self._work.exception()
-        if error is not None:
-            raise TransportError(f"{self._what}: {error}")
-        self._work.wait()
+        work.wait()  # raises what the operation failed of
 
 
 class WeightGroup:
@@ -134,11 +137,11 @@ class WeightGroup:
                 store = dist.TCPStore(rendezvous.host, rendezvous.port, timeout=timeout, wait_for_workers=False)
             self._store = dist.PrefixStore(f"{rendezvous.channel}/{rendezvous.group_epoch}", store)
             self._meet()
-            self._group = self._connect(timeout)
+            self._group: Any = self._connect(timeout)  # torch's stubs know no collective of a group made directly
         except TransportError:
             raise
         except RuntimeError as error:
-            raise TransportError(f"{self._name}: cannot join: {_first_line(error)}") from error
+            raise TransportError(f"{self._name}: cannot join: {_reason(error)}") from error
 
     def broadcast(self, tensor: Tensor) -> Work:
         """Starts the broadcast of `tensor` (contiguous, same size on every member) from rank 0; wait() on the result.
@@ -153,19 +156,22 @@ class WeightGroup:
         try:
             work = self._group.broadcast([tensor], options)
         except RuntimeError as error:
-            raise TransportError(f"{self._name}: {_first_line(error)}") from error
+            raise TransportError(f"{self._name}: {_reason(error)}") from error
         timeout_s = self.rendezvous.timeout_s
         return Work(work, what=self._name, timeout_s=timeout_s, poll=self.rendezvous.backend == "nccl")
 
     def close(self) -> None:
-        """Leaves the group without waiting for the others. Safe to call twice and after a failure."""
+        """Leaves the group without asking the others, whose waits end by TransportError. Safe to call twice.
+
+        Not to be called on an event loop: it sits out an operation that another thread is still waiting for.
+        """
         group, self._group = self._group, None
         if group is not None:
             group.abort()
 
     def _meet(self) -> None:
         """A barrier in the store ahead of the backend's own, because it can say who is missing."""
-        self._store.set(f"joined/{self.rank}", b"1")
+        self._store.set(f"joined/{self.rank}", "1")
         keys = [f"joined/{rank}" for rank in range(self.rendezvous.world_size)]
         deadline = time.monotonic() + self.rendezvous.timeout_s
         try:
@@ -179,11 +185,11 @@ class WeightGroup:
                 f"{self.rendezvous.host}:{self.rendezvous.port} within {self.rendezvous.timeout_s} s"
             ) from error
 
-    def _connect(self, timeout: timedelta) -> dist.ProcessGroupGloo | dist.ProcessGroupNCCL | None:
+    def _connect(self, timeout: timedelta) -> dist.ProcessGroupGloo | dist.ProcessGroupNCCL:
         world_size = self.rendezvous.world_size
         address = _local_address(self.rendezvous.host, self.rendezvous.port)
         if self.rendezvous.backend == "gloo":
-            gloo = dist.ProcessGroupGloo._Options()
+            gloo = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]
             gloo._devices = [dist.ProcessGroupGloo.create_device(hostname=address)]
             gloo._timeout = timeout
             return dist.ProcessGroupGloo(self._store, self.rank, world_size, gloo)
@@ -230,5 +236,7 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
                 os.environ[key] = value
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n", 1)[0]
+def _reason(error: BaseException) -> str:
+    """First sentence of what a backend says, without the place in its sources."""
+    line = str(error).strip().split("\n", 1)[0]
+    return re.sub(r"^\[[^\]]*:\d+\] ", "", line).split(". This is typically", 1)[0]

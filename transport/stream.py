@@ -40,7 +40,9 @@ class Shard:
         if self.local.ndim != 1 or not self.local.is_contiguous():
             raise TransportError(f"shard of {self.name} must be flat and contiguous, got {tuple(self.local.shape)}")
         if self.start < 0 or self.stop > math.prod(self.shape):
-            raise TransportError(f"shard of {self.name} covers {self.start}..{self.stop} of {math.prod(self.shape)} elements")
+            raise TransportError(
+                f"shard of {self.name} covers {self.start}..{self.stop} of {math.prod(self.shape)} elements"
+            )
 
     @property
     def stop(self) -> int:
@@ -76,7 +78,8 @@ def plan(manifest: WeightManifest) -> Iterator[list[Piece]]:
         size = _itemsize(spec)
         if manifest.bucket_bytes < size or manifest.bucket_bytes % size or used % size:
             raise TransportError(
-                f"{spec.name}: a bucket of {manifest.bucket_bytes} bytes with {used} used would cut its {spec.dtype} elements"
+                f"{spec.name}: a bucket of {manifest.bucket_bytes} bytes, {used} of them used, "
+                f"would cut its {spec.dtype} elements"
             )
         start, total = 0, spec.num_bytes // size
         while start < total:
@@ -107,9 +110,9 @@ def checksum(wire: Tensor, start: int = 0, *, dtype: torch.dtype | None = None) 
     """Position-weighted 64-bit sum of a flat tensor's bits: sum over i of bits(x_i) * weight(start + i), modulo 2^64.
 
     wire [n]: elements `start` to `start + n` of the flat full tensor; `dtype`: the wire's, where `wire` has another
-    (it is cast piece by piece). Integer sums do not depend on order, so the sums of a tensor's shards, added modulo 2^64,
-    are the sum of the whole. Weights are odd: no change of a single element goes unseen, and since they differ by
-    position neither do elements that moved. Guards against mistakes and faults, not against an adversary.
+    (it is cast piece by piece). Integer sums do not depend on order, so the sums of a tensor's shards, added modulo
+    2^64, are the sum of the whole. Weights are odd, so no change of a single element goes unseen, and they differ by
+    position, so elements that moved are seen too. It guards against mistakes and faults, not against an adversary.
     """
     return int(checksum_tensor(wire, start, dtype=dtype).item()) % 2**64
 
@@ -150,11 +153,11 @@ def receive(group: WeightGroup, manifest: WeightManifest, into: Mapping[str, Ten
             targets[piece.index][piece.start : piece.start + piece.count].copy_(wire)
             if spec.checksum is not None:
                 sums[piece.index] += checksum_tensor(wire, piece.start)
-    for spec, total in zip(manifest.tensors, sums, strict=True):
-        if spec.checksum is not None and int(total.item()) % 2**64 != spec.checksum:
+    for spec, total in zip(manifest.tensors, torch.stack(sums).tolist() if sums else [], strict=True):
+        if spec.checksum is not None and total % 2**64 != spec.checksum:
             raise TransportError(
-                f"{spec.name} of {manifest.channel} version {manifest.version}: checksum {int(total.item()) % 2**64:#x} "
-                f"differs from the announced {spec.checksum:#x}"
+                f"{spec.name} of {manifest.channel} version {manifest.version}: checksum {total % 2**64:#x} differs "
+                f"from the announced {spec.checksum:#x}"
             )
 
 
