@@ -1,4 +1,4 @@
-"""The sender over two real learner ranks: shards become whole tensors at the receivers, and failures leave it usable."""
+"""The sender over two real learner ranks: shards arrive as whole tensors, and failures leave it usable."""
 
 import dataclasses
 import os
@@ -180,7 +180,7 @@ def test_a_corrupted_checksum_is_refused(learner, receivers):
     learner.send(manifest)
     future = take(receivers, group, dataclasses.replace(manifest, tensors=tuple(tensors)))
     assert learner.answers() == [None, None]
-    with pytest.raises(TransportError, match="norm of policy version 2.7: checksum"):
+    with pytest.raises(TransportError, match=r"norm of policy version 2\.7: checksum"):
         future.result(10)
     group.close()
 

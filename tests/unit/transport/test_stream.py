@@ -113,7 +113,7 @@ def test_receive_casts_and_verifies():
 
     corrupt = wire.clone()
     corrupt[17] += 1
-    with pytest.raises(TransportError, match="w of policy version 0.1: checksum .* differs"):
+    with pytest.raises(TransportError, match=r"w of policy version 0\.1: checksum .* differs"):
         transfer(manifest, list(corrupt.view(torch.uint8).split(32)), into)
 
 
