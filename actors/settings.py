@@ -49,6 +49,8 @@ class EngineSettings(Settings):
     """Tokens reproducible bit for bit: fixed decode shape and cache layout. Slower."""
     script: str | None = None
     """JSONL of recorded completions for `kind: scripted`: objects with `question` and `completions`."""
+    script_seconds_per_token: float = Field(0.0, ge=0)
+    """What one token of a replayed completion takes; 0: whole completions at once."""
 
 
 class InflightSettings(Settings):

@@ -1,1 +1,1 @@
-"""How weights cross between processes: process groups of our own, buckets, checksums. Imports torch and dataflow only."""
+"""How weights cross between processes: process groups of our own, buckets, checksums. Imports torch and dataflow."""

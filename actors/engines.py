@@ -1,0 +1,47 @@
+"""Engines by kind. Each is imported when it is asked for, so that one's dependencies are no concern of another's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from actors.engine import RolloutEngine
+from actors.settings import EngineSettings
+
+
+def _embedded() -> Callable[..., RolloutEngine]:
+    from actors.embedded.engine import EmbeddedEngine
+
+    return EmbeddedEngine
+
+
+def _scripted() -> Callable[..., RolloutEngine]:
+    from actors.scripted import ScriptedEngine
+
+    return ScriptedEngine
+
+
+ENGINES: dict[str, Callable[[], Callable[..., RolloutEngine]]] = {"embedded": _embedded, "scripted": _scripted}
+
+
+def make_engine(
+    settings: EngineSettings,
+    *,
+    model_path: str,
+    max_model_len: int,
+    device: torch.device,
+    eos_token_ids: tuple[int, ...],
+    incarnation: int = 0,
+    initial_updates: int = 0,
+) -> RolloutEngine:
+    """The engine that `settings.kind` names, with `model_path`'s weights stamped (incarnation, initial_updates)."""
+    return ENGINES[settings.kind]()(
+        model_path,
+        settings=settings,
+        max_model_len=max_model_len,
+        device=device,
+        eos_token_ids=eos_token_ids,
+        incarnation=incarnation,
+        initial_updates=initial_updates,
+    )

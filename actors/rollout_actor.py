@@ -1,0 +1,246 @@
+"""The process that samples: an engine, and around it what turns sequences into tagged completions in the buffer.
+
+Invariant: a group is kept here until the buffer has acknowledged it, and goes out whole in one call; sending it again
+is harmless, because the buffer knows completions by their id. Ray is applied where the actor is placed, not here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from actors.engine import EngineError, EngineStats, RolloutEngine, SampledSequence
+from actors.settings import EngineSettings
+from dataflow.codec import decode as decode_message
+from dataflow.codec import encode
+from dataflow.types import Completion, Rendezvous, RolloutTask, Source, Timings, Version, WeightManifest
+
+FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.1, 5.0
+
+
+class BufferUnavailableError(RuntimeError):
+    """The buffer cannot be reached at the moment, but is expected back."""
+
+
+class RolloutActor:
+    """Samples groups for one source. All methods run on one event loop; messages are those of dataflow.codec."""
+
+    def __init__(
+        self,
+        *,
+        actor_id: str,
+        source: Source,
+        engine: RolloutEngine,
+        decode: Callable[[Sequence[int]], str],
+        extract: Callable[[str], str | None],
+        buffer_accept: Callable[[bytes], Awaitable[object]],
+        buffer_patience_s: float = 600.0,
+    ) -> None:
+        """decode: token ids → text without special tokens. extract: text → answer, None where it has none.
+
+        buffer_accept: delivers an encoded list of completions and returns once they are safe; it raises
+        BufferUnavailableError to be asked again, for at most `buffer_patience_s` seconds.
+        """
+        self._actor_id = actor_id
+        self._source = source
+        self._engine = engine
+        self._decode = decode
+        self._extract = extract
+        self._buffer_accept = buffer_accept
+        self._buffer_patience_s = buffer_patience_s
+        self._swaps = 0
+        self._undelivered = 0
+        self._last_stats = engine.stats()
+        self._last_stats_s = time.monotonic()
+
+    async def run(self, task: bytes) -> int:
+        """Samples one RolloutTask and delivers the group; returns its number of tokens once the buffer has it.
+
+        EngineError where the engine refuses or the task is aborted; BufferUnavailableError when patience has run out.
+        """
+        completions = await self._sample(_task(task))
+        self._undelivered += 1
+        try:
+            await self._deliver(encode(completions))
+        finally:
+            self._undelivered -= 1
+        return sum(len(completion.token_ids) for completion in completions)
+
+    async def sample(self, task: bytes) -> bytes:
+        """Samples one RolloutTask and returns the list of its completions; the buffer sees nothing of it."""
+        return encode(await self._sample(_task(task)))
+
+    async def abort(self, task: bytes) -> None:
+        """Stops a task; its run() or sample() ends by EngineError."""
+        await self._engine.abort(_task(task))
+
+    async def join(self, rendezvous: bytes, rank: int) -> None:
+        """Enters a weight group as `rank`; returns when all members have."""
+        message = decode_message(rendezvous)
+        assert isinstance(message, Rendezvous)
+        await self._engine.join(message, rank)
+
+    async def begin(self, manifest: bytes) -> None:
+        """Opens an update; EngineError where the manifest does not fit the model."""
+        message = decode_message(manifest)
+        assert isinstance(message, WeightManifest)
+        await self._engine.begin(message)
+
+    async def receive(self) -> None:
+        """Takes in the announced stream while sampling goes on."""
+        await self._engine.receive()
+
+    async def commit(self, version: bytes) -> None:
+        """Swaps to the received weights; the next token is stamped `version`."""
+        message = decode_message(version)
+        assert isinstance(message, Version)
+        await self._engine.commit(message)
+        self._swaps += 1
+
+    async def abort_update(self) -> None:
+        """Drops an open update and leaves the weight group; the old weights stay."""
+        await self._engine.abort_update()
+
+    async def version(self) -> bytes:
+        """Of the weights that sample the next token. The first answer also says that the actor is up."""
+        return encode(self._engine.version)
+
+    async def stats(self) -> dict[str, float]:
+        """Rates and shares since the last call; `tokens` and `swaps` since the start."""
+        now, stats = time.monotonic(), self._engine.stats()
+        last, elapsed = self._last_stats, max(now - self._last_stats_s, 1e-9)
+        self._last_stats, self._last_stats_s = stats, now
+        return {
+            "tokens": float(stats.generated_tokens),
+            "tokens_per_s": (stats.generated_tokens - last.generated_tokens) / elapsed,
+            "prefill_tokens_per_s": (stats.prefill_tokens - last.prefill_tokens) / elapsed,
+            **_shares(last, stats),
+            "swaps": float(self._swaps),
+            "running": float(stats.running),
+            "queued": float(stats.queued),
+            "undelivered": float(self._undelivered),
+        }
+
+    async def close(self) -> None:
+        """Stops the engine; running tasks end by EngineError."""
+        await self._engine.close()
+
+    async def _sample(self, task: RolloutTask) -> list[Completion]:
+        if task.group.source != self._source:
+            raise EngineError(f"task {task.group} came to {self._actor_id}, which samples from the {self._source}")
+        submitted_s = time.time()
+        completions = [self._tag(task, seq, submitted_s) async for seq in self._engine.generate(task)]
+        if sorted(c.id.sample_index for c in completions) != list(range(task.group_size)):
+            raise EngineError(
+                f"task {task.group}: the engine ended after {len(completions)} of {task.group_size} sequences"
+            )
+        return sorted(completions, key=lambda completion: completion.id)
+
+    def _tag(self, task: RolloutTask, sequence: SampledSequence, submitted_s: float) -> Completion:
+        text = self._decode(sequence.token_ids.tolist())
+        return Completion(
+            id=task.group.completion(sequence.sample_index),
+            incarnation=task.incarnation,
+            attempt=task.attempt,
+            prompt_token_ids=task.prompt_token_ids,
+            token_ids=sequence.token_ids,
+            behavior_logprobs=sequence.behavior_logprobs,
+            token_versions=sequence.token_versions,
+            temperature=task.temperature,
+            text=text,
+            answer=self._extract(text),
+            finish_reason=sequence.finish_reason,
+            actor_id=self._actor_id,
+            timings=Timings(submitted_s=submitted_s, started_s=sequence.started_s, finished_s=sequence.finished_s),
+        )
+
+    async def _deliver(self, message: bytes) -> None:
+        deadline = time.monotonic() + self._buffer_patience_s
+        backoff = FIRST_BACKOFF_S
+        while True:
+            try:
+                await self._buffer_accept(message)
+                return
+            except BufferUnavailableError:
+                if time.monotonic() + backoff > deadline:
+                    raise
+            await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # apart, so that actors do not return all at once
+            backoff = min(2 * backoff, LONGEST_BACKOFF_S)
+
+
+class PlacedRolloutActor(RolloutActor):
+    """A RolloutActor that builds its own parts: what `ray.remote` is applied to."""
+
+    def __init__(
+        self,
+        *,
+        actor_id: str,
+        source: Source,
+        settings: EngineSettings,
+        model_path: str,
+        system_prompt: str,
+        max_model_len: int,
+        device: str,
+        buffer: Any,
+        incarnation: int = 0,
+        initial_updates: int = 0,
+    ) -> None:
+        """buffer: the replay buffer's Ray handle, whose `accept` takes the bytes. device: "cpu" or "cuda"."""
+        import torch
+
+        from actors.engines import make_engine
+        from questions.template import PromptTemplate
+        from rewards.extract import extract_answer
+
+        torch.set_num_threads(settings.threads)
+        template = PromptTemplate.from_folder(model_path, system_prompt=system_prompt)
+        engine = make_engine(
+            settings,
+            model_path=model_path,
+            max_model_len=max_model_len,
+            device=torch.device(device),
+            eos_token_ids=template.eos_token_ids,
+            incarnation=incarnation,
+            initial_updates=initial_updates,
+        )
+        super().__init__(
+            actor_id=actor_id,
+            source=source,
+            engine=engine,
+            decode=template.decode,
+            extract=extract_answer,
+            buffer_accept=accept_of(buffer),
+        )
+
+
+def build_rollout_actor(**parts: Any) -> RolloutActor:
+    """A rollout actor in this process; keywords as PlacedRolloutActor's."""
+    return PlacedRolloutActor(**parts)
+
+
+def accept_of(buffer: Any) -> Callable[[bytes], Awaitable[object]]:
+    """`buffer.accept` of a Ray handle as RolloutActor wants it. A buffer that died for good is an error of its own."""
+    from ray.exceptions import ActorUnavailableError
+
+    async def accept(message: bytes) -> object:
+        try:
+            return await buffer.accept.remote(message)
+        except ActorUnavailableError as error:
+            raise BufferUnavailableError(str(error)) from error
+
+    return accept
+
+
+def _task(message: bytes) -> RolloutTask:
+    task = decode_message(message)
+    assert isinstance(task, RolloutTask)
+    return task
+
+
+def _shares(last: EngineStats, now: EngineStats) -> dict[str, float]:
+    busy, idle, swap = now.busy_s - last.busy_s, now.idle_s - last.idle_s, now.swap_s - last.swap_s
+    total = max(busy + idle + swap, 1e-9)
+    return {"busy_frac": busy / total, "idle_frac": idle / total, "swap_frac": swap / total}
