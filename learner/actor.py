@@ -1,0 +1,91 @@
+"""One learner rank as a process: bytes in, bytes out, and the sending end of the weight channels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from dataflow.codec import decode, encode
+from dataflow.types import Channel, Rendezvous, WeightManifest
+from learner.broadcast import WeightSender
+from learner.learner import Learner, LearnerPlan, Which
+
+
+class LearnerActor:
+    """A Learner and its WeightSender. `ray.remote` is applied where it is placed; calls run one after the other."""
+
+    def __init__(
+        self,
+        plan: LearnerPlan,
+        *,
+        rank: int,
+        world_size: int,
+        init_method: str | None,
+        incarnation: int,
+        bucket_bytes: int,
+        wire_dtype: str,
+        host: str | None = None,
+    ) -> None:
+        torch.set_num_threads(plan.learner.threads)
+        self._learner = Learner(plan, rank=rank, world_size=world_size, init_method=init_method, incarnation=incarnation)
+        self._rank, self._host = rank, host
+        self._sender = WeightSender(
+            rank, world_size, self._learner.device, bucket_bytes=bucket_bytes, wire_dtype=getattr(torch, wire_dtype)
+        )
+        self._manifests: dict[Channel, WeightManifest] = {}
+
+    def version(self) -> bytes:
+        return encode(self._learner.version)
+
+    def update(self, batch: bytes) -> bytes:
+        return encode(self._learner.update(decode(batch)))
+
+    def token_statistics(self, samples: bytes) -> bytes:
+        return encode(self._learner.token_statistics(decode(samples)))
+
+    def logprobs(self, samples: bytes, which: Which) -> bytes:
+        return encode(self._learner.logprobs(decode(samples), which))
+
+    def save(self, folder: str) -> None:
+        self._learner.save(Path(folder))
+
+    def load(self, folder: str, incarnation: int) -> None:
+        self._learner.load(Path(folder), incarnation=incarnation)
+
+    def export(self, folder: str, which: Literal["policy", "teacher"]) -> None:
+        self._learner.export(Path(folder), which)
+
+    # Weight channels. Rank 0 alone talks to engines; manifest and sending are collective.
+
+    def serve(self, channel: Channel, group_epoch: int, num_receivers: int, backend: str, timeout_s: float) -> bytes | None:
+        if self._rank != 0:
+            return None
+        return encode(self._sender.serve(channel, group_epoch, num_receivers, backend, timeout_s, self._host))
+
+    def connect(self, rendezvous: bytes) -> None:
+        if self._rank == 0:
+            message = decode(rendezvous)
+            assert isinstance(message, Rendezvous)
+            self._sender.connect(message)
+
+    def announce(self, channel: Channel, with_checksums: bool) -> bytes:
+        manifest = self._sender.manifest(
+            channel, self._learner.version_of(channel), self._learner.shards(channel), with_checksums=with_checksums
+        )
+        self._manifests[channel] = manifest
+        return encode(manifest)
+
+    def send(self, channel: Channel) -> None:
+        self._sender.send(channel, self._manifests[channel], self._learner.shards(channel))
+
+    def close_channel(self, channel: Channel) -> None:
+        if self._rank == 0:
+            self._sender.close(channel)
+
+
+def actor_options(plan: LearnerPlan, runtime_env: dict[str, Any]) -> dict[str, Any]:
+    """Ray options of one rank."""
+    settings = plan.learner
+    return {"num_cpus": settings.cpus_per_rank, "num_gpus": settings.gpus_per_rank, "runtime_env": runtime_env}

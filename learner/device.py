@@ -1,0 +1,20 @@
+"""The one place that chooses devices and collective backends."""
+
+from __future__ import annotations
+
+import torch
+
+
+def choose_device(wanted: str, local_rank: int = 0) -> torch.device:
+    """`auto`, `cpu` or `cuda` as a device; RuntimeError where a GPU is asked for and none is visible."""
+    visible = torch.cuda.is_available()
+    if wanted == "cuda" and not visible:
+        raise RuntimeError("learner.device is cuda, but no GPU is visible to this process; set learner.gpus_per_rank")
+    if wanted == "cpu" or not visible:
+        return torch.device("cpu")
+    return torch.device("cuda", local_rank % torch.cuda.device_count())
+
+
+def collective_backend(device: torch.device) -> str:
+    """The torch.distributed backend for tensors on `device`."""
+    return "nccl" if device.type == "cuda" else "gloo"

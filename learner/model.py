@@ -1,0 +1,84 @@
+"""The decoder as the learner sees it: packed tokens in, logprobs of the completion tokens out, sharded by FSDP2.
+
+Logprobs are computed inside the root module's forward, where FSDP has the (tied) output embedding whole.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from transformers import AutoModelForCausalLM
+
+from learner.logprobs import distribution_statistics, token_logprobs
+from learner.packing import MicroBatch
+
+PREFIX = "model."  # of our wrapper, ahead of the Hugging Face parameter names
+
+
+class PolicyModel(nn.Module):
+    """A Hugging Face causal decoder with the logprob head on top."""
+
+    def __init__(self, model: nn.Module, *, chunk_tokens: int) -> None:
+        super().__init__()
+        self.model = model
+        self.chunk_tokens = chunk_tokens
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        layers = self.model.model.layers  # type: ignore[union-attr]
+        assert isinstance(layers, nn.ModuleList)
+        return layers
+
+    def forward(self, batch: MicroBatch, statistics: bool = False) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """[T] logprobs of the completion tokens and, on request, [T] entropy and [T] self-certainty without gradient.
+
+        use_cache=False matters: with a cache, packed sequences silently see each other.
+        """
+        output = self.model.model(  # type: ignore[union-attr, operator]
+            input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False
+        )
+        hidden = output.last_hidden_state.flatten(0, 1).index_select(0, batch.predict_T)
+        weight = self.model.lm_head.weight  # type: ignore[union-attr]
+        logprobs = token_logprobs(hidden, weight, batch.target_T, batch.temperature_T, chunk=self.chunk_tokens)  # type: ignore[arg-type]
+        if not statistics:
+            return logprobs, None, None
+        entropy, certainty = distribution_statistics(
+            hidden.detach(),
+            weight.detach(),  # type: ignore[union-attr, arg-type, operator]
+            batch.temperature_T,
+            chunk=self.chunk_tokens,
+        )
+        return logprobs, entropy, certainty
+
+
+def load_policy(model_path: str | Path, *, chunk_tokens: int, activation_checkpointing: bool) -> PolicyModel:
+    """The folder's weights in float32, on the CPU."""
+    model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32, attn_implementation="sdpa")
+    model.config.use_cache = False
+    model.train()
+    if activation_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return PolicyModel(model, chunk_tokens=chunk_tokens)
+
+
+def shard(policy: PolicyModel, mesh: DeviceMesh, *, param_dtype: torch.dtype) -> None:
+    """fully_shard on every layer and on the root; master weights stay float32, gradients are reduced in float32."""
+    precision = (
+        MixedPrecisionPolicy(param_dtype=param_dtype, reduce_dtype=torch.float32, output_dtype=torch.float32)
+        if param_dtype != torch.float32
+        else MixedPrecisionPolicy()
+    )
+    for layer in policy.layers:
+        fully_shard(layer, mesh=mesh, mp_policy=precision)
+    fully_shard(policy, mesh=mesh, mp_policy=precision, reshard_after_forward=True)
+
+
+def forget_gathered(policy: PolicyModel) -> None:
+    """Drops gathered parameters, so that the next forward sees shards that were changed in place."""
+    for module in policy.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()

@@ -1,0 +1,27 @@
+"""The EMA teacher: how much of the policy it absorbs, and the step itself, in fp32 on the learner's own shards.
+
+bf16 cannot represent these steps: with alpha at most 0.005 no weight moved in 100 updates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from learner.settings import TeacherSettings
+
+
+def alpha(update: int, *, settings: TeacherSettings, total_updates: int) -> float:
+    """alpha_k after update k = 1, 2, ...: cosine from alpha_start to alpha_end over `total_updates` (arXiv 2508.00410)."""
+    phase = math.cos(math.pi * min(update, total_updates) / total_updates)
+    return settings.alpha_end + (settings.alpha_start - settings.alpha_end) / 2 * (1 + phase)
+
+
+@torch.no_grad()
+def absorb(teacher: Sequence[Tensor], policy: Sequence[Tensor], share: float) -> None:
+    """teacher <- (1 - share) teacher + share policy, in place on local fp32 shards."""
+    assert all(t.dtype == torch.float32 for t in teacher), "the teacher is kept in float32"
+    torch._foreach_lerp_(list(teacher), list(policy), share)
