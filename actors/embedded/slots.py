@@ -1,0 +1,107 @@
+"""The sequences that hold a slot, as columns of numbers: row i of every array is slot i, and the first `count` are running.
+
+A sequence that ends frees its row at once: the last running row moves into its place, so the batch never has holes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.embedded.sampling import stream_key
+from actors.engine import SampledSequence, as_arrays
+from dataflow.types import FinishReason, RolloutTask
+
+
+@dataclass(eq=False)
+class Pending:
+    """One sequence that waits for a slot, or holds one."""
+
+    task: RolloutTask
+    sample_index: int
+    request: object  # the engine's handle of who asked
+    started_s: float = 0.0
+
+
+class Slots:
+    """Rows of running sequences. L is the longest completion, S the number of slots."""
+
+    def __init__(self, num_slots: int, max_len: int) -> None:
+        self.count = 0
+        self.owner: list[Pending | None] = [None] * num_slots
+        self.length = np.zeros(num_slots, np.int64)  # tokens in the KV cache
+        self.num_new = np.zeros(num_slots, np.int64)
+        self.max_new = np.zeros(num_slots, np.int64)
+        self.temperature = np.zeros(num_slots, np.float32)
+        self.key = np.zeros(num_slots, np.uint64)
+        self.tokens = np.zeros((num_slots, max_len), np.int32)
+        self.logprobs = np.zeros((num_slots, max_len), np.float32)
+        self.versions = np.zeros((num_slots, max_len), np.int32)
+
+    @property
+    def num_free(self) -> int:
+        return len(self.owner) - self.count
+
+    def take(self, pending: Pending) -> int:
+        """Gives `pending` the next row; its prompt is about to be in the cache."""
+        row, task = self.count, pending.task
+        self.count += 1
+        self.owner[row] = pending
+        self.length[row] = len(task.prompt_token_ids)
+        self.num_new[row] = 0
+        self.max_new[row] = task.max_new_tokens
+        self.temperature[row] = task.temperature
+        self.key[row] = stream_key(task.run_seed, task.group.completion(pending.sample_index))
+        return row
+
+    def record(self, rows: slice, tokens: NDArray[np.int64], logprobs: NDArray[np.float32], version: int) -> None:
+        """One sampled token for each of `rows`, stamped with the weights that sampled it."""
+        index = np.arange(rows.start, rows.stop)
+        place = self.num_new[rows]
+        self.tokens[index, place] = tokens
+        self.logprobs[index, place] = logprobs
+        self.versions[index, place] = version
+        self.num_new[rows] += 1
+
+    def last_tokens(self) -> NDArray[np.int64]:
+        """[count] the newest token of each running sequence: what the next step reads."""
+        index = np.arange(self.count)
+        return self.tokens[index, self.num_new[: self.count] - 1].astype(np.int64)
+
+    def cached_tokens(self, row: int) -> NDArray[np.int32]:
+        """What the cache holds of a row: its prompt and all but its newest token."""
+        owner = self.owner[row]
+        assert owner is not None
+        return np.concatenate([owner.task.prompt_token_ids, self.tokens[row, : self.num_new[row] - 1]])
+
+    def sequence(self, row: int, finish: FinishReason, now_s: float) -> SampledSequence:
+        owner, n = self.owner[row], int(self.num_new[row])
+        assert owner is not None
+        token_ids, logprobs, versions = as_arrays(
+            self.tokens[row, :n].tolist(), self.logprobs[row, :n].tolist(), self.versions[row, :n].tolist()
+        )
+        return SampledSequence(
+            sample_index=owner.sample_index,
+            token_ids=token_ids,
+            behavior_logprobs=logprobs,
+            token_versions=versions,
+            finish_reason=finish,
+            started_s=owner.started_s,
+            finished_s=now_s,
+        )
+
+    def release(self, row: int) -> int:
+        """Frees `row`; returns the row that must move into it (itself, when it was the last)."""
+        self.count -= 1
+        last = self.count
+        if row != last:
+            n = int(self.num_new[last])
+            for column in (self.length, self.num_new, self.max_new, self.temperature, self.key):
+                column[row] = column[last]
+            for table in (self.tokens, self.logprobs, self.versions):
+                table[row, :n] = table[last, :n]
+            self.owner[row] = self.owner[last]
+        self.owner[last] = None
+        return last

@@ -1,0 +1,74 @@
+"""New weights on their way in: announced, staged beside the ones in use, and handed over whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from actors.engine import EngineError
+from dataflow.types import Rendezvous, Version, WeightManifest
+from transport.group import TransportError, WeightGroup
+from transport.stream import dtype_name, receive
+
+
+class WeightReceiver:
+    """The receiving end of one engine. join → begin → receive → take, or abort at any point."""
+
+    def __init__(self, parameters: Mapping[str, Tensor], device: torch.device) -> None:
+        self._parameters, self._device = parameters, device
+        self._group: WeightGroup | None = None
+        self._manifest: WeightManifest | None = None
+        self._staged: dict[str, Tensor] = {}
+        self._received = False
+
+    def join(self, rendezvous: Rendezvous, rank: int) -> None:
+        """Blocks until all members have joined. EngineError where they do not."""
+        self.abort()
+        try:
+            self._group = WeightGroup(rendezvous, rank=rank, device=self._device)
+        except TransportError as error:
+            raise EngineError(f"cannot join the {rendezvous.channel} weight group: {error}") from error
+
+    def begin(self, manifest: WeightManifest) -> None:
+        """EngineError, and nothing changes, unless the manifest names exactly this model's tensors."""
+        if self._manifest is not None:
+            raise EngineError(f"update {manifest.version} begun while {self._manifest.version} is open")
+        announced = {spec.name: (spec.shape, spec.dtype) for spec in manifest.tensors}
+        expected = {name: (tuple(p.shape), dtype_name(p.dtype)) for name, p in self._parameters.items()}
+        if announced != expected:
+            wrong = sorted(name for name in announced.keys() | expected.keys() if announced.get(name) != expected.get(name))
+            first = wrong[0]
+            raise EngineError(
+                f"manifest of {manifest.version} does not fit this model in {len(wrong)} tensors; {first}: announced "
+                f"{announced.get(first)}, expected {expected.get(first)}"
+            )
+        if not self._staged:
+            self._staged = {name: torch.empty_like(p) for name, p in self._parameters.items()}
+        self._manifest, self._received = manifest, False
+
+    def receive(self) -> None:
+        """Blocks until the announced stream is staged. EngineError where it breaks off or a checksum differs."""
+        if self._manifest is None or self._group is None:
+            raise EngineError("receive() without an open update in a joined group")
+        try:
+            receive(self._group, self._manifest, self._staged)
+        except TransportError as error:
+            self.abort()
+            raise EngineError(f"weights did not arrive: {error}") from error
+        self._received = True
+
+    def take(self, version: Version) -> Mapping[str, Tensor]:
+        """The staged weights of `version`; the update is closed."""
+        if self._manifest is None or not self._received or self._manifest.version != version:
+            raise EngineError(f"commit of {version} without its weights")
+        self._manifest = None
+        return self._staged
+
+    def abort(self) -> None:
+        """Drops an open update and leaves the group."""
+        self._manifest, self._received = None, False
+        if self._group is not None:
+            self._group.close()
+            self._group = None
