@@ -252,7 +252,10 @@ class Publisher:
         """Fences those to blame: the dead and the hanging always, those with an error only where the group itself held,
         because in a broken group everyone has one."""
         for member, error in zip(members, errors, strict=True):
-            if error is None or (broken and not isinstance(error, MemberLostError)):
+            if error is None:
+                continue
+            if broken and not isinstance(error, MemberLostError):
+                self._cause += f"; {member.id}: {error}"
                 continue
             self._joined = []
             if not fencing:

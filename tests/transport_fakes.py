@@ -1,4 +1,4 @@
-"""What tests of actors and weights share: a small tokenizer, a script for the scripted engine, a learner in this process."""
+"""What tests of actors and weights share: a small tokenizer, a script to replay, a learner in this process."""
 
 from __future__ import annotations
 
@@ -46,7 +46,12 @@ def byte_ids(text: str) -> np.ndarray:
 
 
 def make_task(
-    question_id: str = "q", *, group_size: int = 2, max_new_tokens: int = 64, source: Source = "policy", text: str = QUESTION
+    question_id: str = "q",
+    *,
+    group_size: int = 2,
+    max_new_tokens: int = 64,
+    source: Source = "policy",
+    text: str = QUESTION,
 ) -> RolloutTask:
     return RolloutTask(
         group=GroupId(question_id=question_id, epoch=0, view="original", source=source),

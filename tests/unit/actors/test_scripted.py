@@ -24,7 +24,12 @@ def engine_of(folder, tmp_path):
     def make(**keys) -> ScriptedEngine:
         settings = EngineSettings(kind="scripted", script=write_script(tmp_path / "script.jsonl"), **keys)
         engine = make_engine(
-            settings, model_path=folder, max_model_len=128, device=torch.device("cpu"), eos_token_ids=(0,), initial_updates=3
+            settings,
+            model_path=folder,
+            max_model_len=128,
+            device=torch.device("cpu"),
+            eos_token_ids=(0,),
+            initial_updates=3,
         )
         assert isinstance(engine, ScriptedEngine)
         return engine
@@ -119,7 +124,9 @@ async def test_what_it_cannot_answer_is_refused(engine_of):
         await sampled(engine, make_task(text="What is 7 + 7?"))
 
 
-@pytest.mark.parametrize("line", [{"question": "q"}, {"question": "q", "completions": []}, ["q"], {"completions": ["a"]}])
+@pytest.mark.parametrize(
+    "line", [{"question": "q"}, {"question": "q", "completions": []}, ["q"], {"completions": ["a"]}]
+)
 def test_a_script_that_lacks_something_is_refused_by_line(tmp_path, line):
     path = tmp_path / "script.jsonl"
     path.write_text(json.dumps({"question": "a", "completions": ["b"]}) + "\n" + json.dumps(line), encoding="utf-8")
