@@ -1,8 +1,9 @@
 """All rollout actors of one source behind one face: dispatch, death, restart, fencing.
 
 A member is `starting` (its process is not up), `stale` (up, but its weights are not known to be current), `healthy`
-(takes tasks) or `lost` (restarts used up). Invariants: only healthy members get tasks; every reference Ray gives is
-awaited; a task handed to run() or sample() ends by its result or by an exception, whatever dies in between.
+(takes tasks) or `lost` (dead or fenced; another takes its place). Invariants: only healthy members get tasks; every
+reference Ray gives is awaited; a task handed to run() or sample() ends by its result or by an exception, whatever dies
+in between.
 """
 
 from __future__ import annotations
@@ -11,18 +12,21 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import ObjectLostError, RayActorError
 
 from dataflow.codec import decode, encode
 from dataflow.types import Completion, RolloutTask, Source
 
 log = logging.getLogger(__name__)
 
+State = Literal["starting", "stale", "healthy", "lost"]
+
+_DEATH = (RayActorError, ObjectLostError)  # the second: its node went with an answer on it
 _SUMMED = frozenset({"tokens", "tokens_per_s", "prefill_tokens_per_s", "running", "queued", "undelivered", "swaps"})
 
 
@@ -36,14 +40,14 @@ class MemberLostError(RuntimeError):
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Member:
-    """One place in the group; its handle changes at a restart, its index never."""
+    """One actor process in one place of the group; its replacement after a death is another member."""
 
     index: int
     source: Source
-    handle: Any = None
-    state: Literal["starting", "stale", "healthy", "lost"] = "starting"
-    restarts: int = 0
-    load: int = 0  # tasks sent to the present handle and not answered
+    handle: Any
+    restart: int = 0  # how many processes this place has had before
+    state: State = "starting"
+    load: int = 0  # tasks sent and not answered
 
     @property
     def id(self) -> str:
@@ -52,17 +56,6 @@ class Member:
 
 Factory = Callable[[int, int], Any]
 """(index, number of the restart) → handle of a new actor, made with Ray's own max_restarts at 0."""
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Changes:
-    """Wakes whoever waits for a member to change its state."""
-
-    event: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def announce(self) -> None:
-        self.event.set()
-        self.event = asyncio.Event()
 
 
 class RolloutGroup:
@@ -84,8 +77,9 @@ class RolloutGroup:
         self._factory = factory
         self._max_restarts = max_restarts
         self._start_timeout_s = start_timeout_s
-        self._members = [Member(index=index, source=source) for index in range(num_actors)]
-        self._changes = _Changes()
+        self._num_actors = num_actors
+        self._members: list[Member] = []  # by index
+        self._changed = asyncio.Event()  # of any member's state; a new one after each change
         self._restarting: dict[int, asyncio.Task[None]] = {}
         self._failure: RolloutGroupError | None = None
         self._num_requeued = 0
@@ -95,8 +89,8 @@ class RolloutGroup:
 
         RolloutGroupError, naming who is missing and what the cluster has left, after start_timeout_s.
         """
-        for member in self._members:
-            member.handle = self._factory(member.index, 0)
+        for index in range(self._num_actors):
+            self._members.append(Member(index=index, source=self.source, handle=self._factory(index, 0)))
         results = await asyncio.gather(*(self._up(member) for member in self._members), return_exceptions=True)
         missing = [member.id for member, result in zip(self._members, results, strict=True) if result is not None]
         if missing:
@@ -141,12 +135,12 @@ class RolloutGroup:
 
         For one that died, hangs or refused an update: all that is known of its weights is that they are not current.
         """
-        if member.state in ("starting", "lost"):
+        if member.state == "lost":
             return
         log.warning("%s is fenced: %s", member.id, reason)
-        self._set(member, "starting")
-        with contextlib.suppress(RayActorError):  # dead already
-            ray.kill(member.handle, no_restart=True)
+        self._end(member)
+        if (restart := self._restarting.get(member.index)) is not None:
+            restart.cancel()  # it was waiting for the weights of the process that is now gone
         self._restarting[member.index] = asyncio.create_task(self._restart(member, reason), name=f"restart {member.id}")
 
     def readmit(self, member: Member) -> None:
@@ -154,13 +148,16 @@ class RolloutGroup:
         if member.state == "stale":
             self._set(member, "healthy")
 
-    async def call(self, member: Member, method: str, *args: object, timeout_s: float) -> Any:
-        """One call of a member. MemberLostError where it died or gave no answer in time; fencing is the caller's."""
+    async def call(self, member: Member, method: str, *args: object, timeout_s: float | None) -> Any:
+        """One call of a member. MemberLostError where it died or gave no answer in time; fencing is the caller's.
+
+        timeout_s None: as long as it takes.
+        """
         try:
             return await asyncio.wait_for(_answer(getattr(member.handle, method).remote(*args)), timeout_s)
         except TimeoutError:
             raise MemberLostError(f"{member.id} did not answer {method} within {timeout_s:g} s") from None
-        except RayActorError as error:
+        except _DEATH as error:
             raise MemberLostError(f"{member.id} died in {method}: {_reason(error)}") from error
 
     async def stats(self, *, timeout_s: float = 10.0) -> dict[str, float]:
@@ -172,7 +169,7 @@ class RolloutGroup:
         prefix = f"rollout_{self.source}"
         totals: dict[str, float] = {
             f"{prefix}/num_healthy": float(len(members)),
-            f"{prefix}/num_restarts": float(sum(member.restarts for member in self._members)),
+            f"{prefix}/num_restarts": float(sum(member.restart for member in self._members)),
             f"{prefix}/num_requeued_tasks": float(self._num_requeued),
         }
         reports = []
@@ -196,33 +193,19 @@ class RolloutGroup:
             restart.cancel()
         await asyncio.gather(*restarts, return_exceptions=True)
         for member in self._members:
-            if member.handle is not None:
-                with contextlib.suppress(RayActorError):
-                    ray.kill(member.handle, no_restart=True)
-            self._set(member, "lost")
+            self._end(member)
 
     async def _dispatch(self, method: str, task: RolloutTask) -> Any:
         while True:
             member = await self._least_loaded()
-            handle, reference = member.handle, getattr(member.handle, method).remote(encode(task))
+            member.load += 1
             try:
-                with self._loading(member):
-                    return await _answer(reference)
-            except RayActorError as error:
-                log.warning("%s died with task %s: %s", member.id, task.group, _reason(error))
-                if member.handle is handle:
-                    self.fence(member, "its process died")
+                return await _answer(getattr(member.handle, method).remote(encode(task)))
+            except _DEATH as error:
+                self.fence(member, f"it died with task {task.group}: {_reason(error)}")
                 task = dataclasses.replace(task, attempt=task.attempt + 1)
                 self._num_requeued += 1
-
-    @contextlib.contextmanager
-    def _loading(self, member: Member) -> Iterator[None]:
-        handle = member.handle
-        member.load += 1
-        try:
-            yield
-        finally:
-            if member.handle is handle:  # a restart has begun a new count
+            finally:
                 member.load -= 1
 
     async def _least_loaded(self) -> Member:
@@ -236,46 +219,54 @@ class RolloutGroup:
         """Waits for any member's change of state; raises where none can come."""
         if self._failure is not None:
             raise self._failure
-        if not any(member.state in ("starting", "stale") for member in self._members):
-            raise RolloutGroupError(f"no {self.source} actor is left to {purpose}")
-        await self._changes.event.wait()
+        if not self._members:
+            raise RolloutGroupError(f"no {self.source} actor to {purpose}: the group was not started")
+        await self._changed.wait()
 
     async def _restart(self, member: Member, reason: str) -> None:
-        """Brings a member back, again and again while it fails and may; then fails the whole group."""
-        while member.restarts < self._max_restarts:
-            member.restarts += 1
-            member.load = 0
-            try:
-                member.handle = self._factory(member.index, member.restarts)
-                await self._up(member)
-                self._set(member, "stale")
-                if self.on_restart is not None:
-                    await self.on_restart(member)
-                self.readmit(member)
-                return
-            except MemberLostError as error:
-                reason = str(error)
-                log.warning("restart %d of %s failed: %s", member.restarts, member.id, reason)
-                self._set(member, "starting")
-                with contextlib.suppress(RayActorError):
-                    ray.kill(member.handle, no_restart=True)
-            except Exception as error:
-                self._fail(member, f"restart {member.restarts} failed: {type(error).__name__}: {error}", error)
-                return
-        self._fail(member, f"it died again after {member.restarts} restarts (rollout.max_restarts): {reason}", None)
+        """Puts another in a lost member's place, again and again while that fails and may; then fails the group."""
+        try:
+            while member.restart < self._max_restarts:
+                number = member.restart + 1
+                member = Member(
+                    index=member.index, source=self.source, handle=self._factory(member.index, number), restart=number
+                )
+                self._members[member.index] = member
+                try:
+                    await self._up(member)
+                    self._set(member, "stale")
+                    if self.on_restart is not None:
+                        await self.on_restart(member)
+                    self.readmit(member)
+                    return
+                except MemberLostError as error:
+                    reason = str(error)
+                    log.warning("restart %d of %s failed: %s", number, member.id, reason)
+                    self._end(member)
+            reason = f"it died again after {member.restart} restarts (rollout.max_restarts): {reason}"
+            self._fail(RolloutGroupError(f"{member.id} is lost: {reason}"))
+        except Exception as error:  # held for whoever waits on the group, since nobody waits on this task
+            failure = RolloutGroupError(f"{member.id} cannot be restarted: {type(error).__name__}: {error}")
+            failure.__cause__ = error
+            self._fail(failure)
 
-    def _fail(self, member: Member, reason: str, cause: BaseException | None) -> None:
-        self._failure = RolloutGroupError(f"{member.id} is lost: {reason}")
-        self._failure.__cause__ = cause
+    def _fail(self, failure: RolloutGroupError) -> None:
+        self._failure = self._failure or failure
+        self._changed.set()
+
+    def _end(self, member: Member) -> None:
         self._set(member, "lost")
+        with contextlib.suppress(RayActorError):  # dead already
+            ray.kill(member.handle, no_restart=True)
 
     async def _up(self, member: Member) -> None:
         """Waits for the first answer of a new actor; MemberLostError with the cause where none comes."""
         await self.call(member, "version", timeout_s=self._start_timeout_s)
 
-    def _set(self, member: Member, state: Literal["starting", "stale", "healthy", "lost"]) -> None:
+    def _set(self, member: Member, state: State) -> None:
         member.state = state
-        self._changes.announce()
+        self._changed.set()
+        self._changed = asyncio.Event()
 
 
 async def gather_all(*awaitables: Awaitable[Any]) -> list[Any]:

@@ -25,6 +25,10 @@ class BufferUnavailableError(RuntimeError):
     """The buffer cannot be reached at the moment, but is expected back."""
 
 
+class BufferLostError(RuntimeError):
+    """The buffer is gone for good."""
+
+
 class RolloutActor:
     """Samples groups for one source. All methods run on one event loop; messages are those of dataflow.codec."""
 
@@ -222,14 +226,19 @@ def build_rollout_actor(**parts: Any) -> RolloutActor:
 
 
 def accept_of(buffer: Any) -> Callable[[bytes], Awaitable[object]]:
-    """`buffer.accept` of a Ray handle as RolloutActor wants it. A buffer that died for good is an error of its own."""
-    from ray.exceptions import ActorUnavailableError
+    """`buffer.accept` of a Ray handle as RolloutActor wants it.
+
+    A buffer that died for good is a BufferLostError: left as Ray's error, it would read as the death of the actor.
+    """
+    from ray.exceptions import ActorUnavailableError, RayActorError
 
     async def accept(message: bytes) -> object:
         try:
             return await buffer.accept.remote(message)
         except ActorUnavailableError as error:
             raise BufferUnavailableError(str(error)) from error
+        except RayActorError as error:
+            raise BufferLostError(f"the replay buffer died: {error}") from error
 
     return accept
 

@@ -17,6 +17,7 @@ import numpy as np
 from dataflow import metrics, types
 
 MAX_MESSAGE_BYTES = 1 << 30
+MAX_DEPTH = 32  # extensions within extensions; each level costs C stack, which ends without an exception
 _ARRAY, _CARRIER, _TUPLE, _PAIRS = 1, 2, 3, 4
 _DTYPES = frozenset({"<i4", "<i8", "<f4", "<f8", "|b1", "|u1"})
 
@@ -46,8 +47,10 @@ def decode(data: bytes) -> Any:
     if len(data) > MAX_MESSAGE_BYTES:
         raise CodecError(f"message of {len(data)} bytes is over the cap of {MAX_MESSAGE_BYTES}")
     try:
-        return msgpack.unpackb(data, ext_hook=_unpack, raw=False, strict_map_key=False)
-    except (msgpack.UnpackException, ValueError, TypeError, KeyError) as error:
+        return _decode(data, 0)
+    except CodecError:
+        raise
+    except (msgpack.UnpackException, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise CodecError(f"not a message of ours: {error}") from error
 
 
@@ -77,7 +80,15 @@ def _field(value: object) -> object:
     return value
 
 
-def _unpack(code: int, data: bytes) -> object:
+def _decode(data: bytes, depth: int) -> Any:
+    if depth > MAX_DEPTH:
+        raise CodecError(f"message is nested more than {MAX_DEPTH} deep")
+    return msgpack.unpackb(
+        data, ext_hook=lambda code, inner: _unpack(code, inner, depth + 1), raw=False, strict_map_key=False
+    )
+
+
+def _unpack(code: int, data: bytes, depth: int) -> object:
     if code == _ARRAY:
         unpacker = msgpack.Unpacker(use_list=False)
         unpacker.feed(data[:256])
@@ -86,11 +97,11 @@ def _unpack(code: int, data: bytes) -> object:
             raise CodecError(f"array of dtype {dtype!r}")
         return np.frombuffer(data, dtype=dtype, offset=unpacker.tell()).reshape(shape)
     if code == _TUPLE:
-        return tuple(decode(data))
+        return tuple(_decode(data, depth))
     if code == _PAIRS:
-        return {key: value for key, value in decode(data)}
+        return dict(_decode(data, depth))
     if code == _CARRIER:
-        name, *fields = decode(data)
+        name, *fields = _decode(data, depth)
         cls = _BY_NAME.get(name)
         if cls is None:
             raise CodecError(f"unknown carrier {name!r}")

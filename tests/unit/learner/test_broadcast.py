@@ -51,7 +51,8 @@ def shards_of(rank: int, scale: int) -> list[Shard]:
 def peak_bytes(prof: profile) -> int:
     """Most bytes allocated at one time by torch within the profile."""
     held = peak = 0
-    for event in sorted(prof.profiler.kineto_results.events(), key=lambda e: e.start_ns()):
+    profiler: Any = prof.profiler
+    for event in sorted(profiler.kineto_results.events(), key=lambda e: e.start_ns()):
         if event.name() == "[memory]":
             held += event.nbytes()
             peak = max(peak, held)

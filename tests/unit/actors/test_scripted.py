@@ -1,0 +1,134 @@
+"""The scripted engine keeps the engine protocol's promises, with real weights arriving while it samples."""
+
+import asyncio
+import json
+
+import pytest
+import torch
+
+from actors.engine import EngineError
+from actors.engines import make_engine
+from actors.scripted import LOGPROB, ScriptedEngine, read_script
+from actors.settings import EngineSettings
+from dataflow.types import Version
+from tests.transport_fakes import COMPLETIONS, LocalLearner, byte_ids, make_task, write_model_folder, write_script
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_model_folder(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def engine_of(folder, tmp_path):
+    def make(**keys) -> ScriptedEngine:
+        settings = EngineSettings(kind="scripted", script=write_script(tmp_path / "script.jsonl"), **keys)
+        engine = make_engine(
+            settings,
+            model_path=folder,
+            max_model_len=128,
+            device=torch.device("cpu"),
+            eos_token_ids=(0,),
+            initial_updates=3,
+        )
+        assert isinstance(engine, ScriptedEngine)
+        return engine
+
+    return make
+
+
+async def sampled(engine, task):
+    return sorted([s async for s in engine.generate(task)], key=lambda s: s.sample_index)
+
+
+async def update(engine, learner, *, epoch):
+    """The whole protocol, once."""
+    rendezvous = await learner.serve_channel("policy", epoch, 1, "gloo", 5.0)
+    await asyncio.gather(learner.connect_channel(rendezvous), engine.join(rendezvous, 1))
+    manifest = await learner.announce("policy", epoch, True)
+    await engine.begin(manifest)
+    await asyncio.gather(learner.send("policy"), engine.receive())
+    await engine.commit(manifest.version)
+
+
+async def test_it_replays_the_script_in_order_and_cuts_at_the_limit(engine_of):
+    engine = engine_of()
+    sequences = await sampled(engine, make_task(group_size=4, max_new_tokens=15))
+    texts = [*COMPLETIONS, COMPLETIONS[0]]
+    assert [s.finish_reason for s in sequences] == ["length", "length", "stop", "length"]
+    for sequence, text in zip(sequences, texts, strict=True):
+        assert sequence.token_ids.tolist() == [*byte_ids(text).tolist(), 0][:15]
+        assert set(sequence.behavior_logprobs.tolist()) == {LOGPROB}
+        assert set(sequence.token_versions.tolist()) == {3}
+    assert engine.stats().generated_tokens == 15 + 15 + 2 + 15
+
+
+async def test_versions_rise_inside_a_sequence_at_the_swap(engine_of):
+    engine, learner = engine_of(script_seconds_per_token=0.03), LocalLearner()
+    learner.updates = 4
+    sampling = asyncio.create_task(sampled(engine, make_task(group_size=1)))
+    await asyncio.sleep(0.1)
+    assert engine.stats().running == 1
+    await update(engine, learner, epoch=1)
+    assert engine.version == Version(incarnation=0, updates=4)
+    (sequence,) = await sampling
+    versions = sequence.token_versions.tolist()
+    assert versions == sorted(versions)
+    assert set(versions) == {3, 4}
+    learner.updates = 5
+    await update(engine, learner, epoch=2)
+    assert engine.version.updates == 5
+    await learner.close_channel("policy")
+    await engine.close()
+
+
+async def test_updates_are_refused_out_of_order(engine_of):
+    engine, learner = engine_of(), LocalLearner()
+    rendezvous = await learner.serve_channel("policy", 1, 1, "gloo", 5.0)
+    await asyncio.gather(learner.connect_channel(rendezvous), engine.join(rendezvous, 1))
+    with pytest.raises(EngineError, match="no update is open"):
+        await engine.receive()
+    manifest = await learner.announce("policy", 1, True)
+    await engine.begin(manifest)
+    with pytest.raises(EngineError, match="is open"):
+        await engine.begin(manifest)
+    with pytest.raises(EngineError, match="received: False"):
+        await engine.commit(manifest.version)
+    await engine.abort_update()
+    with pytest.raises(EngineError, match="not a member"):
+        await engine.begin(manifest)
+    await learner.close_channel("policy")
+
+
+async def test_an_aborted_task_ends_by_an_error_and_pause_holds_tokens_back(engine_of):
+    engine, task = engine_of(script_seconds_per_token=0.01, slots=1), make_task(group_size=2)
+    await engine.pause()
+    sampling = asyncio.create_task(sampled(engine, task))
+    await asyncio.sleep(0.05)
+    assert (engine.stats().generated_tokens, engine.stats().running, engine.stats().queued) == (0, 1, 1)
+    await engine.resume()
+    await asyncio.sleep(0.05)
+    assert engine.stats().generated_tokens > 0
+    await engine.abort(task)
+    with pytest.raises(EngineError, match="was aborted"):
+        await sampling
+    await asyncio.sleep(0)
+    assert (engine.stats().running, engine.stats().queued) == (0, 0)
+
+
+async def test_what_it_cannot_answer_is_refused(engine_of):
+    engine = engine_of()
+    with pytest.raises(EngineError, match="exceed max_model_len 128"):
+        await sampled(engine, make_task(max_new_tokens=120))
+    with pytest.raises(EngineError, match="no question of the script"):
+        await sampled(engine, make_task(text="What is 7 + 7?"))
+
+
+@pytest.mark.parametrize(
+    "line", [{"question": "q"}, {"question": "q", "completions": []}, ["q"], {"completions": ["a"]}]
+)
+def test_a_script_that_lacks_something_is_refused_by_line(tmp_path, line):
+    path = tmp_path / "script.jsonl"
+    path.write_text(json.dumps({"question": "a", "completions": ["b"]}) + "\n" + json.dumps(line), encoding="utf-8")
+    with pytest.raises(ValueError, match="line 2"):
+        read_script(path)

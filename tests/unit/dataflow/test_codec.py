@@ -1,0 +1,211 @@
+"""The codec: every carrier comes back as it went, and no bytes make it raise anything but CodecError."""
+
+import contextlib
+import dataclasses
+import types as python_types
+import typing
+from typing import Any, Literal
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dataflow import codec
+from dataflow.codec import CodecError, decode, encode
+from dataflow.metrics import Metrics
+from dataflow.types import AskedId, Completion, Question, ScoredGroup, TrainBatch, TrainingSample, Vote
+
+INTEGERS = st.integers(-(2**63), 2**64 - 1)
+FLOATS = st.floats(allow_nan=False)
+TEXTS = st.text(max_size=8)
+
+
+def arrays(dtype: type[np.generic], length: int | None = None) -> st.SearchStrategy[np.ndarray]:
+    low, high = (0, 5) if length is None else (length, length)
+    element: dict[Any, st.SearchStrategy[Any]] = {
+        np.int32: st.integers(-(2**31), 2**31 - 1),
+        np.float32: st.floats(width=32),
+        np.bool_: st.booleans(),
+    }
+    return st.lists(element[dtype], min_size=low, max_size=high).map(lambda values: np.array(values, dtype))
+
+
+def of(hint: Any) -> st.SearchStrategy[Any]:
+    """Values of a field's annotation."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    simple = {int: INTEGERS, float: FLOATS, str: TEXTS, bool: st.booleans(), type(None): st.none()}
+    if hint in simple:
+        return simple[hint]
+    if origin is Literal:
+        return st.sampled_from(args)
+    if origin in (typing.Union, python_types.UnionType):
+        return st.one_of(*(of(arg) for arg in args))
+    if origin is tuple:
+        return st.lists(of(args[0]), max_size=3).map(tuple)
+    if origin is dict:
+        return st.dictionaries(of(args[0]), of(args[1]), max_size=3)
+    if origin is np.ndarray:
+        return arrays(typing.get_args(args[1])[0])
+    return carrier(hint)
+
+
+@st.composite
+def carrier(draw: st.DrawFn, cls: type) -> Any:
+    """A carrier whose fields fit together."""
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: of(hints[field.name]) for field in dataclasses.fields(cls)}
+    length = draw(st.integers(1, 5))
+    if cls in (Completion, TrainingSample):
+        for name in ("token_ids", "token_versions"):
+            fields[name] = arrays(np.int32, length)
+        fields["token_versions"] = fields["token_versions"].map(lambda versions: np.sort(np.abs(versions // 2)))
+        fields["behavior_logprobs"] = arrays(np.float32, length)
+        fields["loss_mask"] = arrays(np.bool_, length)
+        fields["prompt_token_ids"] = arrays(np.int32, 3)
+        fields["advantage"] = st.floats(allow_nan=False, allow_infinity=False)
+    if cls is ScoredGroup:
+        fields["completions"] = st.just(tuple(draw(carrier(Completion)) for _ in range(2)))
+        fields["rewards"] = arrays(np.float32, 2)
+    if cls is TrainBatch:
+        samples = draw(st.lists(carrier(TrainingSample), max_size=3, unique_by=lambda sample: sample.id))
+        fields["samples"] = st.just(tuple(sorted(samples, key=lambda sample: sample.id)))
+    if cls.__name__ == "RolloutTask":
+        fields |= {
+            "group_size": st.integers(1, 99),
+            "max_new_tokens": st.integers(1, 99),
+            "temperature": st.floats(0, 9),
+        }
+    return cls(**{name: draw(fields[name]) for name in hints})
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equal in value and in type, bit for bit in arrays."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, np.ndarray):
+        return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(value, b[key]) for key, value in a.items())
+    if dataclasses.is_dataclass(a):
+        return all(same(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a))
+    return bool(a == b)
+
+
+@pytest.mark.parametrize("cls", codec._BY_NAME.values(), ids=codec._BY_NAME)
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_every_carrier_comes_back(cls, data):
+    value = data.draw(carrier(cls))
+    assert same(decode(encode(value)), value)
+    assert same(decode(encode([value, {"inside": (value,)}])), [value, {"inside": (value,)}])
+
+
+def test_same_tells_apart():
+    """The comparison above must be able to fail."""
+    one, two = np.array([1, 2], np.int32), np.array([1, 3], np.int32)
+    assert same(one, one.copy())
+    assert not same(one, two)
+    assert not same(one, one.astype(np.int64))
+    assert not same([1], (1,))
+
+
+@pytest.mark.parametrize("dtype", ["<i4", "<i8", "<f4", "<f8", "|b1", "|u1"])
+def test_arrays_of_any_shape_come_back(dtype):
+    for shape in [(0,), (3,), (2, 3), (2, 0, 4)]:
+        array = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+        assert same(decode(encode(array)), array)
+    assert decode(encode(np.arange(6).reshape(2, 3).T)).tolist() == [[0, 3], [1, 4], [2, 5]]
+    assert decode(encode(np.arange(3, dtype=">i4"))).tolist() == [0, 1, 2]
+    assert decode(encode([np.float32(0.5), np.int64(3)])) == [0.5, 3]
+
+
+@pytest.mark.parametrize(
+    "value", [object(), {1, 2}, np.array(["a"]), np.array([object()]), np.zeros(2, complex), print]
+)
+def test_what_does_not_travel_is_a_type_error(value):
+    with pytest.raises(TypeError, match="travel"):
+        encode([value])
+
+
+def test_messages_over_the_cap_are_refused_on_both_sides(monkeypatch):
+    message = np.zeros(100, np.uint8)
+    data = encode(message)
+    monkeypatch.setattr(codec, "MAX_MESSAGE_BYTES", len(data))
+    assert same(decode(encode(message)), message)
+    monkeypatch.setattr(codec, "MAX_MESSAGE_BYTES", len(data) - 1)
+    with pytest.raises(CodecError, match="over the cap"):
+        encode(message)
+    with pytest.raises(CodecError, match="over the cap"):
+        decode(data)
+
+
+def carrier_bytes(*parts: Any) -> bytes:
+    return msgpack.packb(msgpack.ExtType(2, encode(list(parts))))
+
+
+def nested(depth: int) -> bytes:
+    data = msgpack.packb([])
+    for _ in range(depth):
+        data = msgpack.packb(msgpack.ExtType(3, data))
+    return data
+
+
+ARRAY_OF_OBJECTS = msgpack.packb(msgpack.ExtType(1, msgpack.packb(("|O", (1,))) + b"\0" * 8))
+SHORT_ARRAY = msgpack.packb(msgpack.ExtType(1, msgpack.packb(("<i4", (3,))) + b"\0" * 8))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (carrier_bytes("os", "system"), "unknown carrier 'os'"),
+        (carrier_bytes("Question", "id"), "Question has 3 fields, the message 1"),
+        (carrier_bytes("Question", "id", "a", "b", "c"), "Question has 3 fields, the message 4"),
+        (carrier_bytes("AskedId"), "AskedId has 2 fields, the message 0"),
+        (carrier_bytes(), "not enough values"),
+        (carrier_bytes([], 1), "unhashable"),
+        (carrier_bytes("TrainBatch", 0, 1, [1, 2]), "not a message"),
+        (carrier_bytes("RolloutTask", None, 0, 0, 1, [2**40], 1.0, 1, 0), "not a message"),
+        (carrier_bytes("RolloutTask", None, 0, 0, 0, [1], 1.0, 1, 0), "group_size and max_new_tokens"),
+        (msgpack.packb(msgpack.ExtType(9, b"")), "unknown extension 9"),
+        (ARRAY_OF_OBJECTS, "array of dtype"),
+        (SHORT_ARRAY, "not a message"),
+        (b"", "not a message"),
+        (b"\xc1", "not a message"),
+        (encode([1]) + b"\0", "extra data"),
+        (encode({"key": "value"})[:-1], "not a message"),
+        (b"\x91" * 5000, "not a message"),
+        (nested(3000), "nested more than 32 deep"),
+    ],
+)
+def test_hostile_bytes_are_a_codec_error(data, message):
+    with pytest.raises(CodecError, match=message):
+        decode(data)
+
+
+@settings(max_examples=300, deadline=None)
+@given(noise=st.binary(max_size=60), cut=st.integers(0, 400), data=st.data())
+def test_damaged_messages_decode_or_are_a_codec_error(noise, cut, data):
+    message = bytearray(encode([Question(id="q", original="o"), data.draw(carrier(Completion)), {"k": (1, 2.0)}]))
+    message[cut : cut + len(noise)] = noise
+    with contextlib.suppress(CodecError):
+        decode(bytes(message))
+
+
+def test_decoded_arrays_cannot_be_written_to():
+    with pytest.raises(ValueError, match="read-only"):
+        decode(encode(np.zeros(3)))[0] = 1.0
+
+
+def test_a_dict_keyed_by_carriers_comes_back():
+    asked = AskedId(question_id="q", epoch=0)
+    assert same(decode(encode({asked: 1})), {asked: 1})
+    assert same(decode(encode(Metrics(scalars={"a/b": 1.0}))), Metrics(scalars={"a/b": 1.0}))
+
+
+def test_a_tuple_of_carriers_stays_a_tuple():
+    vote = Vote(winner=None, answer=None, share=0.0, num_voters=0, classes=(), version=3)
+    assert same(decode(encode((vote, vote))), (vote, vote))
