@@ -229,8 +229,8 @@ def write_model(model: Qwen3ForCausalLM, out: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder to write the model to")
-    parser.add_argument("--clean-updates", type=int, default=Recipe.clean_updates)
-    parser.add_argument("--noisy-updates", type=int, default=Recipe.noisy_updates)
+    parser.add_argument("--clean-updates", type=int, default=Recipe().clean_updates)
+    parser.add_argument("--noisy-updates", type=int, default=Recipe().noisy_updates)
     parser.add_argument("--num-eval", type=int, default=512, help="held-out questions measured, per view")
     arguments = parser.parse_args()
     recipe = Recipe(clean_updates=arguments.clean_updates, noisy_updates=arguments.noisy_updates)
