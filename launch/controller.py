@@ -49,6 +49,7 @@ class Clock:
     """Where the training loop's time went, in seconds."""
 
     started_s: float = 0.0
+    ended_s: float = 0.0
     waited_s: float = 0.0  # learner without a batch
     updating_s: float = 0.0
     publishing_s: float = 0.0
@@ -67,9 +68,10 @@ class Parts:
     groups: dict[Source, RolloutGroup]
     publishers: dict[Channel, Publisher]
     buffer: ActorHandle[Any]
+    learner_lock: asyncio.Lock  # held while the weights move; publishers hold it while they are sent
     checkpoints: CheckpointStore
     watch: Watch
-    evaluate: Callable[[bool], Awaitable[EvalResult]]  # True: the quick, greedy one
+    evaluate: Callable[[bool], Awaitable[EvalResult | None]]  # True: the quick, greedy one
 
 
 class Controller:
@@ -83,8 +85,10 @@ class Controller:
         self.clock = Clock()
         self.num_trained_here = 0
         self.stopped_early: str | None = None
+        self.idle: list[dict[Source, float]] = []  # share of each update's time in which the actors had nothing to do
+        self.spans: list[tuple[float, float]] = []  # wall clock in which an update's completions were sampled
         self._order = asyncio.Lock()  # the cursor moves with the buffer's admission, and checkpoints see both
-        self._quick: asyncio.Task[EvalResult] | None = None
+        self._quick: asyncio.Future[EvalResult | None] | None = None
         self._progress_at = time.monotonic()
 
     # ---- the run --------------------------------------------------------------------------------------------------
@@ -94,13 +98,16 @@ class Controller:
         await self._publish(first=True)
         if self.before is None:
             self.before = await self.parts.evaluate(False)
-            self.parts.watch.evaluation(self.version.updates, self.before, name="before")
+            if self.before is not None:
+                self.parts.watch.evaluation(self.version.updates, self.before, name="before")
         self.clock.started_s = time.time()
         self._progress_at = time.monotonic()
         if self.version.updates < self.parts.config.train.updates:
             await self._supervise({"ask": self._ask(), "watch": self._watch(), "train": self._train()})
+        self.clock.ended_s = time.time()
         self.after = await self.parts.evaluate(False)
-        self.parts.watch.evaluation(self.version.updates, self.after, name="after")
+        if self.after is not None:
+            self.parts.watch.evaluation(self.version.updates, self.after, name="after")
 
     async def _supervise(self, loops: dict[str, Any]) -> None:
         tasks = {asyncio.create_task(loop, name=name) for name, loop in loops.items()}
@@ -160,7 +167,8 @@ class Controller:
             asked_at = time.time()
             batch = await self._batch(update)
             began_at = time.time()
-            result = await self.parts.learner.update(batch)
+            async with self.parts.learner_lock:
+                result = await self.parts.learner.update(batch)
             ended_at = time.time()
             self.version = result.version
             self.clock.waited_s += began_at - asked_at
@@ -208,11 +216,12 @@ class Controller:
                 continue
             await self._finish_quick()  # an evaluation is of one version
             began = time.time()
-            result = await self.parts.publishers[channel].publish()
-            await self.parts.buffer.publish.remote(channel, result.version.updates)
+            version = await self.parts.learner.version(channel)
+            result = await self.parts.publishers[channel].publish(version)
+            await self.parts.buffer.publish.remote(channel, version.updates)
             scalars |= {
                 f"sync/{channel}_s": time.time() - began,
-                f"sync/{channel}_mb": result.num_bytes / 2**20,
+                f"sync/{channel}_mb": result.bytes / 2**20,
                 f"sync/{channel}_num_acknowledged": float(result.num_acknowledged),
             }
             self.clock.publishing_s += time.time() - began
@@ -226,8 +235,11 @@ class Controller:
             "throughput/completions_per_s": self.num_trained_here / elapsed,
             "time/learner_idle_frac": self.clock.waited_s / elapsed,
         }
-        rates |= {f"actors/{source}_{key}": value for source, stats in actors.items() for key, value in stats.items()}
+        for stats in actors.values():
+            rates |= stats
         metrics = Metrics.union([result.metrics, decode(report), extra, Metrics(scalars=rates)])
+        self.idle.append({source: stats.get(f"rollout_{source}/idle_frac", 0.0) for source, stats in actors.items()})
+        self.spans.append((metrics.scalars["rollout/first_started_s"], metrics.scalars["rollout/last_finished_s"]))
         self.parts.watch.update(result.version.updates, metrics, rows)
 
     # ---- every so many updates ------------------------------------------------------------------------------------
@@ -239,13 +251,14 @@ class Controller:
             await self._checkpoint()
         if config.eval.every_updates and update % config.eval.every_updates == 0 and not last:
             await self._finish_quick()
-            self._quick = asyncio.create_task(self.parts.evaluate(True), name="quick evaluation")
+            self._quick = asyncio.ensure_future(self.parts.evaluate(True))
 
     async def _finish_quick(self) -> None:
         if self._quick is None:
             return
         result, self._quick = await self._quick, None
-        self.parts.watch.evaluation(self.version.updates, result, name="quick")
+        if result is not None:
+            self.parts.watch.evaluation(self.version.updates, result, name="quick")
 
     async def _checkpoint(self) -> None:
         store, learner = self.parts.checkpoints, self.parts.learner
@@ -283,5 +296,6 @@ class Controller:
             f"({', '.join(progress['missing'])}), dropped {progress['dropped'] or 'nothing'}",
         ]
         for source, group in self.parts.groups.items():
-            lines.append(f"  {source} actors: {group.describe()}")
+            healthy = ", ".join(f"{member.id} has {member.load} tasks" for member in group.healthy()) or "none is healthy"
+            lines.append(f"  {source} actors: {healthy}")
         return "\n".join(lines)

@@ -36,8 +36,8 @@ class LearnerActor:
         )
         self._manifests: dict[Channel, WeightManifest] = {}
 
-    def version(self) -> bytes:
-        return encode(self._learner.version)
+    def version(self, channel: Channel = "policy") -> bytes:
+        return encode(self._learner.version_of(channel))
 
     def update(self, batch: bytes) -> bytes:
         return encode(self._learner.update(decode(batch)))

@@ -70,6 +70,11 @@ class LearnerGroup:
         version: Version = decode(await asyncio.wait_for(self._all("version"), timeout_s))
         return version
 
+    async def version(self, channel: Channel = "policy") -> Version:
+        """Of the policy, or the policy version the teacher has absorbed."""
+        version: Version = decode(await self._all("version", channel))
+        return version
+
     async def update(self, batch: TrainBatch) -> StepResult:
         result: StepResult = decode(await self._all("update", encode(batch)))
         return result

@@ -1,0 +1,37 @@
+"""What an evaluation asks: every held-out question once greedily and, when wanted, n times at a temperature."""
+
+from __future__ import annotations
+
+from dataflow.types import GroupId, RolloutTask
+from evals.heldout import GREEDY_EPOCH, SAMPLED_EPOCH
+from questions.prompts import PreparedQuestions
+
+
+def evaluation_tasks(
+    heldout: PreparedQuestions,
+    *,
+    num_questions: int,
+    samples: int,
+    temperature: float,
+    max_new_tokens: int,
+    seed: int,
+    incarnation: int = 0,
+) -> list[RolloutTask]:
+    """Tasks for the first `num_questions`; samples 0 asks greedily only."""
+    tasks = []
+    for question in heldout.questions[:num_questions]:
+        kinds = [(GREEDY_EPOCH, 1, 0.0)] + ([(SAMPLED_EPOCH, samples, temperature)] if samples else [])
+        for epoch, group_size, heat in kinds:
+            tasks.append(
+                RolloutTask(
+                    group=GroupId(question_id=question.id, epoch=epoch, view="original", source="policy"),
+                    incarnation=incarnation,
+                    attempt=0,
+                    group_size=group_size,
+                    prompt_token_ids=heldout.prompts[question.id, "original"],
+                    temperature=heat,
+                    max_new_tokens=max_new_tokens,
+                    run_seed=seed,
+                )
+            )
+    return tasks

@@ -1,0 +1,135 @@
+"""The `corewarding` command: train, resume, eval, export."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from pydantic import ValidationError
+
+from dataflow.types import DataError
+from launch.config import ConfigError, TrainConfig, explain, load_config, make_config
+from launch.errors import UserError
+from learner.admission import CapacityError
+from questions.errors import DataSetError, TemplateError
+
+USER_ERRORS = (UserError, DataSetError, TemplateError, CapacityError, DataError)
+
+HELP = """corewarding: label-free reinforcement learning of reasoning models
+
+  corewarding train CONFIG.yaml [--any.key value ...]   train; --help after CONFIG lists every key
+  corewarding resume RUN_DIR                            go on from the run's last checkpoint
+  corewarding eval MODEL_OR_RUN [--num-questions ...]   held-out accuracy of a model folder or a run
+  corewarding export RUN_DIR --out FOLDER               copy the trained Hugging Face model out of a run
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; 0 on success, 2 for a mistake in the input, which is explained in one message."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or words[0] in ("-h", "--help"):
+        print(HELP)
+        return 0
+    commands = {"train": _train, "resume": _resume, "eval": _eval, "export": _export}
+    if words[0] not in commands:
+        print(f"corewarding: unknown command {words[0]!r}\n\n{HELP}", file=sys.stderr)
+        return 2
+    try:
+        return commands[words[0]](words[1:])
+    except USER_ERRORS as error:
+        print(f"corewarding: {error}", file=sys.stderr)
+        return 2
+
+
+def parse_train(words: list[str]) -> TrainConfig:
+    """CONFIG.yaml and overrides as one validated configuration."""
+    if not words or words[0].startswith("-"):
+        if words and words[0] in ("-h", "--help"):
+            tyro.cli(TrainConfig, args=["--help"], prog="corewarding train CONFIG.yaml")
+        raise ConfigError("train needs a configuration file, for example `corewarding train configs/cpu.yaml`")
+    base = load_config(words[0])
+    try:
+        config = tyro.cli(
+            TrainConfig, default=base, args=words[1:], prog=f"corewarding train {words[0]}", config=(tyro.conf.AvoidSubcommands,)
+        )
+    except ValidationError as error:
+        raise ConfigError(explain(error)) from error
+    return make_config(config.model_dump(), where=words[0])
+
+
+def _train(words: list[str]) -> int:
+    config = parse_train(words)
+    from launch.train import run_training
+
+    return run_training(config)
+
+
+def _resume(words: list[str]) -> int:
+    @dataclasses.dataclass
+    class Resume:
+        """Goes on from the last checkpoint of a run."""
+
+        run_dir: tyro.conf.Positional[Path]
+
+    folder = tyro.cli(Resume, args=words, prog="corewarding resume").run_dir
+    saved = folder / "config.yaml"
+    if not saved.is_file():
+        raise ConfigError(f"{folder} is no run directory: it holds no config.yaml")
+    config = load_config(saved)
+    run = config.run.model_copy(
+        update={"resume": "must", "name": folder.resolve().name, "root": str(folder.resolve().parent)}
+    )
+    from launch.train import run_training
+
+    return run_training(config.model_copy(update={"run": run}))
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalArguments:
+    """Held-out accuracy: mean@n, maj@n and greedy."""
+
+    model: tyro.conf.Positional[str]
+    """A model folder, or a run directory (its last checkpoint)."""
+    config: Path | None = None
+    """Configuration that names the data; the run's own, else the built-in arithmetic world."""
+    num_questions: Annotated[int, tyro.conf.arg(help="Held-out questions.")] = 512
+    samples: int = 8
+    """n of mean@n and maj@n."""
+    temperature: float = 1.0
+    """Of the n samples."""
+    max_new_tokens: int | None = None
+    """Longest completion; None: the configuration's, or 32 for the arithmetic world."""
+    out: Path | None = None
+    """Also write the result as JSON."""
+
+
+def _eval(words: list[str]) -> int:
+    from evals.run import evaluate_folder
+
+    return evaluate_folder(tyro.cli(EvalArguments, args=words, prog="corewarding eval"))
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportArguments:
+    """Copies the trained model, a Hugging Face folder, out of a run."""
+
+    run_dir: tyro.conf.Positional[Path]
+    out: Path
+    """Folder to write; must not exist."""
+    which: Literal["policy", "teacher"] = "policy"
+    """The policy, or the EMA teacher."""
+
+
+def _export(words: list[str]) -> int:
+    from launch.export import export_run
+
+    arguments = tyro.cli(ExportArguments, args=words, prog="corewarding export")
+    print(export_run(arguments.run_dir, arguments.out, arguments.which))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
