@@ -1,0 +1,68 @@
+r"""From a completion's text to its answer: the inside of the last complete box. Runs in the rollout actor.
+
+Grammar, read in one pass from left to right:
+
+    box      := command "{" inside "}"         braces balanced; the answer is `inside` without surrounding space
+              | command number                 the TeX short form, "\boxed 7"; only a plain number, since
+                                               "\boxed format" is prose
+    command  := "\boxed" | "\fbox"             a whole control word ("\boxedx" is another), its backslash once or
+                                               doubled (text escaped one time too often); space may follow
+    number   := sign? digits, thousands commas, decimals, "/digits" and a percent sign, not continued by a letter,
+                digit, brace, power or another command
+    escape   := "\" and any one character      so "\{" and "\}" are not braces, and after "\\" a brace is one
+
+A box that is empty holds no answer; nor does one that is never closed, where the text was cut off; nor one that contains a
+box command, whose inner box is looked at instead. What remains are disjoint boxes, of which the last is taken.
+
+Invariant: never raises, and costs time linear in the text.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_TOKEN = re.compile(
+    r"""
+    (?P<command> \\{1,2} (?:boxed|fbox) (?![A-Za-z]) )
+    \s*+
+    (?: (?P<open> \{ )
+      | (?P<number> [-+]? (?: [0-9]++ (?: ,[0-9]{3} )*+ (?: \.[0-9]++ )? | \.[0-9]++ ) (?: /[0-9]++ )? (?: \\?% )? )
+        (?! [\w^/{] | [.,][0-9] | \\[A-Za-z{] )
+    )?
+    | \\.
+    | (?P<brace> [{}] )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+@dataclass(slots=True)
+class _OpenBrace:
+    inside_from: int
+    is_box: bool
+    contains_box: bool = False
+
+
+def extract_answer(text: str) -> str | None:
+    """The answer in the last complete box of `text`, stripped; None where there is none (grammar above)."""
+    answer: str | None = None
+    open_braces: list[_OpenBrace] = []
+    for token in _TOKEN.finditer(text):
+        if token["command"]:
+            if open_braces:
+                open_braces[-1].contains_box = True
+            if token["open"]:
+                open_braces.append(_OpenBrace(token.end(), is_box=True))
+            elif token["number"]:
+                answer = token["number"]
+        elif token["brace"] == "{":
+            open_braces.append(_OpenBrace(token.end(), is_box=False))
+        elif token["brace"] == "}" and open_braces:
+            closed = open_braces.pop()
+            if closed.contains_box and open_braces:
+                open_braces[-1].contains_box = True
+            inside = text[closed.inside_from : token.start()].strip() if closed.is_box else ""
+            if inside and not closed.contains_box:
+                answer = inside
+    return answer
