@@ -1,5 +1,5 @@
-"""Co-rewarding I, II and III (arXiv 2508.00410): the label of a group is elected by a *different* group, so that a policy
-cannot raise its reward by agreeing with itself. Labels are votes alone; no rule here reads an answer of the data set.
+"""Co-rewarding I, II and III (arXiv 2508.00410): the label of a group is elected by a *different* group, so that
+a policy cannot raise its reward by agreeing with itself. Labels are votes; no rule here reads a data set's answer.
 """
 
 from __future__ import annotations

@@ -28,11 +28,11 @@ def _confidence(
 ) -> list[ScoredGroup]:
     completions = rollouts.group("original", "policy")
     statistics = context.statistics or {}
-    missing = [str(completion.id) for completion in completions if completion.id not in statistics]
+    missing = [completion.id for completion in completions if completion.id not in statistics]
     if missing:
         raise ValueError(
-            f"reward rule {rule} needs token statistics of every completion, but {missing[0]} and {len(missing) - 1} more "
-            f"of {rollouts.asked} have none: the learner computes them before a question is scored"
+            f"reward rule {rule} needs token statistics of all {len(completions)} completions of {missing[0].group}, "
+            f"but {len(missing)} have none: the learner computes them before a question is scored"
         )
     return [
         ScoredGroup(

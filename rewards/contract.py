@@ -1,5 +1,6 @@
 """What a reward rule is: which groups it asks for, which of them are trained, and a pure function from a question's
-completions to rewards. A rule says in `needs` everything it reads beyond text; it never sees weights, time or arrival order.
+completions to rewards. A rule says in `needs` everything it reads beyond text; it never sees weights, time or the order
+of arrival.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ class RuleContext:
     statistics: Mapping[CompletionId, TokenStatistics] | None = None  # given to rules that need "token_statistics"
 
 
+Score = Callable[[QuestionRollouts, RuleContext], list[ScoredGroup]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class RewardRule:
     """One row of the table in docs/algorithm.md."""
@@ -36,7 +40,7 @@ class RewardRule:
     needs: frozenset[Need]
     kl_reference: KLReference  # the paper's, where the configuration names none
     kl_coef: float  # the same
-    score: Callable[[QuestionRollouts, RuleContext], list[ScoredGroup]]
+    score: Score
 
     @property
     def needs_rephrased(self) -> bool:

@@ -11,8 +11,8 @@ Grammar, read in one pass from left to right:
                 digit, brace, power or another command
     escape   := "\" and any one character      so "\{" and "\}" are not braces, and after "\\" a brace is one
 
-A box that is empty holds no answer; nor does one that is never closed, where the text was cut off; nor one that contains a
-box command, whose inner box is looked at instead. What remains are disjoint boxes, of which the last is taken.
+A box that is empty holds no answer; nor does one that is never closed, where the text was cut off; nor one that
+contains a box command, whose inner box is looked at instead. What remain are disjoint boxes; the last is taken.
 
 Invariant: never raises, and costs time linear in the text.
 """

@@ -7,61 +7,34 @@ from __future__ import annotations
 from rewards.baselines import ground_truth, majority_vote, random_reward
 from rewards.co_rewarding import co_rewarding_i, co_rewarding_ii, co_rewarding_iii
 from rewards.confidence import entropy, self_certainty
-from rewards.contract import GroupKind, KLReference, Need, RewardRule, RuleContext
+from rewards.contract import GroupKind, KLReference, Need, RewardRule, RuleContext, Score
 
-__all__ = ["REWARD_RULES", "GroupKind", "KLReference", "Need", "RewardRule", "RuleContext"]
+__all__ = ["REWARD_RULES", "GroupKind", "KLReference", "Need", "RewardRule", "RuleContext", "Score"]
 
 POLICY_ORIGINAL: GroupKind = ("original", "policy")
 POLICY_REPHRASED: GroupKind = ("rephrased", "policy")
 TEACHER_ORIGINAL: GroupKind = ("original", "teacher")
 TEACHER_REPHRASED: GroupKind = ("rephrased", "teacher")
 
+
+def _baseline(name: str, score: Score, *needs: Need) -> RewardRule:
+    return RewardRule(
+        name=name,
+        groups=(POLICY_ORIGINAL,),
+        trained=(POLICY_ORIGINAL,),
+        needs=frozenset(needs),
+        kl_reference="initial",
+        kl_coef=0.005,
+        score=score,
+    )
+
+
 _RULES = (
-    RewardRule(
-        name="ground_truth",
-        groups=(POLICY_ORIGINAL,),
-        trained=(POLICY_ORIGINAL,),
-        needs=frozenset({"gold"}),
-        kl_reference="initial",
-        kl_coef=0.005,
-        score=ground_truth,
-    ),
-    RewardRule(
-        name="majority_vote",
-        groups=(POLICY_ORIGINAL,),
-        trained=(POLICY_ORIGINAL,),
-        needs=frozenset(),
-        kl_reference="initial",
-        kl_coef=0.005,
-        score=majority_vote,
-    ),
-    RewardRule(
-        name="self_certainty",
-        groups=(POLICY_ORIGINAL,),
-        trained=(POLICY_ORIGINAL,),
-        needs=frozenset({"token_statistics"}),
-        kl_reference="initial",
-        kl_coef=0.005,
-        score=self_certainty,
-    ),
-    RewardRule(
-        name="entropy",
-        groups=(POLICY_ORIGINAL,),
-        trained=(POLICY_ORIGINAL,),
-        needs=frozenset({"token_statistics"}),
-        kl_reference="initial",
-        kl_coef=0.005,
-        score=entropy,
-    ),
-    RewardRule(
-        name="random",
-        groups=(POLICY_ORIGINAL,),
-        trained=(POLICY_ORIGINAL,),
-        needs=frozenset(),
-        kl_reference="initial",
-        kl_coef=0.005,
-        score=random_reward,
-    ),
+    _baseline("ground_truth", ground_truth, "gold"),
+    _baseline("majority_vote", majority_vote),
+    _baseline("self_certainty", self_certainty, "token_statistics"),
+    _baseline("entropy", entropy, "token_statistics"),
+    _baseline("random", random_reward),
     RewardRule(
         name="co_rewarding_i",
         groups=(POLICY_ORIGINAL, POLICY_REPHRASED),
