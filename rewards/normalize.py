@@ -33,7 +33,7 @@ _NOISE = re.compile(
     r"""(?P<keep> \\\\ | \\\$ )
       | \\(?: left | right )(?![A-Za-z]) (?: \s*\. )?
       | \\(?: [bB]igg?[lr]? | displaystyle | limits )(?![A-Za-z])
-      | \\!
+      | \ ?\\!\ ?
       | (?P<space> \\[,:;>\ \s] | ~ | \\q?quad(?![A-Za-z]) | \\thinspace(?![A-Za-z]) )
     """,
     re.VERBOSE,
@@ -56,6 +56,9 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"^\{([^{}]*+)\}$", r"\1"),
     )
 )
+_SPACED_LIST = re.compile(
+    r"-?[1-9][0-9]{0,2}(?:, *[0-9]{3})+\.?"
+)  # with a space, 117, 156 is two numbers and not 117156
 _NUMBER = re.compile(
     rf"""(?: \\\$ )? (?P<sign> [-+]? ) (?: \\\$ )?
     (?: (?P<whole> {_INT} )?
@@ -99,6 +102,8 @@ def _rewrite(text: str) -> str:
         if wrapped and opening not in inside and not inside.endswith("\\"):
             rewritten = inside
     rewritten = _NOISE.sub(lambda match: match["keep"] or (" " if match["space"] else ""), rewritten)
+    if ", " in rewritten and _SPACED_LIST.fullmatch(rewritten.strip()):
+        return re.sub(", *", ", ", rewritten.strip().rstrip("."))
     for pattern, replacement in _REWRITES:
         rewritten = pattern.sub(replacement, rewritten)
     return _number_key(rewritten) or rewritten or text
