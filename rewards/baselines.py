@@ -1,67 +1,60 @@
-"""The baselines Co-rewarding is compared with: all train the policy's completions of the original wording."""
+"""Baselines that judge the original wording alone: the data set's answer, the policy's own vote, and a coin.
+`ground_truth` is the only rule that asks for an answer of the data set, once for each question.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 
 import numpy as np
 
-from dataflow.types import Completion, QuestionRollouts, ScoredGroup, TokenStatistics
-from rewards.context import RuleContext, judge
+from dataflow.types import CompletionId, QuestionRollouts, ScoredGroup
+from rewards.contract import RuleContext
+from rewards.labels import group_id, judge_by_vote, label_rewards
 
 
 def ground_truth(rollouts: QuestionRollouts, context: RuleContext) -> list[ScoredGroup]:
-    """GRPO / RLVR: the data set's answer. A question without one leaves its group without reward."""
-    assert context.gold is not None, "ground_truth needs answers"
-    gold = context.gold(rollouts.asked.question_id)
-    winner = None if gold is None else context.key(gold)
-    group = rollouts.group("original", "policy")
-    return [judge(group, winner=winner, label=gold, elected_by=None, key=context.key)]
+    """Judged by the data set's answer (GRPO, arXiv 2402.03300); abstains for a question without one.
+
+    Raises ValueError where the context carries no gold answers.
+    """
+    if context.gold is None:
+        raise ValueError("reward rule ground_truth needs gold answers, got none: use a data set that has them")
+    label = context.gold(rollouts.asked.question_id)
+    completions = rollouts.group("original", "policy")
+    label_key = None if label is None else context.key(label)
+    return [
+        ScoredGroup(
+            group=group_id(rollouts, ("original", "policy")),
+            completions=completions,
+            rewards=label_rewards(completions, label_key, context),
+            label=label,
+            vote=None,
+            abstained=label is None,
+        )
+    ]
 
 
 def majority_vote(rollouts: QuestionRollouts, context: RuleContext) -> list[ScoredGroup]:
-    """TTRL / SRT: the group's own vote."""
-    group = rollouts.group("original", "policy")
-    elected = context.vote(group)
-    return [judge(group, winner=elected.winner, label=elected.answer, elected_by=elected, key=context.key)]
+    """Judged by its own vote (TTRL, arXiv 2504.16084; SRT, arXiv 2505.21444)."""
+    return [judge_by_vote(rollouts, context, trained=("original", "policy"), voters=("original", "policy"))]
 
 
-def self_certainty(rollouts: QuestionRollouts, context: RuleContext) -> list[ScoredGroup]:
-    """Intuitor: mean over tokens of KL(uniform || p_t)."""
-    return [_by_statistic(rollouts, context, lambda statistics: statistics.self_certainty)]
+def random_reward(rollouts: QuestionRollouts, context: RuleContext) -> list[ScoredGroup]:
+    """A control: a fair coin for each completion, a function of the run seed and the completion's id alone."""
+    completions = rollouts.group("original", "policy")
+    return [
+        ScoredGroup(
+            group=group_id(rollouts, ("original", "policy")),
+            completions=completions,
+            rewards=np.array([_coin(context.run_seed, completion.id) for completion in completions], np.float32),
+            label=None,
+            vote=None,
+            abstained=False,
+        )
+    ]
 
 
-def entropy(rollouts: QuestionRollouts, context: RuleContext) -> list[ScoredGroup]:
-    """RENT: minus the mean over tokens of H(p_t)."""
-    return [_by_statistic(rollouts, context, lambda statistics: -statistics.entropy)]
-
-
-def random(rollouts: QuestionRollouts, context: RuleContext) -> list[ScoredGroup]:
-    """Control: a fair coin that depends on the run's seed and the completion's id alone."""
-    group = rollouts.group("original", "policy")
-    return [_scored(group, [float(_coin(context.run_seed, c)) for c in group])]
-
-
-def _coin(run_seed: int, completion: Completion) -> bool:
-    return bool(hashlib.blake2b(f"{run_seed}/{completion.id}/coin".encode(), digest_size=8).digest()[0] & 1)
-
-
-def _by_statistic(
-    rollouts: QuestionRollouts, context: RuleContext, value: Callable[[TokenStatistics], float]
-) -> ScoredGroup:
-    statistics = context.statistics
-    assert statistics is not None, "confidence rules need token statistics"
-    group = rollouts.group("original", "policy")
-    return _scored(group, [value(statistics[c.id]) for c in group])
-
-
-def _scored(group: tuple[Completion, ...], rewards: list[float]) -> ScoredGroup:
-    return ScoredGroup(
-        group=group[0].id.group,
-        completions=group,
-        rewards=np.array(rewards, np.float32),
-        label=None,
-        vote=None,
-        abstained=False,
-    )
+def _coin(run_seed: int, completion: CompletionId) -> int:
+    """0 or 1. Python's own hash differs between processes, hence a digest."""
+    return hashlib.blake2b(f"random reward|{run_seed}|{completion}".encode(), digest_size=1).digest()[0] & 1

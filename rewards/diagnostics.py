@@ -1,98 +1,157 @@
-"""What is reported of an update's rewards, votes and answers. Sees held answers where they exist; feeds no reward."""
+"""What an update's rewards looked like, for people. The data set's answers are read here for reporting alone: nothing
+computed here ever reaches a reward. A quantity that cannot be had (no answers, no second view) is left out, not 0.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 
 import numpy as np
 
 from dataflow.metrics import Metrics
-from dataflow.types import Completion, QuestionRollouts, ScoredGroup
+from dataflow.types import Completion, QuestionRollouts, ScoredGroup, Source, Vote
+from rewards.contract import GroupKind
 from rewards.voting import vote
 
-Gold = Callable[[str], str | None]
 Key = Callable[[str], str]
+Votes = list[tuple[str, dict[GroupKind, Vote]]]  # (question id, the vote of each of its groups)
 
 
-def batch_metrics(
-    taken: Sequence[QuestionRollouts], scored: Sequence[ScoredGroup], *, gold: Gold, key: Key
+def reward_diagnostics(
+    rollouts: Sequence[QuestionRollouts],
+    scored: Sequence[ScoredGroup],
+    *,
+    key: Key,
+    gold: Callable[[str], str | None] | None,
 ) -> Metrics:
-    """Scalars under reward/, vote/, label/, answer/ and length/ of one update's questions, and two histograms."""
-    policy = [c for r in taken for c in r.completions if c.id.source == "policy"]
-    lengths = np.array([len(c.token_ids) for c in policy], np.float32)
-    votes = [group.vote for group in scored if group.vote is not None]
-    shares = np.array([v.share for v in votes], np.float32)
-    scalars = _rewards(scored) | _answers(policy, key) | _gold_scalars(scored, policy, gold=gold, key=key)
-    scalars |= _agreement(taken, key)
-    scalars |= {
-        "length/mean": float(lengths.mean()),
-        "length/max": float(lengths.max()),
-        "length/truncated_frac": float(np.mean([c.truncated for c in policy])),
-    }
-    if votes:
-        scalars |= {
-            "vote/share": float(shares.mean()),
-            "vote/num_distinct": float(np.mean([len(v.classes) for v in votes])),
-            "vote/abstained_frac": float(np.mean([v.winner is None for v in votes])),
-        }
-    histograms = {"length/policy": lengths} | ({"vote/share": shares} if votes else {})
-    return Metrics(scalars=scalars, histograms=histograms)
+    """`reward/`, `label/`, `vote/` and `length/` metrics of the questions of one update.
 
-
-def _rewards(scored: Sequence[ScoredGroup]) -> dict[str, float]:
-    rewards = np.concatenate([group.rewards for group in scored])
-    scalars = {"reward/mean": float(rewards.mean()), "reward/std": float(rewards.std())}
-    flat = [group for group in scored if np.all(group.rewards == group.rewards[0])]
-    causes = Counter(
-        "abstained" if g.abstained else "all_right" if g.rewards[0] == 1 else "all_wrong" if g.rewards[0] == 0 else "equal"
-        for g in flat
+    gold: question id to answer, or None where the data set has none (then no accuracy is reported).
+    """
+    cached_key = cache(key)
+    questions = {question.asked.question_id for question in rollouts} | {group.group.question_id for group in scored}
+    answers = {} if gold is None else {question: gold(question) for question in sorted(questions)}
+    gold_keys = {question: cached_key(answer) for question, answer in answers.items() if answer is not None}
+    votes: Votes = [
+        (
+            question.asked.question_id,
+            {
+                (group.view, group.source): vote(completions, key=cached_key, min_share=0.0)
+                for group, completions in question.groups.items()
+            },
+        )
+        for question in rollouts
+    ]
+    return Metrics.union(
+        [
+            _of_rewards(scored, key=cached_key, gold_keys=gold_keys),
+            _of_completions(rollouts, key=cached_key, gold_keys=gold_keys),
+            _of_votes(votes, gold_keys=gold_keys),
+        ]
     )
-    for cause in ("all_right", "all_wrong", "abstained"):
-        scalars[f"advantage/zero_{cause}_frac"] = causes[cause] / len(scored)
-    return scalars
 
 
-def _answers(policy: Sequence[Completion], key: Key) -> dict[str, float]:
-    """`top_mass` is the share of the commonest answer over *different* questions: near 1 in a collapsed model."""
-    keys = [(c.id.question_id, key(c.answer)) for c in policy if c.answer is not None]
-    questions_by_answer = Counter(answer for _, answer in set(keys))
-    num_questions = len({c.id.question_id for c in policy})
-    top = max(questions_by_answer.values(), default=0)
-    return {"answer/none_frac": 1 - len(keys) / len(policy), "answer/top_mass": top / num_questions}
-
-
-def _gold_scalars(
-    scored: Sequence[ScoredGroup], policy: Sequence[Completion], *, gold: Gold, key: Key
-) -> dict[str, float]:
-    """Label accuracy counts abstained labels as wrong; questions without a held answer are left out of both numbers."""
-    answers = {question: gold(question) for question in sorted({c.id.question_id for c in policy})}
-    keys = {question: key(answer) for question, answer in answers.items() if answer is not None}
-    scalars = {}
-    labels = [g for g in scored if g.group.question_id in keys and (g.label is not None or g.abstained)]
-    if labels:
-        right = [g.label is not None and key(g.label) == keys[g.group.question_id] for g in labels]
-        scalars["label/accuracy"] = float(np.mean(right))
-    judged = [c for c in policy if c.id.question_id in keys]
-    if judged:
-        correct = [c.answer is not None and key(c.answer) == keys[c.id.question_id] for c in judged]
-        scalars["answer/accuracy"] = float(np.mean(correct))
-    return scalars
-
-
-def _agreement(taken: Sequence[QuestionRollouts], key: Key) -> dict[str, float]:
-    """Share of questions on which two votes elect the same answer: teacher and policy, and the two wordings."""
-    scalars = {}
-    pairs = {
-        "vote/agree_teacher_policy_frac": (("original", "policy"), ("original", "teacher")),
-        "vote/agree_views_frac": (("original", "policy"), ("rephrased", "policy")),
+def _of_rewards(scored: Sequence[ScoredGroup], *, key: Key, gold_keys: Mapping[str, str]) -> Metrics:
+    """Rewards and labels of the trained groups. A label's accuracy is over groups whose question has an answer."""
+    judged = [
+        (g.label, gold_keys[g.group.question_id])
+        for g in scored
+        if g.label is not None and g.group.question_id in gold_keys
+    ]
+    means: dict[str, Iterable[float]] = {
+        "reward/mean": (float(reward) for group in scored for reward in group.rewards),
+        "label/abstained_frac": (float(group.abstained) for group in scored),
+        "label/share_mean": (group.vote.share for group in scored if group.vote is not None),
+        "label/accuracy_frac": (float(key(label) == gold_key) for label, gold_key in judged),
     }
-    present = {(g.view, g.source) for g in taken[0].groups}
-    for name, (one, other) in pairs.items():
-        if one in present and other in present:
-            same = [
-                vote(r.group(*one), key=key, min_share=0).winner == vote(r.group(*other), key=key, min_share=0).winner  # type: ignore[arg-type]
-                for r in taken
-            ]
-            scalars[name] = float(np.mean(same))
-    return scalars
+    return Metrics(scalars=_means(means))
+
+
+def _of_completions(rollouts: Sequence[QuestionRollouts], *, key: Key, gold_keys: Mapping[str, str]) -> Metrics:
+    """Answers and lengths of single completions. A completion without an answer counts as wrong."""
+    policy = [c for question in rollouts for c in question.completions if c.id.source == "policy"]
+    teacher = [c for question in rollouts for c in question.completions if c.id.source == "teacher"]
+
+    def right(completion: Completion) -> float:
+        return float(completion.answer is not None and key(completion.answer) == gold_keys[completion.id.question_id])
+
+    scalars = _means(
+        {
+            "reward/policy_accuracy_frac": (right(c) for c in policy if c.id.question_id in gold_keys),
+            "reward/teacher_accuracy_frac": (right(c) for c in teacher if c.id.question_id in gold_keys),
+            "vote/no_answer_frac": (float(c.answer is None) for c in policy),
+            "vote/teacher_no_answer_frac": (float(c.answer is None) for c in teacher),
+            "vote/top_answer_frac": _top_answer(policy, key=key),
+            "length/tokens_mean": (float(len(c.token_ids)) for c in policy),
+            "length/teacher_tokens_mean": (float(len(c.token_ids)) for c in teacher),
+            "length/truncated_frac": (float(c.truncated) for c in policy),
+            "length/teacher_truncated_frac": (float(c.truncated) for c in teacher),
+        }
+    )
+    if not policy:
+        return Metrics(scalars=scalars)
+    lengths = np.array([len(c.token_ids) for c in policy], np.float32)
+    return Metrics(
+        scalars=scalars | {"length/tokens_max": float(lengths.max())}, histograms={"length/completion_tokens": lengths}
+    )
+
+
+def _of_votes(votes: Votes, *, gold_keys: Mapping[str, str]) -> Metrics:
+    """What each group would elect at min_share 0, whatever the rule: so rules can be compared with each other."""
+
+    def of(source: Source) -> list[tuple[str, Vote]]:
+        return [(question, v) for question, by_kind in votes for (_, who), v in by_kind.items() if who == source]
+
+    def agreement(pairs: Iterable[tuple[GroupKind, GroupKind]]) -> list[float]:
+        """1 or 0 for each pair of groups that both elected an answer."""
+        return [
+            float(by_kind[one].winner == by_kind[other].winner)
+            for one, other in pairs
+            for _, by_kind in votes
+            if one in by_kind and other in by_kind and by_kind[one].num_voters and by_kind[other].num_voters
+        ]
+
+    def accuracy(source: Source) -> list[float]:
+        return [float(v.winner == gold_keys[question]) for question, v in of(source) if question in gold_keys]
+
+    scalars = _means(
+        {
+            "vote/share_mean": (v.share for _, v in of("policy")),
+            "vote/teacher_share_mean": (v.share for _, v in of("teacher")),
+            "vote/num_answers_mean": (float(len(v.classes)) for _, v in of("policy")),
+            "vote/accuracy_frac": accuracy("policy"),
+            "vote/teacher_accuracy_frac": accuracy("teacher"),
+            "vote/agreement_teacher_policy_frac": agreement(
+                ((view, "teacher"), (view, "policy")) for view in ("original", "rephrased")
+            ),
+            "vote/agreement_original_rephrased_frac": agreement([(("original", "policy"), ("rephrased", "policy"))]),
+        }
+    )
+    shares = np.array([v.share for _, v in of("policy")], np.float32)
+    return Metrics(scalars=scalars, histograms={"vote/share": shares} if len(shares) else {})
+
+
+def _top_answer(completions: Sequence[Completion], *, key: Key) -> list[float]:
+    """The mass of the most common answer over different questions: each question's answers weigh 1 in total.
+
+    Near 1 means one answer to every question, the collapse of a vote that judges itself. Empty for one question alone.
+    """
+    by_question: dict[str, list[str]] = defaultdict(list)
+    for completion in completions:
+        if completion.answer is not None:
+            by_question[completion.id.question_id].append(key(completion.answer))
+    if len(by_question) < 2:
+        return []
+    mass: dict[str, float] = defaultdict(float)
+    for keys in by_question.values():
+        for answer in keys:
+            mass[answer] += 1 / len(keys)
+    return [max(mass.values()) / len(by_question)]
+
+
+def _means(quantities: Mapping[str, Iterable[float]]) -> dict[str, float]:
+    """The mean of each quantity that has any value."""
+    listed = {name: list(values) for name, values in quantities.items()}
+    return {name: float(np.mean(values)) for name, values in listed.items() if values}

@@ -1,45 +1,68 @@
-r"""Text to answer: the last complete box of a completion.
+r"""From a completion's text to its answer: the inside of the last complete box. Runs in the rollout actor.
 
-    box     = ("\boxed" | "\fbox") spaces ( "{" body "}" | token )
-    body    = text whose braces balance; "\{" and "\}" are not braces
-    token   = one run of letters and digits, with an optional sign and decimal part: `\boxed 7`
+Grammar, read in one pass from left to right:
 
-A box that is not closed is no answer, but an earlier complete one still counts; an empty box is no answer; a body that holds
-a box command of its own is never the answer, the innermost last one is. Runs in linear time, whatever the text.
+    box      := command "{" inside "}"         braces balanced; the answer is `inside` without surrounding space
+              | command number                 the TeX short form, "\boxed 7"; only a plain number, since
+                                               "\boxed format" is prose
+    command  := "\boxed" | "\fbox"             a whole control word ("\boxedx" is another), its backslash once or
+                                               doubled (text escaped one time too often); space may follow
+    number   := sign? digits, thousands commas, decimals, "/digits" and a percent sign, not continued by a letter,
+                digit, brace, power or another command
+    escape   := "\" and any one character      so "\{" and "\}" are not braces, and after "\\" a brace is one
+
+A box that is empty holds no answer; nor does one that is never closed, where the text was cut off; nor one that
+contains a box command, whose inner box is looked at instead. What remain are disjoint boxes; the last is taken.
+
+Invariant: never raises, and costs time linear in the text.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
-_COMMAND = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
-_TOKEN = re.compile(r"[+-]?\d[\d,]*(?:\.\d+)?|[A-Za-z](?![A-Za-z])")
-MAX_ANSWER_CHARS = 1000
+_TOKEN = re.compile(
+    r"""
+    (?P<command> \\{1,2} (?:boxed|fbox) (?![A-Za-z]) )
+    \s*+
+    (?: (?P<open> \{ )
+      | (?P<number> [-+]? (?: [0-9]++ (?: ,[0-9]{3} )*+ (?: \.[0-9]++ )? | \.[0-9]++ ) (?: /[0-9]++ )? (?: \\?% )? )
+        (?! [\w^/{] | [.,][0-9] | \\[A-Za-z{] )
+    )?
+    | \\.
+    | (?P<brace> [{}] )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+@dataclass(slots=True)
+class _OpenBrace:
+    inside_from: int
+    is_box: bool
+    contains_box: bool = False
 
 
 def extract_answer(text: str) -> str | None:
-    """The body of the last complete box in `text`, stripped; None where there is none. Never raises."""
-    for command in reversed(list(_COMMAND.finditer(text))):
-        body = _body(text, command.end())
-        if body is not None and not _COMMAND.search(body) and body.strip() and len(body) <= MAX_ANSWER_CHARS:
-            return body.strip()
-    return None
-
-
-def _body(text: str, start: int) -> str | None:
-    """What the box whose argument begins at `start` holds; None where it is not closed or holds prose."""
-    if text[start : start + 1] != "{":
-        token = _TOKEN.match(text, start)
-        return token.group() if token else None
-    depth, position = 0, start
-    end = min(len(text), start + MAX_ANSWER_CHARS + 2)
-    while position < end:
-        char = text[position]
-        if char == "\\":
-            position += 2
-            continue
-        depth += {"{": 1, "}": -1}.get(char, 0)
-        if depth == 0:
-            return text[start + 1 : position]
-        position += 1
-    return None
+    """The answer in the last complete box of `text`, stripped; None where there is none (grammar above)."""
+    answer: str | None = None
+    open_braces: list[_OpenBrace] = []
+    for token in _TOKEN.finditer(text):
+        if token["command"]:
+            if open_braces:
+                open_braces[-1].contains_box = True
+            if token["open"]:
+                open_braces.append(_OpenBrace(token.end(), is_box=True))
+            elif token["number"]:
+                answer = token["number"]
+        elif token["brace"] == "{":
+            open_braces.append(_OpenBrace(token.end(), is_box=False))
+        elif token["brace"] == "}" and open_braces:
+            closed = open_braces.pop()
+            if closed.contains_box and open_braces:
+                open_braces[-1].contains_box = True
+            inside = text[closed.inside_from : token.start()].strip() if closed.is_box else ""
+            if inside and not closed.contains_box:
+                answer = inside
+    return answer

@@ -1,0 +1,58 @@
+"""Hand-made rollouts: a group is written as its answers in the order of sample index."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dataflow.types import AskedId, Completion, FinishReason, GroupId, QuestionRollouts, Source, View
+from rewards.contract import RuleContext
+from rewards.normalize import answer_key
+
+
+def key(answer: str) -> str:
+    return answer_key(answer, equivalence="canonical")
+
+
+def completion(
+    group: GroupId,
+    sample_index: int,
+    answer: str | None,
+    *,
+    versions: Sequence[int] = (0, 0, 0),
+    finish_reason: FinishReason = "stop",
+) -> Completion:
+    length = len(versions)
+    return Completion(
+        id=group.completion(sample_index),
+        incarnation=0,
+        attempt=0,
+        prompt_token_ids=np.array([1, 2], np.int32),
+        token_ids=np.arange(length, dtype=np.int32),
+        behavior_logprobs=np.full(length, -0.5, np.float32),
+        token_versions=np.array(versions, np.int32),
+        temperature=1.0,
+        text="" if answer is None else rf"\boxed{{{answer}}}",
+        answer=answer,
+        finish_reason=finish_reason,
+        actor_id="actor-0",
+    )
+
+
+def group_of(answers: Sequence[str | None], *, group: GroupId | None = None) -> tuple[Completion, ...]:
+    group = group or GroupId(question_id="q", epoch=0, view="original", source="policy")
+    return tuple(completion(group, index, answer) for index, answer in enumerate(answers))
+
+
+def rollouts_of(answers: dict[tuple[View, Source], Sequence[str | None]], *, question: str = "q") -> QuestionRollouts:
+    groups = {GroupId(question_id=question, epoch=0, view=v, source=s): row for (v, s), row in answers.items()}
+    return QuestionRollouts(
+        asked=AskedId(question_id=question, epoch=0),
+        groups={group: group_of(row, group=group) for group, row in groups.items()},
+    )
+
+
+def context_of(**changes: object) -> RuleContext:
+    fields: dict[str, object] = {"key": key, "min_share": 0.0, "run_seed": 7}
+    return RuleContext(**(fields | changes))  # type: ignore[arg-type]
