@@ -15,10 +15,10 @@ from launch.run_dir import RunDir
 
 _LINE = (
     ("reward", "reward/mean", "{:.2f}"),
-    ("label acc", "label/accuracy", "{:.2f}"),
-    ("vote", "vote/share", "{:.2f}"),
+    ("label acc", "label/accuracy_frac", "{:.2f}"),
+    ("vote", "label/share_mean", "{:.2f}"),
     ("entropy", "policy/entropy", "{:.3f}"),
-    ("len", "length/mean", "{:.1f}"),
+    ("len", "length/tokens_mean", "{:.1f}"),
     ("stale", "staleness/question_mean", "{:.2f}"),
     ("max", "staleness/max", "{:.0f}"),
     ("compl/s", "throughput/completions_per_s", "{:.0f}"),

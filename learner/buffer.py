@@ -32,7 +32,7 @@ from learner.advantages import training_samples
 from learner.ledger import DropReason, Ledger
 from learner.samples import sample_rows
 from questions.gold import GoldAnswers
-from rewards.diagnostics import batch_metrics
+from rewards.diagnostics import reward_diagnostics
 from rewards.normalize import answer_key
 from rewards.rules import REWARD_RULES, RewardRule, RuleContext
 
@@ -196,7 +196,7 @@ class ReplayBuffer:
         gold = partial(self._gold.read, reader="diagnostics")
         metrics = Metrics.union(
             [
-                batch_metrics(self._taken, scored, gold=gold, key=self._key),
+                reward_diagnostics(self._taken, scored, gold=gold, key=self._key),
                 _staleness(self._taken, ages, version),
                 Metrics(scalars=self._ledger.scalars(self.num_waiting)),
                 Metrics(scalars={"label/num_read_by_rule": float(self._gold.labels_read)}),
