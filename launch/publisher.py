@@ -78,8 +78,9 @@ class Publisher:
     ) -> None:
         """backend: what settings.backend `auto` means here, "gloo" or "nccl".
 
-        learner_lock: held from announce() to the end of send(), while the learner's weights must not move; whoever
-        updates the learner holds it meanwhile. Publishers of one learner share it.
+        learner_lock: held while a weight group is built, since members wait for each other for timeout_s only, and from
+        announce() to the end of send(), while the weights must not move. Whoever else keeps the learner busy, above all
+        with an update, holds it meanwhile. Publishers of one learner share it.
         """
         self._channel = channel
         self._learner = learner
@@ -165,17 +166,18 @@ class Publisher:
         self._joined = []
         self._group_epoch += 1
         timeout_s = self._settings.timeout_s
-        rendezvous = await self._learner.serve_channel(
-            self._channel, self._group_epoch, len(members), self._backend, timeout_s
-        )
-        message = encode(rendezvous)
-        connected, *joined = await _outcomes(
-            self._learner.connect_channel(rendezvous),
-            *(
-                self._group.call(member, "join", message, rank, timeout_s=GRACE * timeout_s)
-                for rank, member in enumerate(members, start=1)
-            ),
-        )
+        async with self._learner_lock:
+            rendezvous = await self._learner.serve_channel(
+                self._channel, self._group_epoch, len(members), self._backend, timeout_s
+            )
+            message = encode(rendezvous)
+            connected, *joined = await _outcomes(
+                self._learner.connect_channel(rendezvous),
+                *(
+                    self._group.call(member, "join", message, rank, timeout_s=GRACE * timeout_s)
+                    for rank, member in enumerate(members, start=1)
+                ),
+            )
         self._judge(members, joined, broken=self._broke(connected), fencing=fencing)
         if connected is None and not any(joined):
             self._joined = members

@@ -9,10 +9,11 @@ import pytest
 
 from actors import rollout_actor
 from actors.engine import EngineError, EngineStats, SampledSequence
-from actors.rollout_actor import BufferLostError, BufferUnavailableError, RolloutActor, accept_of
+from actors.rollout_actor import BufferLostError, BufferUnavailableError, RolloutActor, accept_of, build_rollout_actor
+from actors.settings import EngineSettings
 from dataflow.codec import decode, encode
 from dataflow.types import Rendezvous, RolloutTask, Version, WeightManifest
-from tests.transport_fakes import make_task
+from tests.transport_fakes import COMPLETIONS, make_task, write_model_folder, write_script
 
 
 class FakeEngine:
@@ -92,7 +93,7 @@ def actor_of(engine: Any = None, buffer: FakeBuffer | None = None, **keys: Any) 
     return RolloutActor(
         actor_id="policy-0",
         source="policy",
-        engine=engine or FakeEngine(),
+        engine=engine if engine is not None else FakeEngine(),  # type: ignore[arg-type]
         decode=lambda ids: " ".join(map(str, ids)),
         extract=lambda text: text[-1] if text != "0" else None,
         buffer_accept=(buffer or FakeBuffer()).accept,
@@ -211,3 +212,37 @@ async def test_only_an_absent_buffer_is_worth_another_try():
         await accept_of(Handle(ActorUnavailableError("restarting", b"0" * 16)))(b"")
     with pytest.raises(BufferLostError):
         await accept_of(Handle(ActorDiedError()))(b"")
+
+
+async def test_a_placed_actor_builds_its_own_parts(tmp_path):
+    pytest.importorskip("questions.template")
+    pytest.importorskip("rewards.extract")
+
+    class Handle(FakeBuffer):
+        @property
+        def accept(self):
+            return self
+
+        async def remote(self, message: bytes) -> None:
+            self.messages.append(message)
+
+    buffer = Handle()
+    actor = build_rollout_actor(
+        actor_id="policy-0",
+        source="policy",
+        settings=EngineSettings(kind="scripted", script=write_script(tmp_path / "script.jsonl")),
+        model_path=write_model_folder(tmp_path),
+        system_prompt="Think.",
+        max_model_len=128,
+        device="cpu",
+        buffer=buffer,
+        incarnation=2,
+        initial_updates=5,
+    )
+    assert decode(await actor.version()) == Version(incarnation=2, updates=5)
+    await actor.run(encode(make_task(group_size=3)))
+    completions = decode(buffer.messages[0])
+    assert [c.text for c in completions] == COMPLETIONS
+    assert [c.answer for c in completions][:2] == ["5", "6"]
+    assert {c.oldest_version for c in completions} == {5}
+    await actor.close()
