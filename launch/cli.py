@@ -107,9 +107,9 @@ class EvalArguments:
 
 
 def _eval(words: list[str]) -> int:
-    from evals.run import evaluate_folder
+    from launch.evaluate import evaluate
 
-    return evaluate_folder(tyro.cli(EvalArguments, args=words, prog="corewarding eval"))
+    return evaluate(tyro.cli(EvalArguments, args=words, prog="corewarding eval"))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -138,7 +138,7 @@ class EmbeddedEngine:
         await self._call(lambda: self._swap(weights, version))
 
     async def abort_update(self) -> None:
-        self._weights.abort()
+        await asyncio.to_thread(self._weights.abort)
 
     def stats(self) -> EngineStats:
         return EngineStats(
@@ -156,7 +156,7 @@ class EmbeddedEngine:
         if not self._closed and self._failure is None:
             await self._call(lambda: setattr(self, "_closed", True))
         await asyncio.to_thread(self._thread.join)
-        self._weights.abort()
+        await asyncio.to_thread(self._weights.abort)
 
     async def _call(self, command: Callable[[], None]) -> None:
         """Runs `command` in the engine's thread between two steps."""
