@@ -73,7 +73,7 @@ _NUMBER = re.compile(
 )
 
 
-def answer_key(answer: str, *, equivalence: Equivalence) -> str:
+def answer_key(answer: str, *, equivalence: Equivalence = "canonical") -> str:
     """The text `answer` votes by: its canonical form, or for `exact` the answer itself, as the authors' code counts."""
     return answer if equivalence == "exact" else _canonical(answer)
 

@@ -1,0 +1,193 @@
+"""The whole path on real Ray: a run, what it leaves, going on after a stop, two ranks, and the teacher's engines."""
+
+import json
+
+import numpy as np
+import pytest
+import ray
+from transformers import AutoModelForCausalLM
+
+from dataflow.types import GroupId, RolloutTask, TrainingSample
+from launch.config import make_config
+from launch.run_dir import RunDirError
+from launch.train import run_training
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def small(root, **changes):
+    content = {
+        "rule": "co_rewarding_ii",
+        "data": {"num_train": 64, "num_heldout": 16, "max_prompt_tokens": 48},
+        "rollout": {"group_size": 4, "max_new_tokens": 24},
+        "engine": {"slots": 32},
+        "staleness": {"max": 2, "pipeline_depth": 1},
+        "train": {"questions_per_update": 4, "updates": 4, "lr": 1e-4},
+        "publish": {"bucket_mb": 0.25},
+        "eval": {"every_updates": 2, "num_questions": 8, "quick_questions": 4, "samples": 2},
+        "checkpoint": {"every_updates": 2},
+        "run": {"name": "small", "root": str(root), "watchdog_s": 120},
+    }
+    for section, values in changes.items():
+        content[section] = {**content[section], **values} if isinstance(values, dict) else values
+    return make_config(content, where="test")
+
+
+def rows_of(path, kind="update"):
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in rows if row["kind"] == kind]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    assert run_training(small(root)) == 0
+    return root / "small"
+
+
+def test_the_summary_says_how_the_run_went(finished):
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["rule"] == "co_rewarding_ii"
+    assert summary["updates"] == 4
+    assert summary["labels_read"] == 0
+    for moment in ("before", "after"):
+        assert {"mean@2", "maj@2", "greedy", "num_questions"} <= summary[moment].keys()
+    for key in ("wall_s", "completions_per_s", "learner_idle_frac", "staleness_mean", "staleness_max"):
+        assert summary[key] >= 0
+    assert 0 < summary["staleness_max"] <= 2  # asynchronous, and in bounds
+
+
+def test_every_update_is_in_bounds_and_the_ledger_balances(finished):
+    rows = rows_of(finished)
+    assert [row["update"] for row in rows] == [1, 2, 3, 4]
+    for row in rows:
+        assert row["staleness/max"] <= 2
+        gone = sum(row[f"ledger/num_{k}"] for k in ("trained", "voted_only", "withheld", "dropped", "waiting"))
+        assert row["ledger/num_generated"] == gone
+        assert row["label/num_read_by_rule"] == 0
+        assert np.isfinite(row["loss/total"])
+    assert rows[-1]["ledger/num_trained"] == rows[-1]["ledger/num_voted_only"] == 4 * 4 * 4
+
+
+def test_tensorboard_samples_and_model_are_there(finished):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(finished / "tensorboard"))
+    board.Reload()
+    assert {"reward/mean", "mismatch/k3", "train/grad_norm", "time/learner_idle_frac"} <= set(board.Tags()["scalars"])
+    assert "staleness/token" in board.Tags()["histograms"]
+    samples = [json.loads(line) for line in (finished / "samples" / "update-000002.jsonl").read_text().splitlines()]
+    assert {row["source"] for row in samples} == {"policy", "teacher"}
+    AutoModelForCausalLM.from_pretrained(finished / "checkpoints" / "step-000004" / "model")
+
+
+def test_a_finished_run_is_not_overwritten(finished):
+    with pytest.raises(RunDirError, match="finished run"):
+        run_training(small(finished.parent))
+
+
+def test_a_stopped_run_goes_on_and_every_update_happens_once(tmp_path):
+    run_training(small(tmp_path, run={"max_wall_s": 0.001}))
+    assert [row["update"] for row in rows_of(tmp_path / "small")] == [1]
+    run_training(small(tmp_path, run={"resume": "must"}))
+    rows = rows_of(tmp_path / "small")
+    assert [row["update"] for row in rows] == [1, 2, 3, 4]
+    summary = json.loads((tmp_path / "small" / "summary.json").read_text())
+    assert summary["updates"] == 4
+    assert rows[-1]["ledger/num_trained"] == 4 * 4 * 4
+
+
+def test_two_ranks_train_synchronously_with_both_views(tmp_path):
+    config = make_config(
+        {
+            **small(tmp_path).model_dump(),
+            "rule": "co_rewarding_iii",
+            "learner": {"ranks": 2, "cpus_per_rank": 0.5},
+            "staleness": {"max": 0, "pipeline_depth": 0},
+            "train": {"questions_per_update": 4, "updates": 2, "lr": 1e-4},
+        },
+        where="test",
+    )
+    run_training(config)
+    rows = rows_of(tmp_path / "small")
+    assert [row["staleness/max"] for row in rows] == [0, 0]
+    assert rows[-1]["ledger/num_trained"] == 2 * 4 * 2 * 4
+
+
+async def test_teacher_engines_sample_from_the_fp32_ema(tmp_path):
+    """After k syncs the teacher engine's logprobs are those of the learner's own EMA, and no longer the initial model's."""
+    import asyncio
+
+    from launch import placement
+    from launch.publisher import Publisher
+    from launch.train import Inputs, _group, learner_plan, read_inputs
+    from learner.advantages import training_samples  # noqa: F401
+    from learner.group import LearnerGroup
+    from dataflow.types import TrainBatch
+
+    config = make_config(
+        {
+            **small(tmp_path).model_dump(),
+            "teacher": {"alpha_start": 0.3, "alpha_end": 0.3},
+            "train": {"questions_per_update": 4, "updates": 9, "lr": 3e-3, "warmup_frac": 0.0},
+        },
+        where="test",
+    )
+    inputs: Inputs = read_inputs(config)
+    placement.connect(config)
+    try:
+        learner = LearnerGroup(
+            learner_plan(config),
+            incarnation=0,
+            bucket_bytes=2**18,
+            wire_dtype="float32",
+            runtime_env=placement.process_environment(1),
+        )
+        teachers = _group(config, inputs, "teacher", 1, None, 0, 0)
+        await asyncio.gather(learner.start(), teachers.start())
+        publisher = Publisher("teacher", learner, teachers, settings=config.publish)
+        task = _teacher_task(inputs)
+        first = await teachers.sample([task])
+        for update in (1, 2, 3):
+            samples = [_sample(completion, advantage) for completion, advantage in zip(first, (1.0, -1.0, 0.5, -0.5), strict=True)]
+            await learner.update(TrainBatch(incarnation=0, update=update, samples=tuple(samples)))
+            await publisher.publish(await learner.version("teacher"))
+        later = await teachers.sample([task])
+        samples = [_sample(completion, 0.0) for completion in later]
+        ema, initial = await learner.logprobs(samples, "teacher"), await learner.logprobs(samples, "policy")
+        for completion, expected, other in zip(later, ema, initial, strict=True):
+            assert set(completion.token_versions) == {3}
+            np.testing.assert_allclose(completion.behavior_logprobs, expected, atol=5e-5)
+        assert max(np.abs(a - b).max() for a, b in zip(ema, initial, strict=True)) > 1e-3
+        await teachers.close()
+        await learner.close()
+    finally:
+        ray.shutdown()
+
+
+def _teacher_task(inputs):
+    question = inputs.prepared.questions[0]
+    return RolloutTask(
+        group=GroupId(question_id=question.id, epoch=0, view="original", source="teacher"),
+        incarnation=0,
+        attempt=0,
+        group_size=4,
+        prompt_token_ids=inputs.prepared.prompts[question.id, "original"],
+        temperature=1.0,
+        max_new_tokens=24,
+        run_seed=0,
+    )
+
+
+def _sample(completion, advantage):
+    return TrainingSample(
+        id=completion.id,
+        prompt_token_ids=completion.prompt_token_ids,
+        token_ids=completion.token_ids,
+        behavior_logprobs=completion.behavior_logprobs,
+        token_versions=completion.token_versions,
+        advantage=advantage,
+        loss_mask=np.ones(len(completion.token_ids), bool),
+        temperature=1.0,
+        truncated=False,
+    )
