@@ -1,0 +1,49 @@
+"""A tiny random Qwen3 folder and batches for it."""
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from dataflow.types import GroupId, TrainingSample
+
+VOCAB = 50
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=VOCAB, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=32, tie_word_embeddings=True, max_position_embeddings=128,
+    )  # fmt: skip
+    Qwen3ForCausalLM(config).save_pretrained(folder)
+    vocabulary = {f"t{i}": i for i in range(VOCAB)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="t0"))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="t0").save_pretrained(folder)
+    return str(folder)
+
+
+def make_samples(num, *, seed=0, views=("original",), version=0):
+    rng = np.random.default_rng(seed)
+    samples = []
+    for index in range(num):
+        view = views[index % len(views)]
+        group = GroupId(question_id=f"q{index:03d}", epoch=0, view=view, source="policy")
+        length = int(rng.integers(2, 9))
+        samples.append(
+            TrainingSample(
+                id=group.completion(0),
+                prompt_token_ids=rng.integers(1, VOCAB, rng.integers(3, 7)),
+                token_ids=rng.integers(1, VOCAB, length),
+                behavior_logprobs=np.full(length, -3.9),
+                token_versions=np.full(length, version),
+                advantage=float(rng.normal()),
+                loss_mask=np.ones(length, bool),
+                temperature=1.0,
+                truncated=False,
+            )
+        )
+    return tuple(sorted(samples, key=lambda s: s.id))

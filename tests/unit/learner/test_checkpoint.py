@@ -1,0 +1,34 @@
+"""Only what was committed whole is resumed from."""
+
+from learner.checkpoint import CheckpointStore
+
+
+def commit(store, update, text="weights"):
+    folder = store.begin(update)
+    (folder / "model").mkdir()
+    (folder / "model" / "file").write_text(text)
+    return store.commit(folder, {"updates": update})
+
+
+def test_the_newest_is_found_and_old_ones_go(tmp_path):
+    store = CheckpointStore(tmp_path, keep=2)
+    for update in (10, 20, 30):
+        commit(store, update)
+    latest = store.latest()
+    assert latest is not None
+    assert (latest.update, latest.state) == (30, {"updates": 30})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000020", "step-000030"]
+
+
+def test_a_damaged_and_an_uncommitted_one_are_passed_over(tmp_path, caplog):
+    store = CheckpointStore(tmp_path, keep=5)
+    commit(store, 10)
+    damaged = commit(store, 20)
+    (damaged.folder / "model" / "file").write_text("wrong!!")
+    unfinished = commit(store, 30)
+    (unfinished.folder / "COMMITTED").unlink()
+    store.begin(40)
+    latest = store.latest()
+    assert latest is not None
+    assert latest.update == 10
+    assert "was changed or cut" in caplog.text

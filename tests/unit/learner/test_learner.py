@@ -1,0 +1,140 @@
+"""One rank and two; nothing moves after a bad number; the teacher by hand; a checkpoint goes on bit for bit."""
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as mp
+from transformers import AutoModelForCausalLM
+
+from dataflow.types import TrainBatch
+from learner.learner import Learner, LearnerError, LearnerPlan, learning_rate
+from learner.settings import LearnerSettings, TeacherSettings, TrainSettings
+from learner.teacher import alpha
+from tests.unit.learner.conftest import make_samples
+
+
+def plan_of(model, *, micro_batch_tokens=10_000, **changes):
+    values = {
+        "model_path": model,
+        "kl_coef": 0.01,
+        "kl_reference": "teacher",
+        "keep_teacher": True,
+        "train": TrainSettings(lr=1e-2, updates=4, warmup_frac=0.0),
+        "learner": LearnerSettings(micro_batch_tokens=micro_batch_tokens),
+        "teacher": TeacherSettings(alpha_start=0.3, alpha_end=0.1),
+    }
+    return LearnerPlan(**(values | changes))
+
+
+def batch(update, num=10):
+    samples = make_samples(num, seed=update, views=("original", "rephrased"), version=update - 1)
+    return TrainBatch(incarnation=0, update=update, samples=samples)
+
+
+def gradients(learner):
+    return [p.grad.full_tensor().clone() for p in learner.model.parameters()]
+
+
+def test_micro_batches_do_not_change_the_gradient(tiny_model):
+    results = []
+    for tokens in (10_000, 30):
+        learner = Learner(plan_of(tiny_model, micro_batch_tokens=tokens))
+        micros = learner._pack(batch(1).samples)
+        results.append((len(micros), learner._accumulate(micros), gradients(learner)))
+    (one, first, a), (many, second, b) = results
+    assert one == 1
+    assert many > 3
+    assert first["loss/total"] == pytest.approx(second["loss/total"], rel=1e-4)
+    norm = torch.stack([g.norm() for g in a]).norm()
+    assert torch.stack([(x - y).norm() for x, y in zip(a, b, strict=True)]).norm() < 1e-5 * norm
+
+
+def _rank(rank, folder, model):
+    torch.set_num_threads(1)
+    learner = Learner(plan_of(model), rank=rank, world_size=2, init_method=f"file://{folder}/meet")
+    learner._accumulate(learner._pack(batch(1).samples))
+    whole = gradients(learner)
+    share = sum(local.numel() for local in learner._locals()) / sum(p.numel() for p in learner.model.parameters())
+    if rank == 0:
+        torch.save({"gradients": whole, "share": share}, f"{folder}/result")
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def test_two_ranks_have_the_gradient_of_one_and_half_the_shards(tiny_model, tmp_path):
+    mp.spawn(_rank, (str(tmp_path), tiny_model), nprocs=2)
+    two = torch.load(tmp_path / "result")
+    learner = Learner(plan_of(tiny_model))
+    learner._accumulate(learner._pack(batch(1).samples))
+    one = gradients(learner)
+    norm = torch.stack([g.norm() for g in one]).norm()
+    assert torch.stack([(x - y).norm() for x, y in zip(one, two["gradients"], strict=True)]).norm() < 1e-5 * norm
+    assert two["share"] == pytest.approx(0.5, abs=0.02)
+
+
+def test_the_teacher_is_the_ema_by_hand(tiny_model):
+    learner = Learner(plan_of(tiny_model))
+    expected = [local.double().clone() for local in learner._locals()]
+    for update in (1, 2, 3):
+        learner.update(batch(update))
+        share = alpha(update, settings=learner.plan.teacher, total_updates=4)
+        expected = [(1 - share) * t + share * p.double() for t, p in zip(expected, learner._locals(), strict=True)]
+    for mine, theirs in zip(learner.sets["teacher"], expected, strict=True):
+        torch.testing.assert_close(mine.double(), theirs, rtol=1e-5, atol=1e-6)
+    assert learner.version_of("teacher").updates == 3
+
+
+def test_alpha_falls_from_start_to_end():
+    settings = TeacherSettings()
+    assert alpha(5, settings=settings, total_updates=10) == pytest.approx((0.01 + 1e-4) / 2)
+    assert alpha(10, settings=settings, total_updates=10) == pytest.approx(1e-4)
+
+
+def test_learning_rate_warms_up_and_falls_to_zero():
+    settings = TrainSettings(lr=1.0, updates=10, warmup_frac=0.2)
+    assert [learning_rate(k, settings) for k in (1, 2, 3, 7)] == pytest.approx([0.5, 1.0, 1.0, 0.5])
+
+
+def test_a_nan_stops_before_the_weights_move(tiny_model):
+    learner = Learner(plan_of(tiny_model, kl_coef=0.0, kl_reference="none"))
+    with torch.no_grad():
+        learner._locals()[-1].fill_(float("nan"))
+    before = learner._copy()
+    with pytest.raises(LearnerError, match="loss/total is nan"):
+        learner.update(batch(1))
+    assert all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(before, learner._locals(), strict=True))
+    assert learner.version.updates == 0
+
+
+def test_a_batch_for_other_weights_is_refused(tiny_model):
+    with pytest.raises(LearnerError, match="batch of update 2"):
+        Learner(plan_of(tiny_model)).update(batch(2))
+
+
+def test_an_update_without_samples_counts_but_does_not_step(tiny_model):
+    learner = Learner(plan_of(tiny_model))
+    before = learner._copy()
+    result = learner.update(TrainBatch(incarnation=0, update=1, samples=()))
+    assert result.skipped
+    assert learner.version.updates == 1
+    assert all(torch.equal(a, b) for a, b in zip(before, learner._locals(), strict=True))
+
+
+def test_a_checkpoint_goes_on_bit_for_bit_and_exports(tiny_model, tmp_path):
+    one = Learner(plan_of(tiny_model))
+    one.update(batch(1))
+    one.save(tmp_path / "saved")
+    two = Learner(plan_of(tiny_model))
+    two.load(tmp_path / "saved", incarnation=1)
+    assert str(two.version) == "1.1"
+    for learner in (one, two):
+        learner.update(batch(2))
+    assert all(torch.equal(a, b) for a, b in zip(one._locals(), two._locals(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(one.sets["teacher"], two.sets["teacher"], strict=True))
+    one.export(tmp_path / "teacher", "teacher")
+    loaded = dict(AutoModelForCausalLM.from_pretrained(tmp_path / "teacher").named_parameters())
+    for name, values in zip(one.names, one.sets["teacher"], strict=True):
+        np.testing.assert_array_equal(loaded[name].detach(), values)
+    other = Learner(plan_of(tiny_model, train=TrainSettings(updates=9)))
+    with pytest.raises(LearnerError, match=r"train.updates is 9"):
+        other.load(tmp_path / "saved", incarnation=1)
