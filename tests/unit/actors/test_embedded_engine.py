@@ -1,0 +1,198 @@
+"""The embedded engine against plain transformers forwards: tokens, logprobs, versions, and what it refuses."""
+
+import asyncio
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausalLM
+
+from actors.embedded.engine import EmbeddedEngine
+from actors.embedded.sampling import sample, uniforms
+from actors.engine import EngineError
+from actors.settings import EngineSettings
+from dataflow.types import GroupId, RolloutTask, TensorSpec, Version, WeightManifest
+
+VOCAB = 60
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Two models of one shape with different weights."""
+    made = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        config = Qwen3Config(
+            vocab_size=VOCAB, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2,
+            num_key_value_heads=1, head_dim=32, tie_word_embeddings=True, max_position_embeddings=512, initializer_range=0.2,
+        )  # fmt: skip
+        made.append(str(tmp_path_factory.mktemp(f"model{seed}")))
+        Qwen3ForCausalLM(config).save_pretrained(made[-1])
+    return made
+
+
+def start(folder, *, slots=16, eos=(), max_model_len=300):
+    return EmbeddedEngine(
+        folder,
+        settings=EngineSettings(slots=slots, prefill_tokens=64),
+        max_model_len=max_model_len,
+        device=torch.device("cpu"),
+        eos_token_ids=eos,
+    )
+
+
+def task_of(number, *, temperature=1.0, group_size=4, max_new_tokens=12):
+    prompt = np.random.default_rng(number).integers(1, VOCAB, 3 + number % 9)
+    return RolloutTask(
+        group=GroupId(question_id=f"q{number}", epoch=0, view="original", source="policy"),
+        incarnation=0,
+        attempt=0,
+        group_size=group_size,
+        prompt_token_ids=prompt,
+        temperature=temperature,
+        max_new_tokens=max_new_tokens,
+        run_seed=7,
+    )
+
+
+async def run(engine, task):
+    return sorted([s async for s in engine.generate(task)], key=lambda s: s.sample_index)
+
+
+def forward(folder, task, sequence):
+    """[L, V] logits that predict each completion token."""
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    ids = torch.from_numpy(np.concatenate([task.prompt_token_ids, sequence.token_ids])).long()[None]
+    with torch.no_grad():
+        return model(ids, use_cache=False).logits[0, len(task.prompt_token_ids) - 1 : -1]
+
+
+def logprobs_of(logits, tokens, temperature):
+    logprobs = (logits / temperature).log_softmax(-1)
+    return logprobs.gather(-1, torch.from_numpy(tokens).long()[:, None])[:, 0].numpy()
+
+
+async def test_greedy_is_the_argmax_of_a_full_forward(folders):
+    engine = start(folders[0])
+    for number in range(4):
+        task = task_of(number, temperature=0.0, group_size=1)
+        (sequence,) = await run(engine, task)
+        assert forward(folders[0], task, sequence).argmax(-1).tolist() == sequence.token_ids.tolist()
+    await engine.close()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+async def test_sampled_logprobs_are_those_of_a_full_forward(folders, temperature):
+    engine = start(folders[0])
+    tasks = [task_of(number, temperature=temperature) for number in range(12)]  # three times the slots
+    for task, sequences in zip(tasks, await asyncio.gather(*(run(engine, t) for t in tasks)), strict=True):
+        assert [s.sample_index for s in sequences] == [0, 1, 2, 3]
+        for sequence in sequences:
+            expected = logprobs_of(forward(folders[0], task, sequence), sequence.token_ids, temperature)
+            np.testing.assert_allclose(sequence.behavior_logprobs, expected, atol=5e-5 / temperature)
+    await engine.close()
+
+
+async def test_tokens_depend_on_the_completion_not_on_slots_or_order(folders):
+    tokens = []
+    for slots, order in ((16, range(6)), (3, reversed(range(6)))):
+        engine = start(folders[0], slots=slots)
+        results = {n: asyncio.create_task(run(engine, task_of(n, group_size=5))) for n in order}
+        tokens.append({n: [s.token_ids.tolist() for s in await result] for n, result in results.items()})
+        await engine.close()
+    assert tokens[0] == tokens[1]
+
+
+async def test_end_of_sequence_is_kept_and_frees_the_slot(folders):
+    eos = tuple(range(20))
+    engine = start(folders[0], slots=2, eos=eos)
+    sequences = await run(engine, task_of(1, group_size=8, max_new_tokens=40))
+    assert any(s.finish_reason == "stop" for s in sequences)
+    for s in sequences:
+        assert (s.finish_reason == "stop") == (int(s.token_ids[-1]) in eos)
+        assert not set(s.token_ids[:-1].tolist()) & set(eos)
+    await engine.close()
+
+
+async def test_a_swap_splits_the_versions_exactly_and_rebuilds_the_cache(folders):
+    engine = start(folders[0])
+    task = task_of(3, group_size=6, max_new_tokens=250)
+    running = asyncio.create_task(run(engine, task))
+    while engine.stats().generated_tokens < 200:
+        await asyncio.sleep(0.001)
+    weights = dict(AutoModelForCausalLM.from_pretrained(folders[1]).named_parameters())
+    await engine.load_weights({name: p.detach() for name, p in weights.items()}, Version(incarnation=0, updates=5))
+    for sequence in await running:
+        assert set(sequence.token_versions.tolist()) == {0, 5}
+        switch = int(np.argmax(sequence.token_versions == 5))
+        for folder, part in ((folders[0], slice(0, switch)), (folders[1], slice(switch, None))):
+            expected = logprobs_of(forward(folder, task, sequence), sequence.token_ids, 1.0)
+            np.testing.assert_allclose(sequence.behavior_logprobs[part], expected[part], atol=2e-4)
+    await engine.close()
+
+
+async def test_abort_ends_one_task_and_leaves_the_other(folders):
+    engine = start(folders[0])
+    long, short = task_of(1, max_new_tokens=280), task_of(2, max_new_tokens=100)
+    both = [asyncio.create_task(run(engine, t)) for t in (long, short)]
+    while engine.stats().generated_tokens < 20:
+        await asyncio.sleep(0.001)
+    await engine.abort(long)
+    with pytest.raises(EngineError, match="aborted"):
+        await both[0]
+    assert len(await both[1]) == 4
+    await engine.close()
+
+
+async def test_what_does_not_fit_is_refused(folders, tmp_path):
+    engine = start(folders[0], max_model_len=20)
+    with pytest.raises(EngineError, match=r"rollout\.max_new_tokens 40 exceed engine\.max_model_len 20"):
+        await run(engine, task_of(1, max_new_tokens=40))
+    spec = TensorSpec(name="model.norm.weight", shape=(3,), dtype="float32", num_bytes=12, checksum=None)
+    manifest = WeightManifest(
+        channel="policy", version=Version(incarnation=0, updates=1), group_epoch=1, bucket_bytes=64, tensors=(spec,)
+    )
+    with pytest.raises(EngineError, match="does not fit this model"):
+        await engine.begin(manifest)
+    assert len(await run(engine, task_of(1, max_new_tokens=4))) == 4
+    assert engine.version == Version(incarnation=0, updates=0)
+    await engine.close()
+    GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=9)).save_pretrained(tmp_path)
+    with pytest.raises(EngineError, match="is gpt2"):
+        start(str(tmp_path))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_a_failure_in_the_thread_reaches_the_caller(folders, monkeypatch):
+    engine = start(folders[0])
+    monkeypatch.setattr(engine, "_decode", lambda: 1 / 0)
+    with pytest.raises(EngineError, match="division by zero"):
+        await asyncio.wait_for(run(engine, task_of(1)), 10)
+    with pytest.raises(EngineError, match="has stopped"):
+        await run(engine, task_of(2))
+
+
+async def test_pause_holds_and_resume_goes_on(folders):
+    engine = start(folders[0])
+    await engine.pause()
+    running = asyncio.create_task(run(engine, task_of(1)))
+    await asyncio.sleep(0.2)
+    assert engine.stats().generated_tokens == 0
+    await engine.resume()
+    assert len(await running) == 4
+    await engine.close()
+
+
+def test_draws_are_uniform_and_follow_the_distribution():
+    keys = np.arange(20_000, dtype=np.uint64)
+    draws = uniforms(keys, np.zeros(20_000, np.int64))
+    assert draws.min() >= 0
+    assert draws.max() < 1
+    assert abs(draws.mean() - 0.5) < 0.01
+    probabilities = torch.tensor([0.5, 0.2, 0.2, 0.05, 0.05])
+    logits = probabilities.log().expand(20_000, -1)
+    tokens, logprobs = sample(logits, torch.ones(20_000), torch.from_numpy(draws))
+    expected = probabilities * 20_000
+    chi2 = ((torch.bincount(tokens, minlength=5) - expected) ** 2 / expected).sum()
+    assert chi2 < 18.5  # 0.1% of chi-square with 4 degrees of freedom
+    torch.testing.assert_close(logprobs.exp(), probabilities[tokens])
