@@ -82,7 +82,11 @@ class GroupId:
 
     def completion(self, sample_index: int) -> CompletionId:
         return CompletionId(
-            question_id=self.question_id, epoch=self.epoch, view=self.view, source=self.source, sample_index=sample_index
+            question_id=self.question_id,
+            epoch=self.epoch,
+            view=self.view,
+            source=self.source,
+            sample_index=sample_index,
         )
 
     def __str__(self) -> str:
@@ -134,7 +138,9 @@ class RolloutTask:
     def __post_init__(self) -> None:
         object.__setattr__(self, "prompt_token_ids", _array(self.prompt_token_ids, np.int32, "prompt_token_ids"))
         if self.group_size < 1 or self.max_new_tokens < 1 or self.temperature < 0:
-            raise DataError(f"task {self.group}: group_size and max_new_tokens must be at least 1, temperature at least 0")
+            raise DataError(
+                f"task {self.group}: group_size and max_new_tokens must be at least 1, temperature at least 0"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

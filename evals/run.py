@@ -70,7 +70,12 @@ async def _sample(plan: EvalPlan, template: PromptTemplate, heldout: PreparedQue
         raise AssertionError("an evaluation delivers nothing to a buffer")
 
     actor = RolloutActor(
-        actor_id="eval", source="policy", engine=engine, decode=template.decode, extract=extract_answer, buffer_accept=keep
+        actor_id="eval",
+        source="policy",
+        engine=engine,
+        decode=template.decode,
+        extract=extract_answer,
+        buffer_accept=keep,
     )
     tasks = evaluation_tasks(
         heldout,

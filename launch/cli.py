@@ -53,7 +53,11 @@ def parse_train(words: list[str]) -> TrainConfig:
     base = load_config(words[0])
     try:
         config = tyro.cli(
-            TrainConfig, default=base, args=words[1:], prog=f"corewarding train {words[0]}", config=(tyro.conf.AvoidSubcommands,)
+            TrainConfig,
+            default=base,
+            args=words[1:],
+            prog=f"corewarding train {words[0]}",
+            config=(tyro.conf.AvoidSubcommands,),
         )
     except ValidationError as error:
         raise ConfigError(explain(error)) from error

@@ -237,7 +237,9 @@ def _refuse_unknown(content: dict[str, Any], model: type[BaseModel], where: str,
         full = ".".join((*path, str(key)))
         if key not in model.model_fields:
             near = difflib.get_close_matches(str(key), model.model_fields, n=1)
-            hint = f"did you mean {'.'.join((*path, near[0]))}?" if near else f"there are {', '.join(model.model_fields)}"
+            hint = (
+                f"did you mean {'.'.join((*path, near[0]))}?" if near else f"there are {', '.join(model.model_fields)}"
+            )
             raise ConfigError(f"{where}: unknown key {full}; {hint}")
         kind = model.model_fields[key].annotation
         if isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, BaseModel):

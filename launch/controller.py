@@ -247,7 +247,7 @@ class Controller:
     async def _after_update(self, update: int) -> None:
         config = self.parts.config
         last = update == config.train.updates
-        if config.checkpoint.every_updates and update % config.checkpoint.every_updates == 0 or last:
+        if (config.checkpoint.every_updates and update % config.checkpoint.every_updates == 0) or last:
             await self._checkpoint()
         if config.eval.every_updates and update % config.eval.every_updates == 0 and not last:
             await self._finish_quick()
@@ -296,6 +296,8 @@ class Controller:
             f"({', '.join(progress['missing'])}), dropped {progress['dropped'] or 'nothing'}",
         ]
         for source, group in self.parts.groups.items():
-            healthy = ", ".join(f"{member.id} has {member.load} tasks" for member in group.healthy()) or "none is healthy"
+            healthy = (
+                ", ".join(f"{member.id} has {member.load} tasks" for member in group.healthy()) or "none is healthy"
+            )
             lines.append(f"  {source} actors: {healthy}")
         return "\n".join(lines)

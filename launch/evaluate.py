@@ -39,7 +39,11 @@ def evaluate(arguments: EvalArguments) -> int:
     source = arguments.config or (folder / "config.yaml" if is_run else None)
     config = load_config(source) if source else TrainConfig(model=ModelSettings(path=arguments.model))
     longest = arguments.max_new_tokens or (config.rollout.max_new_tokens if source else ARITHMETIC_TOKENS)
-    model = str(last_checkpoint(folder).model) if is_run else TrainConfig(model=ModelSettings(path=arguments.model)).model_folder
+    model = (
+        str(last_checkpoint(folder).model)
+        if is_run
+        else TrainConfig(model=ModelSettings(path=arguments.model)).model_folder
+    )
     plan = Plan(
         model_folder=model,
         data=config.data,

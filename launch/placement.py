@@ -47,7 +47,11 @@ def connect(config: TrainConfig) -> None:
         # start all the same; a cluster's are not oversubscribed.
         cpus = max(os.cpu_count() or 1, -(-want["CPU"] // 1))
         ray.init(
-            num_cpus=int(cpus), include_dashboard=False, log_to_driver=False, logging_level="warning", configure_logging=True
+            num_cpus=int(cpus),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="warning",
+            configure_logging=True,
         )
 
 

@@ -1,6 +1,6 @@
 """The folder of one run; nothing of ours is written outside it.
 
-    runs/<name>/{config.yaml, environment.json, tensorboard/, metrics.jsonl, samples/, checkpoints/, logs/, summary.json}
+runs/<name>/{config.yaml, environment.json, tensorboard/, metrics.jsonl, samples/, checkpoints/, logs/, summary.json}
 """
 
 from __future__ import annotations

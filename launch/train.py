@@ -337,7 +337,9 @@ def _measured(controller: Controller, watch: Watch) -> dict[str, Any]:
     overlap = sum(
         max(0.0, min(end, stop) - max(begin, start)) for begin, end in clock.update_spans for start, stop in sampling
     )
-    idle = {source: [one[source] for one in controller.idle] for source in (controller.idle[0] if controller.idle else {})}
+    idle = {
+        source: [one[source] for one in controller.idle] for source in (controller.idle[0] if controller.idle else {})
+    }
     return {
         "train_wall_s": elapsed,
         "completions_per_s": controller.num_trained_here / elapsed,

@@ -29,7 +29,9 @@ class LearnerActor:
         host: str | None = None,
     ) -> None:
         torch.set_num_threads(plan.learner.threads)
-        self._learner = Learner(plan, rank=rank, world_size=world_size, init_method=init_method, incarnation=incarnation)
+        self._learner = Learner(
+            plan, rank=rank, world_size=world_size, init_method=init_method, incarnation=incarnation
+        )
         self._rank, self._host = rank, host
         self._sender = WeightSender(
             rank, world_size, self._learner.device, bucket_bytes=bucket_bytes, wire_dtype=getattr(torch, wire_dtype)
@@ -59,7 +61,9 @@ class LearnerActor:
 
     # Weight channels. Rank 0 alone talks to engines; manifest and sending are collective.
 
-    def serve(self, channel: Channel, group_epoch: int, num_receivers: int, backend: str, timeout_s: float) -> bytes | None:
+    def serve(
+        self, channel: Channel, group_epoch: int, num_receivers: int, backend: str, timeout_s: float
+    ) -> bytes | None:
         if self._rank != 0:
             return None
         return encode(self._sender.serve(channel, group_epoch, num_receivers, backend, timeout_s, self._host))

@@ -127,7 +127,9 @@ class Admission:
         for asked in taken:
             entry = self._outstanding.pop(asked)
             assert entry.ready, f"{asked} consumed before it was whole"
-            assert entry.deadline >= self.updates_done, f"{asked} consumed {self.updates_done - entry.deadline} updates late"
+            assert entry.deadline >= self.updates_done, (
+                f"{asked} consumed {self.updates_done - entry.deadline} updates late"
+            )
         self.updates_done += 1
 
     def missing(self) -> list[AskedId]:

@@ -67,7 +67,13 @@ class Learner:
     """See the module's docstring. All ranks make the same calls in the same order."""
 
     def __init__(
-        self, plan: LearnerPlan, *, rank: int = 0, world_size: int = 1, init_method: str | None = None, incarnation: int = 0
+        self,
+        plan: LearnerPlan,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        init_method: str | None = None,
+        incarnation: int = 0,
     ) -> None:
         """init_method: `tcp://host:port` the ranks meet at; None joins the default group that exists, or one of this rank alone."""
         self.plan = plan
@@ -302,7 +308,8 @@ class Learner:
                 for (name, p), v in zip(parameters.items(), values, strict=True)
             }
         moments = {
-            name: {key: value for key, value in self.optimizer.state.get(p, {}).items()} for name, p in parameters.items()
+            name: {key: value for key, value in self.optimizer.state.get(p, {}).items()}
+            for name, p in parameters.items()
         }
         return {"policy": parameters, "sets": sets, "optimizer": moments}
 

@@ -48,7 +48,9 @@ def interpolated_proximal(policy_T: Tensor, behavior_T: Tensor, age_T: Tensor) -
     return (1 - share) * behavior_T + share * policy_T.detach()
 
 
-def clipped_surrogate(ratio_T: Tensor, advantage_T: Tensor, *, eps_low: float, eps_high: float, dual_clip: float | None) -> Tensor:
+def clipped_surrogate(
+    ratio_T: Tensor, advantage_T: Tensor, *, eps_low: float, eps_high: float, dual_clip: float | None
+) -> Tensor:
     """[T] PPO's pessimistic surrogate (arXiv 1707.06347), with the dual clip for negative advantages (arXiv 1912.09729)."""
     clipped = ratio_T.clamp(1 - eps_low, 1 + eps_high)
     surrogate = torch.minimum(ratio_T * advantage_T, clipped * advantage_T)

@@ -64,7 +64,10 @@ def pack(
     per_batch = -(-len(rows) // (num * ranks)) if rows else 1
     cut = [rows[start : start + per_batch] for start in range(0, len(rows), per_batch)]
     cut += [[] for _ in range(num * ranks - len(cut))]
-    return [[_micro_batch(cut[k * ranks + rank], row_length, weights, policy_version) for k in range(num)] for rank in range(ranks)]
+    return [
+        [_micro_batch(cut[k * ranks + rank], row_length, weights, policy_version) for k in range(num)]
+        for rank in range(ranks)
+    ]
 
 
 def _view_weights(samples: Sequence[TrainingSample], aggregation: str) -> dict[View, float]:

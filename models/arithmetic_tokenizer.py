@@ -20,9 +20,7 @@ CHAT_TEMPLATE = (
 )
 
 # Pieces no merge crosses: chat headers, LaTeX commands, words with an apostrophe, single digits, symbols, white space.
-PIECES = (
-    r"(?:system|user|assistant)\n| ?\\\p{L}+| ?\p{L}+(?:'\p{L}+)?|\p{N}| ?[^\s\p{L}\p{N}\\]+| ?\\|\s+(?!\S)|\s+"
-)
+PIECES = r"(?:system|user|assistant)\n| ?\\\p{L}+| ?\p{L}+(?:'\p{L}+)?|\p{N}| ?[^\s\p{L}\p{N}\\]+| ?\\|\s+(?!\S)|\s+"
 
 GENERAL_TEXT = r"""
 Let $x$ be a real number such that $x^2 + 2x + 1 = 0$. What is the value of $x$? Express your answer as a common fraction.

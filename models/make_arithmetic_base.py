@@ -150,7 +150,9 @@ def train(
         optimizer.step()
         if update % 50 == 49 or update + 1 == recipe.updates:
             seconds = time.perf_counter() - started
-            log(f"update {update + 1}/{recipe.updates} loss {loss.item():.4f} grad_norm {norm:.2f} wall_s {seconds:.0f}")
+            log(
+                f"update {update + 1}/{recipe.updates} loss {loss.item():.4f} grad_norm {norm:.2f} wall_s {seconds:.0f}"
+            )
         if update % 200 == 199 or update + 1 == recipe.updates:
             save()
 
@@ -162,7 +164,11 @@ def generate(
     """For each wording `samples` pairs (text, completion tokens with the end token); temperature 0 is greedy."""
     results: list[list[tuple[str, int]]] = []
     pad, end = (tokenizer.convert_tokens_to_ids(t) for t in (PAD, END))  # type: ignore[attr-defined]
-    how = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {"do_sample": False}
+    how = (
+        {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+        if temperature
+        else {"do_sample": False}
+    )
     model.eval()
     for start in range(0, len(wordings), 32):
         prompts = [prompt_token_ids(tokenizer, wording) for wording in wordings[start : start + 32]]

@@ -73,7 +73,9 @@ def draw_problem(rng: random.Random, *, split: Split, levels: Sequence[int]) -> 
     while split_of(operands) != split:
         operands = _draw_operands(rng, operation, level)
     template = rng.randrange(len(WORDINGS[operation]))
-    slots = {"name": rng.choice(NAMES), "thing": rng.choice(THINGS)} | dict(zip("abc", map(str, operands), strict=False))
+    slots = {"name": rng.choice(NAMES), "thing": rng.choice(THINGS)} | dict(
+        zip("abc", map(str, operands), strict=False)
+    )
     original, rephrased = (text.format(**slots) for text in WORDINGS[operation][template])
     return Problem(
         operation=operation, operands=operands, level=level, template=template, original=original, rephrased=rephrased

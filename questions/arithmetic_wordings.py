@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-Operation = Literal[
-    "add", "subtract", "multiply", "add_subtract", "subtract_add", "multiply_add", "multiply_subtract"
-]
+Operation = Literal["add", "subtract", "multiply", "add_subtract", "subtract_add", "multiply_add", "multiply_subtract"]
 
 NAMES = ("Tom", "Ann", "Sam", "Mia", "Ben", "Eva", "Max", "Zoe")
 THINGS = ("apples", "books", "coins", "cards", "shells", "stamps", "marbles", "eggs")

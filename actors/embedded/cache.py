@@ -58,7 +58,9 @@ class SlotLayer(CacheLayerMixin):
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Nothing: all memory is taken at start."""
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
         owner = self._owner
         self.keys[owner.rows, :, owner.positions] = key_states[:, :, 0]
         self.values[owner.rows, :, owner.positions] = value_states[:, :, 0]

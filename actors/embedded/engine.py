@@ -263,7 +263,10 @@ class EmbeddedEngine:
         cache = DynamicCache(config=self._model.config)
         positions = torch.arange(padded.shape[1], device=self._device)[None].expand(len(prefixes), -1)
         output = self._model.model(
-            input_ids=torch.from_numpy(padded).to(self._device), position_ids=positions, past_key_values=cache, use_cache=True
+            input_ids=torch.from_numpy(padded).to(self._device),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
         )
         chosen = torch.from_numpy(sources).to(self._device)
         self._cache.fill(torch.from_numpy(rows).to(self._device), cache, chosen)

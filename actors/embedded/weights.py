@@ -38,7 +38,9 @@ class WeightReceiver:
         announced = {spec.name: (spec.shape, spec.dtype) for spec in manifest.tensors}
         expected = {name: (tuple(p.shape), dtype_name(p.dtype)) for name, p in self._parameters.items()}
         if announced != expected:
-            wrong = sorted(name for name in announced.keys() | expected.keys() if announced.get(name) != expected.get(name))
+            wrong = sorted(
+                name for name in announced.keys() | expected.keys() if announced.get(name) != expected.get(name)
+            )
             first = wrong[0]
             raise EngineError(
                 f"manifest of {manifest.version} does not fit this model in {len(wrong)} tensors; {first}: announced "

@@ -118,12 +118,12 @@ async def test_teacher_engines_sample_from_the_fp32_ema(tmp_path):
     """After k syncs the teacher engine's logprobs are those of the learner's own EMA, and no longer the initial model's."""
     import asyncio
 
+    from dataflow.types import TrainBatch
     from launch import placement
     from launch.publisher import Publisher
     from launch.train import Inputs, _group, learner_plan, read_inputs
     from learner.advantages import training_samples  # noqa: F401
     from learner.group import LearnerGroup
-    from dataflow.types import TrainBatch
 
     config = make_config(
         {
@@ -149,13 +149,16 @@ async def test_teacher_engines_sample_from_the_fp32_ema(tmp_path):
         task = _teacher_task(inputs)
         first = await teachers.sample([task])
         for update in (1, 2, 3):
-            samples = [_sample(completion, advantage) for completion, advantage in zip(first, (1.0, -1.0, 0.5, -0.5), strict=True)]
+            samples = [
+                _sample(completion, advantage)
+                for completion, advantage in zip(first, (1.0, -1.0, 0.5, -0.5), strict=True)
+            ]
             await learner.update(TrainBatch(incarnation=0, update=update, samples=tuple(samples)))
             await publisher.publish(await learner.version("teacher"))
         later = await teachers.sample([task])
         samples = [_sample(completion, 0.0) for completion in later]
         ema, initial = await learner.logprobs(samples, "teacher"), await learner.logprobs(samples, "policy")
-        for completion, expected, other in zip(later, ema, initial, strict=True):
+        for completion, expected in zip(later, ema, strict=True):
             assert set(completion.token_versions) == {3}
             np.testing.assert_allclose(completion.behavior_logprobs, expected, atol=5e-5)
         assert max(np.abs(a - b).max() for a, b in zip(ema, initial, strict=True)) > 1e-3

@@ -14,10 +14,16 @@ from rewards.rules import REWARD_RULES
 from tests.fakes import fake_group
 
 
-def make_buffer(rule="co_rewarding_ii", *, gold=None, questions=1, updates=8, depth=1, group_size=4, state=None, **plan):
+def make_buffer(
+    rule="co_rewarding_ii", *, gold=None, questions=1, updates=8, depth=1, group_size=4, state=None, **plan
+):
     teacher = 8 if REWARD_RULES[rule].needs_teacher else None
     limits = AdmissionLimits(
-        questions_per_update=questions, total_updates=updates, staleness_max=max(depth, 1), depth=depth, label_max=teacher
+        questions_per_update=questions,
+        total_updates=updates,
+        staleness_max=max(depth, 1),
+        depth=depth,
+        label_max=teacher,
     )
     whole = BufferPlan(rule=rule, group_size=group_size, run_seed=1, incarnation=0, limits=limits, **plan)
     return ReplayBuffer(whole, GoldAnswers(gold or {}), state)

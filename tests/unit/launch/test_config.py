@@ -1,0 +1,53 @@
+"""Every shipped recipe parses; what cannot be run is refused with key, value and remedy."""
+
+from pathlib import Path
+
+import pytest
+
+from launch.cli import main, parse_train
+from launch.config import ConfigError, load_config, make_config
+
+CONFIGS = sorted((Path(__file__).resolve().parents[3] / "configs").glob("*.yaml"))
+CPU = str(next(path for path in CONFIGS if path.name == "cpu.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_recipe_parses(path):
+    config = load_config(path)
+    assert Path(config.run.root).is_absolute()
+    assert config.completions_per_update >= config.train.questions_per_update * config.rollout.group_size
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"rollout": {"groupsize": 4}}, r"unknown key rollout\.groupsize; did you mean rollout\.group_size\?"),
+        ({"rul": "x"}, r"unknown key rul; did you mean rule\?"),
+        ({"rule": "co_rewarding_2"}, "did you mean co_rewarding_i"),
+        ({"rollout": {"group_size": 1}}, "group of one has no mean"),
+        ({"staleness": {"max": 1, "pipeline_depth": 2}}, r"at most staleness\.max = 1, got 2"),
+        ({"train": {"lr": -1}}, r"train\.lr: Input should be greater than 0, got -1"),
+        ({"data": {"kind": "files"}}, r"needs data\.train"),
+        ({"engine": {"kind": "scripted"}}, r"needs engine\.script"),
+        ({"correction": {"token_band": [5.0, 0.5]}}, "rising positive"),
+    ],
+)
+def test_mistakes_are_named(content, message):
+    with pytest.raises(ConfigError, match=message):
+        make_config(content, where="test")
+
+
+def test_the_command_line_overrides_any_key():
+    config = parse_train([CPU, "--train.updates", "3", "--staleness.max", "0", "--rule", "majority_vote"])
+    assert (config.train.updates, config.staleness.max, config.rule) == (3, 0, "majority_vote")
+    assert config.train.lr == pytest.approx(2e-4)  # the file's
+
+
+def test_a_users_mistake_is_one_message_and_exit_code_two(capsys):
+    assert main(["train", "no-such-file.yaml"]) == 2
+    assert capsys.readouterr().err.strip() == "corewarding: no-such-file.yaml: there is no such configuration file"
+    with pytest.raises(SystemExit) as stop:  # what the command line itself refuses, tyro prints
+        main(["train", CPU, "--rollout.group-size", "1"])
+    assert stop.value.code == 2
+    assert "group of one" in " ".join(capsys.readouterr().err.split())
+    assert main(["fly"]) == 2
