@@ -308,7 +308,7 @@ class Learner:
                 for (name, p), v in zip(parameters.items(), values, strict=True)
             }
         moments = {
-            name: {key: value for key, value in self.optimizer.state.get(p, {}).items()}
+            name: dict(self.optimizer.state.get(p, {}))
             for name, p in parameters.items()
         }
         return {"policy": parameters, "sets": sets, "optimizer": moments}
