@@ -1,16 +1,14 @@
 """The sentences of the arithmetic world: every problem kind as pairs of templates (original, rephrased).
 
-Text only; `questions.arithmetic` fills the slots. Invariant: no template occurs on both sides, and the two sides of a pair,
-filled alike, have a Jaccard similarity of at most 0.5 over their lower-cased words and numbers.
+Text only; `questions.arithmetic` fills the slots. Invariant: no template occurs on both sides, and the two sides of a
+pair, filled alike, have a Jaccard similarity of at most 0.5 over their lower-cased words and numbers.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-Operation = Literal[
-    "add", "subtract", "multiply", "add_subtract", "subtract_add", "multiply_add", "multiply_subtract"
-]
+Operation = Literal["add", "subtract", "multiply", "add_subtract", "subtract_add", "multiply_add", "multiply_subtract"]
 
 NAMES = ("Tom", "Ann", "Sam", "Mia", "Ben", "Eva", "Max", "Zoe")
 THINGS = ("apples", "books", "coins", "cards", "shells", "stamps", "marbles", "eggs")

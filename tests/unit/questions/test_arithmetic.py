@@ -109,7 +109,9 @@ def test_hand_worked_question() -> None:
 
 
 def test_ids_are_unique_and_named_after_split_and_seed() -> None:
-    ids = [q.id for split in SPLITS for seed in (0, 17) for q in arithmetic_questions(split=split, num=200, seed=seed)[0]]
+    ids = [
+        q.id for split in SPLITS for seed in (0, 17) for q in arithmetic_questions(split=split, num=200, seed=seed)[0]
+    ]
     assert len(set(ids)) == len(ids)
     assert "arith-train-17-000123" in ids
 
