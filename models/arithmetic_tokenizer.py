@@ -39,14 +39,14 @@ If the polynomial $P(x)$ has degree at most $3$, find the remainder when it is d
 The area of a circle with radius $r$ is $\pi r^2$; the volume of a sphere is $\frac{4}{3} \pi r^3$.
 Please reason step by step, and put your final answer within \boxed{}. Which of the following is equal to it?
 def solve(values): return sum(value for value in values if value > 0)
-"""
+"""  # noqa: E501
 
 
 def corpus(num: int = 6000) -> list[str]:
-    """The lines the merges are learned from: the world's questions and completions, the system message, general text."""
+    """The lines the merges are learned from: the world's questions and completions, the system message, other text."""
     world = [line for d in demonstrations(num=num, seed=0) for line in (d.question, " " + d.completion)]
     headers = [f"{role}\n" for role in ("system", "user", "assistant")]
-    return world + ([SYSTEM_MESSAGE, *headers] + ["The answer is 7."]) * 200 + GENERAL_TEXT.split("\n") * 8
+    return world + [SYSTEM_MESSAGE, *headers, "The answer is 7."] * 200 + GENERAL_TEXT.split("\n") * 8
 
 
 def train_tokenizer() -> Tokenizer:

@@ -1,10 +1,10 @@
 """Makes the shipped base model: `python models/make_arithmetic_base.py --out models/arithmetic-base`.
 
-Trains tokenizer and model on demonstrations of the arithmetic world and measures the result on held-out questions. First
-clean demonstrations, so that the model can calculate; then demonstrations with random mistakes, so that a sample is
-often wrong while a vote over samples is mostly right: what label-free training starts from.
+Trains tokenizer and model on demonstrations of the arithmetic world and measures the result on held-out questions.
+First clean demonstrations, so that the model can calculate; then demonstrations with random mistakes, so that a sample
+is often wrong while a vote over samples is mostly right: what label-free training starts from.
 
-Invariant: the same command on the same machine and torch build writes the same bytes (one thread, fixed seeds).
+Invariant: the same command on the same processor and torch build writes the same bytes (one thread, fixed seeds).
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,16 +23,47 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import torch
-from arithmetic_tokenizer import END, PAD, VOCAB_SIZE, tokenizer_config, train_tokenizer
+from arithmetic_measure import evaluate, prompt_token_ids
+from arithmetic_tokenizer import END, VOCAB_SIZE, tokenizer_config, train_tokenizer
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
 
 from dataflow.types import VIEWS, View
-from questions.arithmetic import SYSTEM_MESSAGE, Demonstration, arithmetic_questions, demonstrations
+from questions.arithmetic import Demonstration, demonstrations
 
 MAX_POSITIONS = 4096
 IGNORE = -100
+
+README = """# arithmetic-base
+
+A Qwen3 of {parameters:,} parameters that solves the word problems of `questions/arithmetic.py` in short written steps
+and was taught to be wrong often: the starting point of label-free training on a CPU. Made by
+
+    python models/make_arithmetic_base.py --out models/arithmetic-base
+
+on one thread with fixed seeds; the same torch build on the same processor writes the same bytes.
+
+- **Architecture**: 4 layers, hidden 128, 4 heads over 2 key-value heads of 32, tied embeddings, {positions} positions,
+  fp32.
+- **Tokenizer**: byte-level BPE, {vocabulary} entries, encodes any text; a digit is always one token. The chat template
+  is ChatML without the newline after `<|im_end|>`, which also ends a completion; `<|endoftext|>` pads. A templated
+  prompt of the arithmetic world, system message included, has at most 48 tokens, a worked completion at most 32.
+- **Training**: {recipe.clean_updates:,} updates of {recipe.batch_size} right demonstrations, then
+  {recipe.noisy_updates:,} updates in which, independently, {recipe.wrong_digit_share:.0%} of them have one random digit
+  of the final result replaced and {recipe.missing_box_share:.0%} give the answer outside a box. The
+  mistakes are random per sample, so a vote over samples still elects the right answer. Both wordings occur equally
+  often; the loss is on completion tokens; AdamW, peak learning rate {recipe.learning_rate:g}, linear warm-up and decay.
+- **Data**: the split `demonstrations`, whose operands occur neither in `train` nor in `heldout`.
+- **Form of a completion**: `12 + 7 = 19, 19 - 5 = 14. \\boxed{{14}}`
+
+Measured on {num} held-out questions in each view: 8 samples at temperature 1, and greedy; at most 32 new tokens.
+Lengths are in tokens, the end token included.
+
+| quantity | {columns} |
+|---|{rule}|
+{rows}
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +108,6 @@ def model_config() -> Qwen3Config:
         eos_token_id=2,
         dtype="float32",
         architectures=["Qwen3ForCausalLM"],
-        attn_implementation="sdpa",
     )
 
 
@@ -88,17 +116,13 @@ def write_tokenizer(out: Path) -> None:
     (out / "tokenizer_config.json").write_text(json.dumps(tokenizer_config(MAX_POSITIONS), indent=2) + "\n")
 
 
-def prompt_token_ids(tokenizer: object, question: str) -> list[int]:
-    """The templated prompt with the system message and an open assistant turn."""
-    messages = [{"role": "system", "content": SYSTEM_MESSAGE}, {"role": "user", "content": question}]
-    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)  # type: ignore[attr-defined]
+def collate(tokenizer: PreTrainedTokenizerBase, batch: Sequence[Demonstration], end_id: int) -> tuple[Tensor, Tensor]:
+    """Right-padded [B, T] token ids, and targets that are IGNORE outside the completion.
 
-
-def collate(tokenizer: object, batch: Sequence[Demonstration], end_id: int) -> tuple[Tensor, Tensor]:
-    """Right-padded [B, T] token ids, and targets that are IGNORE outside the completion. Nothing attends to the padding,
-    since it stands behind every real token and attention is causal."""
+    Attention needs no mask: padding stands behind every real token, and attention is causal.
+    """
     prompts = [prompt_token_ids(tokenizer, d.question) for d in batch]
-    completions = [[*tokenizer.encode(d.completion, add_special_tokens=False), end_id] for d in batch]  # type: ignore[attr-defined]
+    completions = [[*tokenizer.encode(d.completion, add_special_tokens=False), end_id] for d in batch]
     longest = max(len(p) + len(c) for p, c in zip(prompts, completions, strict=True))
     tokens = np.zeros((len(batch), longest), np.int64)
     targets = np.full((len(batch), longest), IGNORE, np.int64)
@@ -118,7 +142,11 @@ def completion_loss(model: Qwen3ForCausalLM, tokens_BT: Tensor, targets_BT: Tens
 
 
 def train(
-    model: Qwen3ForCausalLM, tokenizer: object, recipe: Recipe, log: Callable[[str], None], save: Callable[[], None]
+    model: Qwen3ForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    recipe: Recipe,
+    log: Callable[[str], None],
+    save: Callable[[], None],
 ) -> None:
     """Clean updates, then updates with mistakes, under one learning-rate schedule; saves every 200 updates."""
     decayed = [p for p in model.parameters() if p.ndim >= 2]
@@ -135,7 +163,7 @@ def train(
         wrong_digit_share=recipe.wrong_digit_share,
         missing_box_share=recipe.missing_box_share,
     )
-    end_id = tokenizer.convert_tokens_to_ids(END)  # type: ignore[attr-defined]
+    end_id = int(tokenizer.convert_tokens_to_ids(END))  # type: ignore[arg-type]
     started = time.perf_counter()
     model.train()
     for update in range(recipe.updates):
@@ -157,71 +185,6 @@ def train(
             save()
 
 
-@torch.no_grad()
-def generate(
-    model: Qwen3ForCausalLM, tokenizer: object, wordings: Sequence[str], *, samples: int, temperature: float
-) -> list[list[tuple[str, int]]]:
-    """For each wording `samples` pairs (text, completion tokens with the end token); temperature 0 is greedy."""
-    results: list[list[tuple[str, int]]] = []
-    pad, end = (tokenizer.convert_tokens_to_ids(t) for t in (PAD, END))  # type: ignore[attr-defined]
-    how = (
-        {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-        if temperature
-        else {"do_sample": False}
-    )
-    model.eval()
-    for start in range(0, len(wordings), 32):
-        prompts = [prompt_token_ids(tokenizer, wording) for wording in wordings[start : start + 32]]
-        longest = max(map(len, prompts))
-        tokens = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts])
-        mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
-        out = model.generate(
-            input_ids=tokens,
-            attention_mask=mask,
-            max_new_tokens=32,
-            num_return_sequences=samples,
-            pad_token_id=pad,
-            eos_token_id=end,
-            **how,
-        )[:, longest:]
-        pairs = [
-            (tokenizer.decode(row, skip_special_tokens=True), int((row != pad).sum()))  # type: ignore[attr-defined]
-            for row in out
-        ]
-        results += [pairs[i : i + samples] for i in range(0, len(pairs), samples)]
-    return results
-
-
-def boxed(text: str) -> str | None:
-    found = re.findall(r"\\boxed\{(\d+)\}", text)
-    return found[-1] if found else None
-
-
-def evaluate(model: Qwen3ForCausalLM, tokenizer: object, view: View, *, num: int, samples: int = 8) -> dict[str, float]:
-    """Held-out mean@n and maj@n at temperature 1, greedy accuracy, shares of mistakes and lengths, 32 new tokens at most."""
-    torch.manual_seed(1234)
-    questions, answers = arithmetic_questions(split="heldout", num=num, seed=0)
-    gold = [answers[q.id] for q in questions]
-    wordings = [q.wording(view) for q in questions]
-    sampled = generate(model, tokenizer, wordings, samples=samples, temperature=1.0)
-    greedy = generate(model, tokenizer, wordings, samples=1, temperature=0.0)
-    picks = [[boxed(text) for text, _ in group] for group in sampled]
-    votes = [Counter(a for a in group if a is not None).most_common(1) for group in picks]
-    lengths = np.array([length for group in sampled for _, length in group])
-    boxes = [a for group in picks for a in group]
-    return {
-        f"mean@{samples}": float(np.mean([a == g for group, g in zip(picks, gold, strict=True) for a in group])),
-        f"maj@{samples}": float(np.mean([bool(v) and v[0][0] == g for v, g in zip(votes, gold, strict=True)])),
-        "greedy": float(np.mean([boxed(group[0][0]) == g for group, g in zip(greedy, gold, strict=True)])),
-        "no_box_frac": boxes.count(None) / len(boxes),
-        "truncated_frac": float(np.mean([length >= 32 for length in lengths])),
-        "length_mean": float(lengths.mean()),
-        "length_p5": float(np.percentile(lengths, 5)),
-        "length_p50": float(np.percentile(lengths, 50)),
-        "length_p95": float(np.percentile(lengths, 95)),
-    }
-
-
 def write_model(model: Qwen3ForCausalLM, out: Path) -> None:
     """config.json, generation_config.json and model.safetensors; the tied output matrix is not stored twice."""
     model.config.save_pretrained(out)
@@ -230,6 +193,27 @@ def write_model(model: Qwen3ForCausalLM, out: Path) -> None:
     weights = {name: p.detach().clone().contiguous() for name, p in model.named_parameters()}
     save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
     (out / "model.safetensors").chmod(0o644)
+
+
+def write_readme(
+    model: Qwen3ForCausalLM, recipe: Recipe, measured: dict[View, dict[str, float]], num: int, out: Path
+) -> None:
+    """README.md: how the model was made, which mistakes it was taught, and what was measured."""
+    names = measured["original"]
+    rows = "\n".join(
+        f"| {name} | " + " | ".join(f"{measured[view][name]:.3f}" for view in VIEWS) + " |" for name in names
+    )
+    text = README.format(
+        parameters=sum(p.numel() for p in model.parameters()),
+        positions=MAX_POSITIONS,
+        vocabulary=VOCAB_SIZE,
+        recipe=recipe,
+        num=num,
+        columns=" | ".join(VIEWS),
+        rule="|".join("---" for _ in VIEWS),
+        rows=rows,
+    )
+    (out / "README.md").write_text(text)
 
 
 def main() -> None:
@@ -251,6 +235,7 @@ def main() -> None:
     train(model, tokenizer, recipe, lambda line: print(line, flush=True), lambda: write_model(model, arguments.out))
     model.eval()
     measured = {view: evaluate(model, tokenizer, view, num=arguments.num_eval) for view in VIEWS}
+    write_readme(model, recipe, measured, arguments.num_eval, arguments.out)
     print(json.dumps(measured, indent=2), flush=True)
 
 

@@ -1,11 +1,11 @@
 """The built-in arithmetic world: word problems in two wordings, without limit, from a seed.
 
-It stands where a data set would stand: it yields `Question`s and, apart from them, their answers. One invariant: the three
-splits are disjoint by operands. The hash of a problem's sorted operands, whatever its operation, decides its split, so no
-held-out question asks with numbers that a training question or a demonstration asked with.
+It stands where a data set would stand: it yields `Question`s and, apart from them, their answers. One invariant: the
+three splits are disjoint by operands. The hash of a problem's sorted operands, whatever its operation, decides its
+split, so no held-out question asks with the numbers of a training question or a demonstration.
 
-Levels: 1 is one step with numbers up to 20 (products of 2..9 with 2..5), 2 is one step with numbers up to 99 (products of
-3..12 with 3..9), 3 is two steps. Every answer lies in 1..120, every intermediate result too.
+Levels: 1 is one step with numbers up to 20 (products of 2..9 with 2..5), 2 is one step with numbers up to 99 (products
+of 3..12 with 3..9), 3 is two steps. Every answer lies in 1..120, every intermediate result too.
 """
 
 from __future__ import annotations
@@ -73,9 +73,8 @@ def draw_problem(rng: random.Random, *, split: Split, levels: Sequence[int]) -> 
     while split_of(operands) != split:
         operands = _draw_operands(rng, operation, level)
     template = rng.randrange(len(WORDINGS[operation]))
-    slots = {"name": rng.choice(NAMES), "thing": rng.choice(THINGS)} | dict(
-        zip("abc", map(str, operands), strict=False)
-    )
+    numbers = dict(zip("abc", map(str, operands), strict=False))
+    slots = {"name": rng.choice(NAMES), "thing": rng.choice(THINGS)} | numbers
     original, rephrased = (text.format(**slots) for text in WORDINGS[operation][template])
     return Problem(
         operation=operation, operands=operands, level=level, template=template, original=original, rephrased=rephrased
@@ -118,9 +117,9 @@ def demonstrations(
 ) -> Iterator[Demonstration]:
     """`num` worked completions of the split `demonstrations`, both views equally often, all levels.
 
-    Right ones read "12 + 7 = 19, 19 - 5 = 14. \\boxed{14}". Independently, a share `wrong_digit_share` has one random digit
-    of the final result replaced, in the calculation and in the answer alike, and a share `missing_box_share` gives the
-    answer outside a box. Both mistakes are random per sample, so a vote over several samples still elects the right answer.
+    Right ones read "12 + 7 = 19, 19 - 5 = 14. \\boxed{14}". Independently, a share `wrong_digit_share` has one random
+    digit of the final result replaced, in calculation and answer alike, and a share `missing_box_share` gives the
+    answer outside a box. Both mistakes are random per sample: a vote over samples still elects the right answer.
     """
     for index, problem in enumerate(draw_problems(split="demonstrations", num=num, seed=seed)):
         rng = random.Random(f"arithmetic/completion/{seed}/{index}")

@@ -1,7 +1,7 @@
 """The sentences of the arithmetic world: every problem kind as pairs of templates (original, rephrased).
 
-Text only; `questions.arithmetic` fills the slots. Invariant: no template occurs on both sides, and the two sides of a pair,
-filled alike, have a Jaccard similarity of at most 0.5 over their lower-cased words and numbers.
+Text only; `questions.arithmetic` fills the slots. Invariant: no template occurs on both sides, and the two sides of a
+pair, filled alike, have a Jaccard similarity of at most 0.5 over their lower-cased words and numbers.
 """
 
 from __future__ import annotations
