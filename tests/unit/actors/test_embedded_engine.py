@@ -170,6 +170,7 @@ async def test_a_failure_in_the_thread_reaches_the_caller(folders, monkeypatch):
         await asyncio.wait_for(run(engine, task_of(1)), 10)
     with pytest.raises(EngineError, match="has stopped"):
         await run(engine, task_of(2))
+    await engine.close()
 
 
 async def test_pause_holds_and_resume_goes_on(folders):

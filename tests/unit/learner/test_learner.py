@@ -13,6 +13,13 @@ from learner.teacher import alpha
 from tests.unit.learner.conftest import make_samples
 
 
+@pytest.fixture(scope="module", autouse=True)
+def default_group():
+    """In-process learners open torch's default process group; no other test shall find it."""
+    yield
+    torch.distributed.destroy_process_group()
+
+
 def plan_of(model, *, micro_batch_tokens=10_000, **changes):
     values = {
         "model_path": model,
