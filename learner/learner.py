@@ -307,10 +307,7 @@ class Learner:
                 else v
                 for (name, p), v in zip(parameters.items(), values, strict=True)
             }
-        moments = {
-            name: dict(self.optimizer.state.get(p, {}))
-            for name, p in parameters.items()
-        }
+        moments = {name: dict(self.optimizer.state.get(p, {})) for name, p in parameters.items()}
         return {"policy": parameters, "sets": sets, "optimizer": moments}
 
     def save(self, folder: Path) -> None:

@@ -39,7 +39,7 @@ If the polynomial $P(x)$ has degree at most $3$, find the remainder when it is d
 The area of a circle with radius $r$ is $\pi r^2$; the volume of a sphere is $\frac{4}{3} \pi r^3$.
 Please reason step by step, and put your final answer within \boxed{}. Which of the following is equal to it?
 def solve(values): return sum(value for value in values if value > 0)
-"""  # noqa: E501
+"""
 
 
 def corpus(num: int = 6000) -> list[str]:
