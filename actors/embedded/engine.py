@@ -77,7 +77,9 @@ class EmbeddedEngine:
         self._weights = WeightReceiver(dict(self._model.named_parameters()), device)
         self._version = Version(incarnation=incarnation, updates=initial_updates)
         self._waiting: deque[Pending] = deque()
-        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[tuple[Callable[[], None], Future[None]]] = queue.SimpleQueue()
+        self._gate = threading.Lock()  # no command slips in behind the thread's last look at the queue
+        self._ended = False
         self._paused = self._closed = False
         self._failure: BaseException | None = None
         self._requests: dict[tuple[str, int], _Request] = {}
@@ -153,15 +155,13 @@ class EmbeddedEngine:
         )
 
     async def close(self) -> None:
-        if not self._closed and self._failure is None:
+        if not (self._closed or self._ended):
             await self._call(lambda: setattr(self, "_closed", True))
         await asyncio.to_thread(self._thread.join)
         await asyncio.to_thread(self._weights.abort)
 
     async def _call(self, command: Callable[[], None]) -> None:
         """Runs `command` in the engine's thread between two steps."""
-        if self._failure is not None or self._closed:
-            raise EngineError("the embedded engine has stopped") from self._failure
         done: Future[None] = Future()
 
         def run() -> None:
@@ -175,7 +175,10 @@ class EmbeddedEngine:
             else:
                 done.set_result(None)
 
-        self._commands.put(run)
+        with self._gate:
+            if self._ended or self._closed:
+                raise EngineError("the embedded engine has stopped") from self._failure
+            self._commands.put((run, done))
         await asyncio.wrap_future(done)
 
     # ---- the engine's thread --------------------------------------------------------------------------------------
@@ -201,18 +204,21 @@ class EmbeddedEngine:
         """Everything that is queued; waits for a command when there is nothing else to do."""
         if self._paused or not (self._slots.count or self._waiting):
             began = time.perf_counter()
-            command = self._commands.get()
+            command, _ = self._commands.get()
             self._idle_s += time.perf_counter() - began
             command()
         while not self._commands.empty():
-            self._commands.get()()
+            self._commands.get()[0]()
 
     def _end_all(self, error: EngineError) -> None:
+        """Whoever waits, or was about to ask, gets `error`."""
+        with self._gate:
+            self._ended = True
+            while not self._commands.empty():
+                self._commands.get()[1].set_exception(error)
         for request in self._requests.values():
             request.deliver(error)
         self._requests.clear()
-        while not self._commands.empty():
-            self._commands.get()()
 
     def _enqueue(self, request: _Request) -> None:
         key = _key(request.task)
