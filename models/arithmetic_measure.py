@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,15 @@ from dataflow.types import View
 from questions.arithmetic import SYSTEM_MESSAGE, arithmetic_questions
 
 MAX_NEW_TOKENS = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One completion: its text, its tokens with the end token counted, and whether it ran out of tokens."""
+
+    text: str
+    length: int
+    truncated: bool
 
 
 def prompt_token_ids(tokenizer: PreTrainedTokenizerBase, question: str) -> list[int]:
@@ -36,10 +46,10 @@ def generate(
     *,
     samples: int,
     temperature: float,
-) -> list[list[tuple[str, int]]]:
-    """For each wording `samples` pairs (text, completion tokens with the end token); temperature 0 is greedy."""
-    results: list[list[tuple[str, int]]] = []
-    pad = tokenizer.convert_tokens_to_ids(PAD)
+) -> list[list[Sample]]:
+    """For each wording `samples` completions; temperature 0 is greedy."""
+    results: list[list[Sample]] = []
+    pad, end = tokenizer.convert_tokens_to_ids(PAD), tokenizer.convert_tokens_to_ids(END)
     greedy: dict[str, Any] = {"do_sample": False}
     how = greedy if temperature == 0 else {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
     model.eval()
@@ -54,11 +64,18 @@ def generate(
             max_new_tokens=MAX_NEW_TOKENS,
             num_return_sequences=samples,
             pad_token_id=pad,
-            eos_token_id=tokenizer.convert_tokens_to_ids(END),
+            eos_token_id=end,
             **how,
         )[:, longest:]
-        pairs = [(str(tokenizer.decode(row, skip_special_tokens=True)), int((row != pad).sum())) for row in out]
-        results += [pairs[i : i + samples] for i in range(0, len(pairs), samples)]
+        found = [
+            Sample(
+                text=str(tokenizer.decode(row, skip_special_tokens=True)),
+                length=int((row != pad).sum()),
+                truncated=end not in row.tolist(),
+            )
+            for row in out
+        ]
+        results += [found[i : i + samples] for i in range(0, len(found), samples)]
     return results
 
 
@@ -78,16 +95,16 @@ def evaluate(
     wordings = [q.wording(view) for q in questions]
     sampled = generate(model, tokenizer, wordings, samples=samples, temperature=1.0)
     greedy = generate(model, tokenizer, wordings, samples=1, temperature=0.0)
-    picks = [[boxed(text) for text, _ in group] for group in sampled]
+    picks = [[boxed(sample.text) for sample in group] for group in sampled]
     votes = [Counter(a for a in group if a is not None).most_common(1) for group in picks]
-    lengths = np.array([length for group in sampled for _, length in group])
+    lengths = np.array([sample.length for group in sampled for sample in group])
     boxes = [a for group in picks for a in group]
     return {
         f"mean@{samples}": float(np.mean([a == g for group, g in zip(picks, gold, strict=True) for a in group])),
         f"maj@{samples}": float(np.mean([bool(v) and v[0][0] == g for v, g in zip(votes, gold, strict=True)])),
-        "greedy": float(np.mean([boxed(group[0][0]) == g for group, g in zip(greedy, gold, strict=True)])),
+        "greedy": float(np.mean([boxed(group[0].text) == g for group, g in zip(greedy, gold, strict=True)])),
         "no_box_frac": boxes.count(None) / len(boxes),
-        "truncated_frac": float(np.mean([length >= MAX_NEW_TOKENS for length in lengths])),
+        "truncated_frac": float(np.mean([sample.truncated for group in sampled for sample in group])),
         "length_mean": float(lengths.mean()),
         "length_p5": float(np.percentile(lengths, 5)),
         "length_p50": float(np.percentile(lengths, 50)),
