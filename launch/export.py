@@ -31,7 +31,7 @@ def export_run(run_dir: Path, out: Path, which: Literal["policy", "teacher"]) ->
     if which == "policy":
         shutil.copytree(checkpoint.model, out)
     else:
-        from launch.train import learner_plan
+        from launch.plans import learner_plan
         from learner.learner import Learner
 
         config = load_config(run_dir / "config.yaml")

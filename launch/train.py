@@ -8,138 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import ray
 import torch
 from ray.actor import ActorHandle
-from transformers import AutoConfig
 
 from actors.group import RolloutGroup
 from actors.rollout_actor import PlacedRolloutActor
-from dataflow.types import AskedId, Channel, Source, Version, View
+from dataflow.types import AskedId, Channel, Source, Version
 from evals.heldout import EvalResult, score_completions
 from evals.tasks import evaluation_tasks
 from launch import placement
 from launch.config import TrainConfig
 from launch.controller import Controller, Parts
 from launch.errors import UserError
+from launch.inputs import Inputs, read_inputs
+from launch.plans import admission_limits, buffer_plan, learner_plan
 from launch.publisher import Publisher
 from launch.run_dir import RunDir
 from launch.summary import build_summary, print_summary, write_summary
 from launch.watch import Watch
-from learner.admission import AdmissionLimits
-from learner.buffer import BufferPlan, ReplayBuffer
+from learner.buffer import ReplayBuffer
 from learner.checkpoint import Checkpoint, CheckpointStore
 from learner.group import LearnerGroup
-from learner.learner import LearnerPlan
-from questions.gold import GoldAnswers
-from questions.load import load_heldout, load_training
 from questions.order import QuestionCursor
-from questions.prompts import PreparedQuestions, prepare
-from questions.template import PromptTemplate
-from rewards.rules import REWARD_RULES, RewardRule
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inputs:
-    """What a run reads before anything is started."""
-
-    rule: RewardRule
-    template: PromptTemplate
-    prepared: PreparedQuestions
-    gold: GoldAnswers
-    heldout: PreparedQuestions | None
-    heldout_gold: GoldAnswers
-    max_model_len: int  # prompt + completion, of training and evaluation
-
-
-def read_inputs(config: TrainConfig) -> Inputs:
-    """Data, template and lengths. Raises the user's error, with key, value and remedy, for whatever does not fit."""
-    rule = REWARD_RULES[config.rule]
-    model_path = config.model_folder
-    template = PromptTemplate.from_folder(model_path, system_prompt=config.data.system_prompt)
-    views: tuple[View, ...] = tuple(dict.fromkeys(view for view, _ in rule.groups))
-    longest = model_length(model_path)
-    limits = {
-        "max_model_len": min(config.engine.max_model_len or longest, longest),
-        "max_new_tokens": config.rollout.max_new_tokens,
-    }
-    training = load_training(config.data, seed=config.train.seed, needs_rephrased=rule.needs_rephrased)
-    prepared = prepare(training, template, views=views, max_prompt_tokens=config.data.max_prompt_tokens, **limits)
-    heldout, heldout_gold = None, GoldAnswers.without()
-    if config.data.kind == "arithmetic" or config.data.heldout is not None:
-        questions = load_heldout(config.data, seed=config.train.seed)
-        heldout = prepare(
-            questions, template, views=("original",), max_prompt_tokens=config.data.max_prompt_tokens, **limits
-        )
-        heldout_gold = questions.gold
-    longest_prompt = max(prepared.longest, heldout.longest if heldout else 0)
-    return Inputs(
-        rule=rule,
-        template=template,
-        prepared=prepared,
-        gold=training.gold,
-        heldout=heldout,
-        heldout_gold=heldout_gold,
-        max_model_len=config.engine.max_model_len or longest_prompt + config.rollout.max_new_tokens,
-    )
-
-
-def model_length(model_path: str) -> int:
-    """Most tokens the model can see. UserError for a folder without a model."""
-    try:
-        config = AutoConfig.from_pretrained(model_path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"model.path {model_path}: no model configuration can be read there ({error})") from error
-    return int(config.max_position_embeddings)
-
-
-def admission_limits(config: TrainConfig) -> AdmissionLimits:
-    """The pipeline's bounds; CapacityError where they would deadlock."""
-    teacher, votes = config.teacher, REWARD_RULES[config.rule].needs_teacher
-    return AdmissionLimits(
-        questions_per_update=config.train.questions_per_update,
-        total_updates=config.train.updates,
-        staleness_max=config.staleness.max,
-        depth=config.staleness.depth,
-        publish_every=config.publish.every_updates,
-        label_max=config.label.max_staleness if votes and not teacher.freeze else None,
-        teacher_lag=teacher.update_every + teacher.publish_every - 2,
-    )
-
-
-def learner_plan(config: TrainConfig) -> LearnerPlan:
-    """What the learner must know of the configuration."""
-    return LearnerPlan(
-        model_path=config.model_folder,
-        kl_coef=config.kl_coef,
-        kl_reference=config.kl_reference,
-        keep_teacher=config.keeps_teacher,
-        train=config.train,
-        learner=config.learner,
-        loss=config.loss,
-        correction=config.correction,
-        teacher=config.teacher,
-    )
-
-
-def buffer_plan(config: TrainConfig, incarnation: int) -> BufferPlan:
-    """What the replay buffer must know of the configuration."""
-    return BufferPlan(
-        rule=config.rule,
-        group_size=config.rollout.group_size,
-        run_seed=config.train.seed,
-        incarnation=incarnation,
-        limits=admission_limits(config),
-        min_share=config.vote.min_share,
-        equivalence=config.vote.equivalence,
-        normalize=config.advantage.normalize,
-        mask_truncated=config.loss.mask_truncated,
-        skip_zero_advantage=config.loss.skip_zero_advantage,
-        num_sample_questions=config.run.sample_questions,
-    )
 
 
 def run_training(config: TrainConfig) -> int:

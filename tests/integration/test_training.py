@@ -120,9 +120,10 @@ async def test_teacher_engines_sample_from_the_fp32_ema(tmp_path):
 
     from dataflow.types import TrainBatch
     from launch import placement
+    from launch.inputs import read_inputs
+    from launch.plans import learner_plan
     from launch.publisher import Publisher
-    from launch.train import Inputs, _group, learner_plan, read_inputs
-    from learner.advantages import training_samples  # noqa: F401
+    from launch.train import _group
     from learner.group import LearnerGroup
 
     config = make_config(
@@ -133,7 +134,7 @@ async def test_teacher_engines_sample_from_the_fp32_ema(tmp_path):
         },
         where="test",
     )
-    inputs: Inputs = read_inputs(config)
+    inputs = read_inputs(config)
     placement.connect(config)
     try:
         learner = LearnerGroup(
