@@ -236,11 +236,10 @@ class Learner:
 
     def _pack(self, samples: Sequence[TrainingSample]) -> list[MicroBatch]:
         settings = self.plan.learner
-        row_tokens = settings.row_tokens or (settings.micro_batch_tokens if self.device.type == "cuda" else 0)
         mine = pack(
             samples,
             micro_batch_tokens=settings.micro_batch_tokens,
-            row_tokens=row_tokens,
+            row_tokens=settings.row_tokens,
             ranks=self.world_size,
             policy_version=self.version.updates,
             aggregation=self.plan.loss.aggregation,

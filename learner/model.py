@@ -13,7 +13,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from transformers import AutoModelForCausalLM
 
-from learner.logprobs import distribution_statistics, token_logprobs
+from learner.logprobs import token_logprobs
 from learner.packing import MicroBatch
 
 PREFIX = "model."  # of our wrapper, ahead of the Hugging Face parameter names
@@ -34,25 +34,23 @@ class PolicyModel(nn.Module):
         return layers
 
     def forward(self, batch: MicroBatch, statistics: bool = False) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """[T] logprobs of the completion tokens and, on request, [T] entropy and [T] self-certainty without gradient.
-
-        use_cache=False matters: with a cache, packed sequences silently see each other.
-        """
+        """[T] logprobs of the completion tokens and, on request, [T] entropy and [T] self-certainty without gradient."""
         output = self.model.model(  # type: ignore[union-attr, operator]
-            input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False
+            input_ids=batch.input_ids,
+            position_ids=batch.position_ids,
+            attention_mask=batch.attention_mask(),
+            use_cache=False,
         )
         hidden = output.last_hidden_state.flatten(0, 1).index_select(0, batch.predict_T)
         weight = self.model.lm_head.weight  # type: ignore[union-attr]
-        logprobs = token_logprobs(hidden, weight, batch.target_T, batch.temperature_T, chunk=self.chunk_tokens)  # type: ignore[arg-type]
-        if not statistics:
-            return logprobs, None, None
-        entropy, certainty = distribution_statistics(
-            hidden.detach(),
-            weight.detach(),  # type: ignore[union-attr, arg-type, operator]
+        return token_logprobs(
+            hidden,
+            weight,  # type: ignore[arg-type]
+            batch.target_T,
             batch.temperature_T,
             chunk=self.chunk_tokens,
+            statistics=statistics,
         )
-        return logprobs, entropy, certainty
 
 
 def load_policy(model_path: str | Path, *, chunk_tokens: int, activation_checkpointing: bool) -> PolicyModel:

@@ -1,23 +1,25 @@
-"""Samples to micro-batches: the only place that knows how prompt and completion lie in a row.
+"""Samples to micro-batches: the only place that knows how prompts and completions lie in a row.
 
-A row holds whole sequences one after the other; positions restart at 0 with each, which makes attention block-diagonal.
-Trailing padding continues the last sequence's positions, so a row of one sequence is plainly causal. The logits at position
-P + t - 1 of a sequence predict its completion token t. Packing is a pure function of the batch: samples are placed longest
-first, ties by id. Every rank gets the same number of micro-batches (the last may hold no loss token), because FSDP's
-collectives must match.
+The completions of a question share one copy of its prompt: `prompt, completion, completion, ...`. Positions of every
+completion go on from the prompt's end, and a token sees its prompt and its own completion only, so logprobs and gradients are
+those of separate sequences at a fraction of the tokens. A row holds several such trees. The last token of a completion
+predicts nothing and is not computed. Packing is a pure function of the batch: longest first, ties by id. Every rank gets the
+same number of micro-batches (some may be empty), because FSDP's collectives must match.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from dataflow.types import CompletionId, TrainingSample, View
+from dataflow.types import CompletionId, Int32, TrainingSample, View
 from learner.loss import TokenBatch
 
 ROW_MULTIPLE = 8
@@ -29,11 +31,20 @@ class MicroBatch:
 
     input_ids: Tensor  # [R, C] int64
     position_ids: Tensor  # [R, C] int64
+    tree_ids: Tensor  # [R, C] int32: which prompt of the row the token belongs to; -1: padding
+    branch_ids: Tensor  # [R, C] int32: 0 in the prompt, 1, 2, ... in its completions
     predict_T: Tensor  # [T] int64: flat index of the position whose logits predict the token
     target_T: Tensor  # [T] int64
     temperature_T: Tensor  # [T] float32
     tokens: TokenBatch
     ids: tuple[CompletionId, ...]  # [S], in the order of tokens.sequence_T
+
+    def attention_mask(self) -> Tensor:
+        """[R, 1, C, C] bool: a token sees what lies before it in its prompt and in its own completion. Padding sees padding."""
+        same_tree = self.tree_ids[:, :, None] == self.tree_ids[:, None, :]
+        same_branch = self.branch_ids[:, :, None] == self.branch_ids[:, None, :]
+        mask = (same_tree & (same_branch | (self.branch_ids == 0)[:, None, :])).tril_()
+        return mask[:, None]
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same micro-batch on `device`."""
@@ -42,6 +53,18 @@ class MicroBatch:
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "tokens"}
         own = {name: v.to(device) if isinstance(v, Tensor) else v for name, v in own.items()}
         return MicroBatch(tokens=TokenBatch(**moved), **own)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tree:
+    """A prompt and some of its completions."""
+
+    prompt: Int32
+    samples: list[TrainingSample]
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.prompt) + sum(len(sample.token_ids) - 1 for sample in self.samples)
 
 
 def pack(
@@ -53,21 +76,12 @@ def pack(
     policy_version: int = 0,
     aggregation: Literal["token_mean", "sequence_mean"] = "token_mean",
 ) -> list[list[MicroBatch]]:
-    """[ranks][micro-batches]. row_tokens 0: rows as long as the longest sample. A sample longer than a row gets a row of
-    its own length; a row longer than the budget makes a micro-batch of its own."""
+    """[ranks][micro-batches]. A sample longer than row_tokens gets a row of its own, a row longer than micro_batch_tokens a
+    micro-batch of its own."""
     weights = _view_weights(samples, aggregation)
-    longest = max((sample.num_tokens for sample in samples), default=ROW_MULTIPLE)
-    row_length = -(-max(row_tokens or longest, longest) // ROW_MULTIPLE) * ROW_MULTIPLE
-    rows = _fill_rows(samples, row_length)
-    per_batch = max(1, micro_batch_tokens // row_length)
-    num = max(1, -(-len(rows) // (per_batch * ranks)))  # micro-batches of each rank
-    per_batch = -(-len(rows) // (num * ranks)) if rows else 1
-    cut = [rows[start : start + per_batch] for start in range(0, len(rows), per_batch)]
-    cut += [[] for _ in range(num * ranks - len(cut))]
-    return [
-        [_micro_batch(cut[k * ranks + rank], row_length, weights, policy_version) for k in range(num)]
-        for rank in range(ranks)
-    ]
+    rows = _fill_rows(_trees(samples, row_tokens), row_tokens)
+    cut = _balanced(rows, micro_batch_tokens, ranks)
+    return [[_micro_batch(chunk, weights, policy_version) for chunk in cut[rank::ranks]] for rank in range(ranks)]
 
 
 def _view_weights(samples: Sequence[TrainingSample], aggregation: str) -> dict[View, float]:
@@ -80,36 +94,85 @@ def _view_weights(samples: Sequence[TrainingSample], aggregation: str) -> dict[V
     return {view: sign / count for view, count in counts.items() if count}
 
 
-def _fill_rows(samples: Sequence[TrainingSample], row_length: int) -> list[list[TrainingSample]]:
-    """First fit, longest first."""
-    rows: list[list[TrainingSample]] = []
-    free: list[int] = []
+def _trees(samples: Sequence[TrainingSample], row_tokens: int) -> list[_Tree]:
+    """One for each prompt, or as many as make every tree fit into a row."""
+    prompts: dict[bytes, list[TrainingSample]] = {}
     for sample in sorted(samples, key=lambda s: (-s.num_tokens, s.id)):
-        place = next((i for i, room in enumerate(free) if room >= sample.num_tokens), None)
+        prompts.setdefault(sample.prompt_token_ids.tobytes(), []).append(sample)
+    trees = []
+    for members in prompts.values():
+        tree = _Tree(members[0].prompt_token_ids, [])
+        for sample in members:
+            if tree.samples and tree.num_tokens + len(sample.token_ids) - 1 > row_tokens:
+                trees.append(tree)
+                tree = _Tree(tree.prompt, [])
+            tree.samples.append(sample)
+        trees.append(tree)
+    return trees
+
+
+def _fill_rows(trees: list[_Tree], row_tokens: int) -> list[list[_Tree]]:
+    """First fit, longest first; the rows again longest first."""
+    rows: list[list[_Tree]] = []
+    free: list[int] = []
+    for tree in sorted(trees, key=lambda t: (-t.num_tokens, t.samples[0].id)):
+        place = next((i for i, room in enumerate(free) if room >= tree.num_tokens), None)
         if place is None:
             rows.append([])
-            free.append(row_length)
+            free.append(row_tokens)
             place = len(rows) - 1
-        rows[place].append(sample)
-        free[place] -= sample.num_tokens
-    return rows
+        rows[place].append(tree)
+        free[place] -= tree.num_tokens
+    return sorted(rows, key=lambda row: -_row_length(row))
 
 
-def _micro_batch(
-    rows: list[list[TrainingSample]], row_length: int, weights: dict[View, float], policy_version: int
-) -> MicroBatch:
-    shape = (max(1, len(rows)), row_length if rows else ROW_MULTIPLE)
-    input_ids = np.zeros(shape, np.int64)
-    position_ids = np.tile(np.arange(shape[1], dtype=np.int64), (shape[0], 1))
-    placed: list[tuple[int, TrainingSample]] = []  # flat start, sample
-    for row, members in enumerate(rows):
-        start = 0
-        for sample in members:
-            end = start + sample.num_tokens
-            input_ids[row, start:end] = np.concatenate([sample.prompt_token_ids, sample.token_ids])
-            position_ids[row, start:] = np.arange(shape[1] - start)
-            placed.append((row * shape[1] + start, sample))
+def _row_length(row: list[_Tree]) -> int:
+    return -(-sum(tree.num_tokens for tree in row) // ROW_MULTIPLE) * ROW_MULTIPLE
+
+
+def _balanced(rows: list[list[_Tree]], micro_batch_tokens: int, ranks: int) -> list[list[list[_Tree]]]:
+    """Consecutive rows to micro-batches of about equal size, as few as the budget allows, their number a multiple of `ranks`."""
+    lengths = [_row_length(row) for row in rows]
+    num = max(1, -(-len(_cut(lengths, micro_batch_tokens)) // ranks)) * ranks
+    budgets = range(ROW_MULTIPLE, max([ROW_MULTIPLE, micro_batch_tokens, *lengths]) + 1)
+    budget = budgets[bisect_left(budgets, True, key=lambda tokens: len(_cut(lengths, tokens)) <= num)]
+    cut = [rows[start:end] for start, end in _cut(lengths, budget)]
+    return cut + [[] for _ in range(num - len(cut))]
+
+
+def _cut(lengths: list[int], budget: int) -> list[tuple[int, int]]:
+    """[start, end) of micro-batches; each costs its number of rows times its first, longest row."""
+    bounds: list[tuple[int, int]] = []
+    start = 0
+    for end in range(1, len(lengths) + 1):
+        if end == len(lengths) or (end + 1 - start) * lengths[start] > budget:
+            bounds.append((start, end))
             start = end
+    return bounds
+
+
+def _micro_batch(rows: list[list[_Tree]], weights: dict[View, float], policy_version: int) -> MicroBatch:
+    shape = (max(1, len(rows)), max([ROW_MULTIPLE, *map(_row_length, rows)]))
+    input_ids = np.zeros(shape, np.int64)
+    position_ids = np.zeros(shape, np.int64)
+    tree_ids = np.full(shape, -1, np.int32)
+    branch_ids = np.zeros(shape, np.int32)
+    placed: list[tuple[NDArray[np.int64], TrainingSample]] = []  # flat positions that predict the sample's tokens
+    for row, trees in enumerate(rows):
+        end = 0
+        for number, tree in enumerate(trees):
+            begin, num_prompt = end, len(tree.prompt)
+            root = row * shape[1] + begin + num_prompt - 1
+            parts = [tree.prompt, *(sample.token_ids[:-1] for sample in tree.samples)]
+            for branch, part in enumerate(parts):
+                start, end = end, end + len(part)
+                input_ids[row, start:end] = part
+                position_ids[row, start:end] = np.arange(len(part)) + (num_prompt if branch else 0)
+                branch_ids[row, start:end] = branch
+                if branch:
+                    own = row * shape[1] + np.arange(start, end)
+                    placed.append((np.concatenate([[root], own]), tree.samples[branch - 1]))
+            tree_ids[row, begin:end] = number
     samples = [sample for _, sample in placed]
     lengths = [len(sample.token_ids) for sample in samples]
 
@@ -119,7 +182,6 @@ def _micro_batch(
     def joined(arrays: list[np.ndarray], dtype: type) -> Tensor:
         return torch.from_numpy(np.concatenate([*arrays, np.empty(0, dtype)]).astype(dtype))
 
-    predict = [start + len(s.prompt_token_ids) - 1 + np.arange(len(s.token_ids)) for start, s in placed]
     tokens = TokenBatch(
         behavior_T=joined([s.behavior_logprobs for s in samples], np.float32),
         advantage_T=per_token([s.advantage for s in samples]),
@@ -132,7 +194,9 @@ def _micro_batch(
     return MicroBatch(
         input_ids=torch.from_numpy(input_ids),
         position_ids=torch.from_numpy(position_ids),
-        predict_T=joined(predict, np.int64),
+        tree_ids=torch.from_numpy(tree_ids),
+        branch_ids=torch.from_numpy(branch_ids),
+        predict_T=joined([positions for positions, _ in placed], np.int64),
         target_T=joined([s.token_ids for s in samples], np.int64),
         temperature_T=per_token([s.temperature for s in samples]),
         tokens=tokens,

@@ -51,9 +51,9 @@ class LearnerSettings(Settings):
     """Type of the forward and backward pass; master weights, optimizer and teacher are always float32."""
     micro_batch_tokens: int = Field(16384, ge=1)
     """Token budget of one packed micro-batch, on each rank."""
-    row_tokens: int = Field(0, ge=0)
-    """Sequences are packed into rows of this many tokens (attention costs rows x row_tokens^2); 0: one row of
-    micro_batch_tokens on a GPU, the longest sample of the update on a CPU."""
+    row_tokens: int = Field(512, ge=1)
+    """Prompts with their completions are packed into rows of at most this many tokens (attention costs rows x row_tokens^2); a
+    longer sample gets a row of its own length."""
     logprob_chunk_tokens: int = Field(2048, ge=1)
     """Tokens whose logits exist at one time."""
     activation_checkpointing: bool = False

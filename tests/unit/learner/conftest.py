@@ -1,5 +1,7 @@
 """A tiny random Qwen3 folder and batches for it."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -26,17 +28,19 @@ def tiny_model(tmp_path_factory):
     return str(folder)
 
 
-def make_samples(num, *, seed=0, views=("original",), version=0):
+def make_samples(num, *, seed=0, views=("original",), version=0, group_size=1):
+    """num groups of group_size completions of one prompt."""
     rng = np.random.default_rng(seed)
     samples = []
-    for index in range(num):
+    for index, sample_index in itertools.product(range(num), range(group_size)):
         view = views[index % len(views)]
         group = GroupId(question_id=f"q{index:03d}", epoch=0, view=view, source="policy")
         length = int(rng.integers(2, 9))
+        prompt = rng.integers(1, VOCAB, rng.integers(3, 7)) if sample_index == 0 else prompt
         samples.append(
             TrainingSample(
-                id=group.completion(0),
-                prompt_token_ids=rng.integers(1, VOCAB, rng.integers(3, 7)),
+                id=group.completion(sample_index),
+                prompt_token_ids=prompt,
                 token_ids=rng.integers(1, VOCAB, length),
                 behavior_logprobs=np.full(length, -3.9),
                 token_versions=np.full(length, version),

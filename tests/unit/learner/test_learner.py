@@ -27,7 +27,7 @@ def plan_of(model, *, micro_batch_tokens=10_000, **changes):
         "kl_reference": "teacher",
         "keep_teacher": True,
         "train": TrainSettings(lr=1e-2, updates=4, warmup_frac=0.0),
-        "learner": LearnerSettings(micro_batch_tokens=micro_batch_tokens),
+        "learner": LearnerSettings(micro_batch_tokens=micro_batch_tokens, row_tokens=24),
         "teacher": TeacherSettings(alpha_start=0.3, alpha_end=0.1),
     }
     return LearnerPlan(**(values | changes))

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from learner.logprobs import distribution_statistics, token_logprobs
+from learner.logprobs import token_logprobs
 
 
 def naive(hidden, weight, temperature):
@@ -20,7 +20,7 @@ def test_values_and_gradients(chunk):
     cotangent = torch.randn(7)
     results = []
     for function in (
-        lambda h, w: token_logprobs(h, w, target, temperature, chunk=chunk),
+        lambda h, w: token_logprobs(h, w, target, temperature, chunk=chunk)[0],
         lambda h, w: naive(h, w, temperature).gather(-1, target[:, None])[:, 0],
     ):
         h, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
@@ -34,7 +34,8 @@ def test_values_and_gradients(chunk):
 def test_statistics_by_definition():
     torch.manual_seed(1)
     hidden, weight, temperature = torch.randn(4, 3), torch.randn(6, 3), torch.ones(4)
-    entropy, certainty = distribution_statistics(hidden, weight, temperature, chunk=3)
+    target = torch.zeros(4, dtype=torch.int64)
+    _, entropy, certainty = token_logprobs(hidden, weight, target, temperature, chunk=3, statistics=True)
     logprobs = naive(hidden, weight, temperature)
     torch.testing.assert_close(entropy, -(logprobs.exp() * logprobs).sum(-1))
     uniform = torch.full((6,), 1 / 6)
