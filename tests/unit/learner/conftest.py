@@ -36,7 +36,8 @@ def make_samples(num, *, seed=0, views=("original",), version=0, group_size=1):
         view = views[index % len(views)]
         group = GroupId(question_id=f"q{index:03d}", epoch=0, view=view, source="policy")
         length = int(rng.integers(2, 9))
-        prompt = rng.integers(1, VOCAB, rng.integers(3, 7)) if sample_index == 0 else prompt
+        if sample_index == 0:
+            prompt = rng.integers(1, VOCAB, rng.integers(3, 7))
         samples.append(
             TrainingSample(
                 id=group.completion(sample_index),
