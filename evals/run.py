@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
@@ -23,7 +23,8 @@ from questions.template import PromptTemplate
 from rewards.extract import extract_answer
 
 
-class EvalPlan(Protocol):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalPlan:
     """What is evaluated, and how."""
 
     model_folder: str

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from pydantic import ValidationError
 
 from dataflow.types import DataError
-from launch.config import ConfigError, TrainConfig, explain, load_config, make_config
+from launch.config import ConfigError, TrainConfig, explain, load_config, make_config, section_of
 from launch.errors import UserError
 from learner.admission import CapacityError
 from questions.errors import DataSetError, TemplateError
@@ -51,17 +53,24 @@ def parse_train(words: list[str]) -> TrainConfig:
             tyro.cli(TrainConfig, args=["--help"], prog="corewarding train CONFIG.yaml")
         raise ConfigError("train needs a configuration file, for example `corewarding train configs/cpu.yaml`")
     base = load_config(words[0])
+    return make_config(_override(base, words[1:], prog=f"corewarding train {words[0]}"), where=words[0])
+
+
+def _override(base: TrainConfig, words: list[str], *, prog: str) -> dict[str, Any]:
+    """The configuration with the command line's values. Mistakes pydantic finds are told in our words, the others in tyro's."""
+    told = io.StringIO()
     try:
-        config = tyro.cli(
-            TrainConfig,
-            default=base,
-            args=words[1:],
-            prog=f"corewarding train {words[0]}",
-            config=(tyro.conf.AvoidSubcommands,),
-        )
-    except ValidationError as error:
-        raise ConfigError(explain(error)) from error
-    return make_config(config.model_dump(), where=words[0])
+        with contextlib.redirect_stderr(told):
+            config = tyro.cli(TrainConfig, default=base, args=words, prog=prog, config=(tyro.conf.AvoidSubcommands,))
+    except SystemExit as stop:
+        cause: BaseException | None = stop
+        while cause is not None and not isinstance(cause, ValidationError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            print(told.getvalue(), end="", file=sys.stderr)
+            raise
+        raise ConfigError(f"command line: {explain(cause, inside=section_of(cause.title))}") from None
+    return config.model_dump()
 
 
 def _train(words: list[str]) -> int:

@@ -222,14 +222,19 @@ def make_config(content: dict[str, Any], *, where: str) -> TrainConfig:
     return config.model_copy(update={"run": config.run.model_copy(update={"root": root})})
 
 
-def explain(error: ValidationError) -> str:
-    """Pydantic's findings, one a line, as `key: rule, got value`."""
+def explain(error: ValidationError, *, inside: str = "") -> str:
+    """Pydantic's findings, one a line, as `key: rule, got value`. inside: the section the model is of."""
     lines = []
     for found in error.errors(include_url=False):
-        key = ".".join(str(part) for part in found["loc"])
+        key = ".".join(str(part) for part in (inside, *found["loc"]) if part != "")
         message = found["msg"].removeprefix("Value error, ")
         lines.append(f"{key}: {message}, got {found['input']!r}" if key else message)
     return "\n".join(lines)
+
+
+def section_of(settings: str) -> str:
+    """The key under which the settings class of that name stands; empty for the configuration itself."""
+    return next((key for key, field in TrainConfig.model_fields.items() if field.annotation.__name__ == settings), "")  # type: ignore[union-attr]
 
 
 def _refuse_unknown(content: dict[str, Any], model: type[BaseModel], where: str, path: tuple[str, ...]) -> None:

@@ -15,25 +15,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ray.actor import ActorHandle
-
-from actors.group import RolloutGroup
 from dataflow.codec import decode, encode
 from dataflow.metrics import Metrics
 from dataflow.types import AskedId, Channel, GroupId, RolloutTask, Source, StepResult, TrainBatch, Version, View
 from evals.heldout import EvalResult
-from launch.config import TrainConfig
-from launch.publisher import Publisher
-from launch.watch import Watch
-from learner.checkpoint import CheckpointStore
-from learner.group import LearnerGroup
-from questions.order import QuestionCursor
-from questions.prompts import PreparedQuestions
-from rewards.rules import RewardRule
+from launch.parts import Parts
 
 
 class StalledError(RuntimeError):
@@ -54,24 +43,6 @@ class Clock:
     updating_s: float = 0.0
     publishing_s: float = 0.0
     update_spans: list[tuple[float, float]] = field(default_factory=list)  # wall clock
-
-
-@dataclass(slots=True, kw_only=True)
-class Parts:
-    """Everything the controller drives, placed and started by launch/train.py."""
-
-    config: TrainConfig
-    rule: RewardRule
-    prepared: PreparedQuestions
-    cursor: QuestionCursor
-    learner: LearnerGroup
-    groups: dict[Source, RolloutGroup]
-    publishers: dict[Channel, Publisher]
-    buffer: ActorHandle[Any]
-    learner_lock: asyncio.Lock  # held while the weights move; publishers hold it while they are sent
-    checkpoints: CheckpointStore
-    watch: Watch
-    evaluate: Callable[[bool], Awaitable[EvalResult | None]]  # True: the quick, greedy one
 
 
 class Controller:
@@ -95,16 +66,21 @@ class Controller:
 
     async def run(self) -> None:
         """Broadcast, evaluate, train, evaluate. Raises what ended a loop."""
+        phase = self.parts.watch.terminal.phase
+        phase("broadcasting the first weights")
         await self._publish(first=True)
         if self.before is None:
+            phase("evaluating before training")
             self.before = await self.parts.evaluate(False)
             if self.before is not None:
                 self.parts.watch.evaluation(self.version.updates, self.before, name="before")
+        phase("training")
         self.clock.started_s = time.time()
         self._progress_at = time.monotonic()
         if self.version.updates < self.parts.config.train.updates:
             await self._supervise({"ask": self._ask(), "watch": self._watch(), "train": self._train()})
         self.clock.ended_s = time.time()
+        phase("evaluating after training")
         self.after = await self.parts.evaluate(False)
         if self.after is not None:
             self.parts.watch.evaluation(self.version.updates, self.after, name="after")

@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from actors.settings import EngineSettings
-from evals.run import evaluate_model, write_result
+from evals.run import EvalPlan, evaluate_model, write_result
 from launch.config import ModelSettings, TrainConfig, load_config
 from launch.export import last_checkpoint
-from questions.settings import DataSettings
 
 if TYPE_CHECKING:
     from launch.cli import EvalArguments
 
 ARITHMETIC_TOKENS = 32
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """See evals.run.EvalPlan."""
-
-    model_folder: str
-    data: DataSettings
-    engine: EngineSettings
-    num_questions: int
-    samples: int
-    temperature: float
-    max_new_tokens: int
-    seed: int
 
 
 def evaluate(arguments: EvalArguments) -> int:
@@ -44,7 +27,7 @@ def evaluate(arguments: EvalArguments) -> int:
         if is_run
         else TrainConfig(model=ModelSettings(path=arguments.model)).model_folder
     )
-    plan = Plan(
+    plan = EvalPlan(
         model_folder=model,
         data=config.data,
         engine=config.engine,

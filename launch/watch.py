@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 from dataflow.metrics import Metrics
 from evals.heldout import EvalResult
 from launch.run_dir import RunDir
+from launch.terminal import Terminal
 
 _LINE = (
     ("reward", "reward/mean", "{:.2f}"),
@@ -29,9 +29,9 @@ _LINE = (
 class Watch:
     """Writes every update to all four. `rows` are those of learner/samples.py."""
 
-    def __init__(self, run_dir: RunDir, *, total_updates: int, resumed_at: int = 0) -> None:
+    def __init__(self, run_dir: RunDir, terminal: Terminal, *, total_updates: int, resumed_at: int = 0) -> None:
         self._run_dir, self._total = run_dir, total_updates
-        self._start, self._first = time.monotonic(), resumed_at
+        self.terminal = terminal
         self.num_updates_seen = resumed_at
         self.staleness: list[tuple[float, float]] = []  # mean and max of each update
         self.overlap: list[tuple[float, float]] = []
@@ -71,11 +71,7 @@ class Watch:
         for key, value in values.items():
             self._board.add_scalar(f"{group}/{key}", value, update)
         shown = "  ".join(f"{key} {values[key]:.3f}" for key in values if key == "greedy" or "@" in key)
-        self._say(f"held-out ({name}, {result.num_questions} questions)  {shown}")
-
-    def say(self, text: str) -> None:
-        """A line of its own."""
-        self._say(text)
+        self.terminal.say(f"held-out ({name}, {result.num_questions} questions)  {shown}")
 
     def close(self) -> None:
         self._metrics.close()
@@ -86,18 +82,10 @@ class Watch:
         self._metrics.flush()
 
     def _print(self, update: int, scalars: dict[str, float]) -> None:
-        done = update - self._first
-        left = (time.monotonic() - self._start) / done * (self._total - update)
         fields = "  ".join(f"{label} {form.format(scalars[key])}" for label, key, form in _LINE if key in scalars)
         sync = scalars.get("sync/policy_s", 0.0) + scalars.get("sync/teacher_s", 0.0)
-        self._say(f"update {update:>4}/{self._total}  {fields}  sync {sync:.2f}s  left {_clock(left)}")
-
-    def _say(self, text: str) -> None:
-        print(text, flush=True, file=sys.stdout)
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+        left = self.terminal.advance(update)
+        self.terminal.say(f"update {update:>4}/{self._total}  {fields}  sync {sync:.2f}s  left {left}")
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

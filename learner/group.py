@@ -48,6 +48,7 @@ class LearnerGroup:
         host: str | None = None,
     ) -> None:
         """host: this node's address for ranks and engines on other nodes; None: loopback."""
+        self.incarnation = incarnation
         world_size = plan.learner.ranks
         init_method = None if world_size == 1 else f"tcp://{host or '127.0.0.1'}:{_free_port()}"
         remote = ray.remote(**actor_options(plan, runtime_env))(LearnerActor)

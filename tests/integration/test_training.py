@@ -121,9 +121,9 @@ async def test_teacher_engines_sample_from_the_fp32_ema(tmp_path):
     from dataflow.types import TrainBatch
     from launch import placement
     from launch.inputs import read_inputs
+    from launch.parts import _group
     from launch.plans import learner_plan
     from launch.publisher import Publisher
-    from launch.train import _group
     from learner.group import LearnerGroup
 
     config = make_config(

@@ -46,8 +46,25 @@ def test_the_command_line_overrides_any_key():
 def test_a_users_mistake_is_one_message_and_exit_code_two(capsys):
     assert main(["train", "no-such-file.yaml"]) == 2
     assert capsys.readouterr().err.strip() == "corewarding: no-such-file.yaml: there is no such configuration file"
-    with pytest.raises(SystemExit) as stop:  # what the command line itself refuses, tyro prints
-        main(["train", CPU, "--rollout.group-size", "1"])
-    assert stop.value.code == 2
-    assert "group of one" in " ".join(capsys.readouterr().err.split())
     assert main(["fly"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--rollout.group-size", "1"], "command line: rollout.group_size must be at least 2, got 1: a group of one"),
+        (["--train.lr", "-1"], "command line: train.lr: Input should be greater than 0, got -1.0"),
+        (["--rule", "co_rewarding_iv"], "rule 'co_rewarding_iv' does not exist; did you mean"),
+    ],
+)
+def test_a_bad_override_is_one_line_that_names_the_key(words, message, capsys):
+    assert main(["train", CPU, *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_an_unknown_override_is_answered_with_the_nearest_key(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", CPU, "--trian.lr", "1"])
+    assert stop.value.code == 2
+    assert "--train.lr" in capsys.readouterr().err
