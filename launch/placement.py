@@ -40,6 +40,7 @@ def connect(config: TrainConfig) -> None:
         return
     want = needed(config)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_AUTH_MODE", "token")  # whoever reaches Ray's ports could run code as us
     os.environ.setdefault("RAY_worker_niceness", "0")  # our processes are the machine's work, not its background
     if "RAY_ADDRESS" in os.environ:
         ray.init(address="auto", log_to_driver=False, logging_level="warning")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -60,6 +62,9 @@ def print_summary(run_dir: RunDir, summary: dict[str, Any], model: str) -> None:
     for name, value in (
         ("model", model),
         ("samples", run_dir.samples),
-        ("TensorBoard", f"{run_dir.tensorboard}\nopen it with:  tensorboard --logdir {run_dir.tensorboard}"),
+        (
+            "TensorBoard",
+            f"{run_dir.tensorboard}\nopen it with:  {Path(sys.executable).with_name('tensorboard')} --logdir {run_dir.tensorboard}",
+        ),
     ):
         print(f"{name}: {value}")

@@ -30,6 +30,7 @@ class Terminal:
             TextColumn("{task.fields[left]}"),
             console=self._console,
             transient=True,
+            refresh_per_second=2,
             disable=not self._console.is_terminal,
         )
         self._task = self._status.add_task("starting", total=total_updates, completed=resumed_at, left="")

@@ -98,8 +98,8 @@ def _table(rows: list[dict[str, Any]]) -> str:
         lines += [f"### {question}", f"label **{label}** from votes {votes}", ""]
         lines += ["| who | answer | reward | versions | text |", "|---|---|---|---|---|"]
         for row in mine:
-            text = row["text"].replace("|", "\\|").replace("\n", " ")
+            text = row["text"].replace("|", "\\|").replace("\n", " ").replace("`", "'")
             who = f"{row['source']}/{row['view']}"
-            lines.append(f"| {who} | {row['answer']} | {row.get('reward', '-')} | {row['versions']} | {text[:300]} |")
+            lines.append(f"| {who} | {row['answer']} | {row.get('reward', '-')} | {row['versions']} | `{text[:300]}` |")
         lines.append("")
     return "\n".join(lines)

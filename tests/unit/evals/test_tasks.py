@@ -1,0 +1,36 @@
+"""What an evaluation asks."""
+
+import numpy as np
+
+from evals.heldout import GREEDY_EPOCH
+from evals.tasks import evaluation_tasks
+from questions.load import load_heldout
+from questions.prompts import prepare
+from questions.settings import DataSettings
+from questions.template import PromptTemplate
+
+
+def asked(samples):
+    settings = DataSettings(kind="arithmetic", num_heldout=16)
+    template = PromptTemplate.from_folder("models/arithmetic-base", system_prompt=settings.system_prompt)
+    heldout = prepare(load_heldout(settings, seed=0), template, views=("original",), max_prompt_tokens=64)
+    tasks = evaluation_tasks(heldout, num_questions=5, samples=samples, temperature=0.6, max_new_tokens=9, seed=3)
+    return heldout, tasks
+
+
+def test_every_question_is_asked_once_greedily_and_once_for_all_samples():
+    heldout, tasks = asked(4)
+    greedy = [task for task in tasks if task.group.epoch == GREEDY_EPOCH]
+    sampled = [task for task in tasks if task.group.epoch != GREEDY_EPOCH]
+    ids = [question.id for question in heldout.questions[:5]]
+    assert [task.group.question_id for task in greedy] == ids == [task.group.question_id for task in sampled]
+    assert {(task.temperature, task.group_size) for task in greedy} == {(0.0, 1)}
+    assert {(task.temperature, task.group_size) for task in sampled} == {(0.6, 4)}
+    for task in tasks:
+        np.testing.assert_array_equal(task.prompt_token_ids, heldout.prompts[task.group.question_id, "original"])
+
+
+def test_a_quick_evaluation_is_greedy_only_and_no_stream_is_a_training_stream():
+    _, tasks = asked(0)
+    assert len(tasks) == 5
+    assert all(task.group.epoch < 0 for task in tasks)
