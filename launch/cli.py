@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from dataflow.types import DataError
 from launch.config import ConfigError, TrainConfig, explain, load_config, make_config, section_of
-from launch.errors import UserError
+from launch.errors import RunStoppedError, UserError
 from learner.admission import CapacityError
 from questions.errors import DataSetError, TemplateError
 
@@ -30,7 +30,7 @@ HELP = """corewarding: label-free reinforcement learning of reasoning models
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command; 0 on success, 2 for a mistake in the input, which is explained in one message."""
+    """Runs one command; 0 on success, 2 for a mistake in the input, 1 for a run that had to end; both explained in one message."""
     words = sys.argv[1:] if arguments is None else arguments
     if not words or words[0] in ("-h", "--help"):
         print(HELP)
@@ -44,6 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
     except USER_ERRORS as error:
         print(f"corewarding: {error}", file=sys.stderr)
         return 2
+    except RunStoppedError as error:
+        print(f"corewarding: {error}", file=sys.stderr)
+        return 1
 
 
 def parse_train(words: list[str]) -> TrainConfig:

