@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from actors.engine import RolloutEngine
-from actors.settings import EngineSettings
+from actors.settings import EngineSettings, InflightMode
 
 
 def _embedded() -> Callable[..., RolloutEngine]:
@@ -34,6 +34,7 @@ def make_engine(
     eos_token_ids: tuple[int, ...],
     incarnation: int = 0,
     initial_updates: int = 0,
+    inflight: InflightMode = "recompute",
 ) -> RolloutEngine:
     """The engine that `settings.kind` names, with `model_path`'s weights stamped (incarnation, initial_updates)."""
     return ENGINES[settings.kind]()(
@@ -44,4 +45,5 @@ def make_engine(
         eos_token_ids=eos_token_ids,
         incarnation=incarnation,
         initial_updates=initial_updates,
+        inflight=inflight,
     )

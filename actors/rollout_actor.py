@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from actors.engine import EngineError, EngineStats, RolloutEngine, SampledSequence
-from actors.settings import EngineSettings
+from actors.settings import EngineSettings, InflightMode
 from dataflow.codec import decode as decode_message
 from dataflow.codec import encode
 from dataflow.types import Completion, Rendezvous, RolloutTask, Source, Timings, Version, WeightManifest
@@ -189,6 +189,7 @@ class PlacedRolloutActor(RolloutActor):
         max_model_len: int,
         device: str,
         buffer: Any,
+        inflight: InflightMode = "recompute",
         incarnation: int = 0,
         initial_updates: int = 0,
     ) -> None:
@@ -209,6 +210,7 @@ class PlacedRolloutActor(RolloutActor):
             eos_token_ids=template.eos_token_ids,
             incarnation=incarnation,
             initial_updates=initial_updates,
+            inflight=inflight,
         )
         super().__init__(
             actor_id=actor_id,

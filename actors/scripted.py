@@ -10,13 +10,14 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from actors.engine import EngineError, EngineStats, SampledSequence, as_arrays
-from actors.settings import EngineSettings
+from actors.settings import EngineSettings, InflightMode
 from dataflow.types import Channel, FinishReason, GroupId, Rendezvous, RolloutTask, Version, WeightManifest
 from transport.group import TransportError, WeightGroup
 from transport.stream import DTYPES, receive
@@ -59,8 +60,9 @@ class ScriptedEngine:
         eos_token_ids: tuple[int, ...],
         incarnation: int = 0,
         initial_updates: int = 0,
+        inflight: InflightMode = "recompute",
     ) -> None:
-        """`model_path` lends its tokenizer. ValueError without `settings.script`."""
+        """`model_path` lends its tokenizer; without a KV cache, keep_kv is recompute. ValueError without `settings.script`."""
         if settings.script is None:
             raise ValueError("engine.script must name a JSONL of recorded completions when engine.kind is scripted")
         from transformers import AutoTokenizer
@@ -73,6 +75,10 @@ class ScriptedEngine:
         self._eos_token_id = min(eos_token_ids)
         self._version = Version(incarnation=incarnation, updates=initial_updates)
         self._slots = asyncio.Semaphore(settings.slots)
+        self._drains = inflight == "drain"
+        self._may_start, self._none_running = asyncio.Event(), asyncio.Event()
+        self._may_start.set()
+        self._none_running.set()
         self._going = asyncio.Event()
         self._going.set()
         self._tasks: dict[tuple[GroupId, int], set[asyncio.Task[SampledSequence]]] = {}
@@ -165,7 +171,11 @@ class ScriptedEngine:
         if not self._received or manifest.version != version:
             raise EngineError(f"cannot commit {version}: {manifest.version} is open, received: {self._received}")
         started = time.monotonic()
+        if self._drains:
+            self._may_start.clear()
+            await self._none_running.wait()
         self._version, self._manifest = version, None
+        self._may_start.set()
         self._swap_s += time.monotonic() - started
 
     async def abort_update(self) -> None:
@@ -203,14 +213,7 @@ class ScriptedEngine:
         ids: list[int] = [*self._tokenizer.encode(text, add_special_tokens=False), self._eos_token_id]
         finish: FinishReason = "stop" if len(ids) <= max_new_tokens else "length"
         ids = ids[:max_new_tokens]
-        self._queued += 1
-        try:
-            await self._slots.acquire()
-        finally:
-            self._queued -= 1
-        self._account()
-        self._running += 1
-        try:
+        async with self._slot():
             started_s = time.time()
             versions = await self._emit(len(ids))
             tokens, logprobs, token_versions = as_arrays(ids, [LOGPROB] * len(ids), versions)
@@ -223,10 +226,29 @@ class ScriptedEngine:
                 started_s=started_s,
                 finished_s=time.time(),
             )
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        """A slot to run in; none is had while the engine drains."""
+        queued = True
+        self._queued += 1
+        try:
+            async with self._slots:
+                await self._may_start.wait()
+                queued = False
+                self._queued -= 1
+                self._account()
+                self._running += 1
+                self._none_running.clear()
+                try:
+                    yield
+                finally:
+                    self._account()
+                    self._running -= 1
+                    if not self._running:
+                        self._none_running.set()
         finally:
-            self._account()
-            self._running -= 1
-            self._slots.release()
+            self._queued -= queued
 
     async def _emit(self, length: int) -> list[int]:
         """The version that each token was sampled under; takes `seconds_per_token` for each."""

@@ -8,6 +8,8 @@ from pydantic import Field
 
 from dataflow.settings import Settings
 
+InflightMode = Literal["recompute", "keep_kv", "drain"]
+
 
 class RolloutSettings(Settings):
     """What is sampled, and by how many actors."""
@@ -54,5 +56,7 @@ class EngineSettings(Settings):
 class InflightSettings(Settings):
     """What happens to running completions when the weights are swapped."""
 
-    mode: Literal["recompute"] = "recompute"
-    """`recompute`: they live on, their KV cache is rebuilt under the new weights."""
+    mode: InflightMode = "recompute"
+    """`recompute`: they live on, their KV cache is rebuilt under the new weights. `keep_kv`: they live on over the old cache; a
+    swap costs nothing, but their logprobs are no model's. `drain`: nothing new starts until they have ended; every completion
+    is of one version, and publish.timeout_s must exceed the time of the longest."""

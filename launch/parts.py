@@ -135,6 +135,7 @@ def _group(
             actor_id=f"{source}-{index}" + (f"-restart{restart}" if restart else ""),
             source=source,
             settings=config.engine,
+            inflight=config.inflight.mode,
             model_path=config.model_folder,
             system_prompt=config.data.system_prompt,
             max_model_len=inputs.max_model_len,

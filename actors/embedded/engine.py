@@ -1,8 +1,8 @@
 """The embedded RolloutEngine: one thread that admits, decodes and swaps; asyncio callers talk to it through a queue.
 
-Between two decode steps, and only there, commands are taken: weights are committed, tasks aborted. A commit under
-`inflight.mode: recompute` rebuilds every running sequence's KV cache under the new weights before the next token. An error in
-the thread reaches every caller that waits.
+Between two decode steps, and only there, commands are taken: weights are committed, tasks aborted. What a commit makes of the
+running sequences is `inflight.mode`: `recompute` rebuilds their KV cache under the new weights before the next token, `keep_kv`
+lets them go on over the old one, `drain` first steps until none is left. An error in the thread reaches every caller that waits.
 """
 
 from __future__ import annotations
@@ -16,20 +16,17 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicCache
 
-from actors.embedded.cache import SlotCache
-from actors.embedded.model import load_decoder
+from actors.embedded.model import Decoder
 from actors.embedded.sampling import sample, uniforms
 from actors.embedded.slots import Pending, Slots
 from actors.embedded.weights import WeightReceiver
 from actors.engine import EngineError, EngineStats, SampledSequence
-from actors.settings import EngineSettings
+from actors.settings import EngineSettings, InflightMode
 from dataflow.types import Rendezvous, RolloutTask, Version, WeightManifest
 
 
@@ -62,19 +59,18 @@ class EmbeddedEngine:
         eos_token_ids: Iterable[int],
         incarnation: int = 0,
         initial_updates: int = 0,
+        inflight: InflightMode = "recompute",
         ignore_eos: bool = False,
     ) -> None:
         torch.set_num_threads(settings.threads)
         self._device, self._max_model_len = device, max_model_len
         self._prefill_tokens = settings.prefill_tokens
+        self._inflight = inflight
         dtype = getattr(torch, settings.dtype)
-        self._model: Any = load_decoder(model_path, dtype=dtype, device=device)
-        self._cache = SlotCache(
-            self._model.config, slots=settings.slots, max_len=max_model_len, dtype=dtype, device=device
-        )
+        self._decoder = Decoder(model_path, slots=settings.slots, max_len=max_model_len, dtype=dtype, device=device)
         self._slots = Slots(settings.slots, max_model_len)
         self._eos = np.array([] if ignore_eos else sorted(eos_token_ids), np.int64)
-        self._weights = WeightReceiver(dict(self._model.named_parameters()), device)
+        self._weights = WeightReceiver(self._decoder.parameters(), device)
         self._version = Version(incarnation=incarnation, updates=initial_updates)
         self._waiting: deque[Pending] = deque()
         self._commands: queue.SimpleQueue[tuple[Callable[[], None], Future[None]]] = queue.SimpleQueue()
@@ -257,54 +253,26 @@ class EmbeddedEngine:
                 pending.started_s = time.time()
                 self._slots.take(pending)
                 sources.append(len(prompts) - 1)
-            hidden = self._prefill(prompts, np.arange(first, self._slots.count), np.array(sources))
+            hidden = self._decoder.prefill(prompts, np.arange(first, self._slots.count), np.array(sources))
+            self._prefilled += sum(map(len, prompts))
             self._emit(hidden, slice(first, self._slots.count))
-
-    def _prefill(self, prefixes: list[np.ndarray], rows: np.ndarray, sources: np.ndarray) -> Tensor:
-        """Runs the prefixes once, right-padded, and copies them into `rows`. [len(rows), hidden] at each prefix's end."""
-        lengths = [len(prefix) for prefix in prefixes]
-        padded = np.zeros((len(prefixes), max(lengths)), np.int64)
-        for index, prefix in enumerate(prefixes):
-            padded[index, : len(prefix)] = prefix
-        cache = DynamicCache(config=self._model.config)
-        positions = torch.arange(padded.shape[1], device=self._device)[None].expand(len(prefixes), -1)
-        output = self._model.model(
-            input_ids=torch.from_numpy(padded).to(self._device),
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-        )
-        chosen = torch.from_numpy(sources).to(self._device)
-        self._cache.fill(torch.from_numpy(rows).to(self._device), cache, chosen)
-        self._prefilled += sum(lengths)
-        ends = torch.tensor(lengths, device=self._device)[chosen] - 1
-        hidden: Tensor = output.last_hidden_state[chosen, ends]
-        return hidden
 
     def _decode(self) -> None:
         """One token for every running sequence."""
         slots, n = self._slots, self._slots.count
         if n == 0:
             return
-        positions = torch.from_numpy(slots.length[:n].copy()).to(self._device)
-        mask = self._cache.aim(positions, int(slots.length[:n].max()))
-        output = self._model.model(
-            input_ids=torch.from_numpy(slots.last_tokens()).to(self._device)[:, None],
-            position_ids=positions[:, None],
-            attention_mask=mask,
-            past_key_values=self._cache,
-            use_cache=True,
-        )
+        hidden = self._decoder.step(slots.last_tokens(), slots.length[:n])
         slots.length[:n] += 1
         self._steps += 1
-        self._emit(output.last_hidden_state[:, 0], slice(0, n))
+        self._emit(hidden, slice(0, n))
 
     def _emit(self, hidden: Tensor, rows: slice) -> None:
         """Samples a token for each of `rows`, records it and lets finished sequences go."""
         slots = self._slots
         draws = torch.from_numpy(uniforms(slots.key[rows], slots.num_new[rows])).to(self._device)
         temperatures = torch.from_numpy(slots.temperature[rows].copy()).to(self._device)
-        chosen, logprobs = sample(self._model.lm_head(hidden), temperatures, draws)
+        chosen, logprobs = sample(self._decoder.logits(hidden), temperatures, draws)
         tokens = chosen.cpu().numpy()
         slots.record(rows, tokens, logprobs.cpu().numpy(), self._version.updates)
         self._tokens += len(tokens)
@@ -327,21 +295,37 @@ class EmbeddedEngine:
     def _free(self, row: int) -> None:
         moved = self._slots.release(row)
         if moved != row:
-            self._cache.move(moved, row, int(self._slots.length[row]))
+            self._decoder.move(moved, row, int(self._slots.length[row]))
 
     def _swap(self, weights: Mapping[str, Tensor], version: Version) -> None:
-        """New weights in, and every running sequence's cache rebuilt under them."""
+        """New weights in; running sequences as `inflight.mode` says."""
+        if self._inflight == "drain":
+            self._drain(version)
         began = time.perf_counter()
-        for name, parameter in self._model.named_parameters():
-            parameter.copy_(weights[name])
+        self._decoder.load(weights)
+        if self._inflight == "recompute":
+            self._rebuild()
+        self._version = version
+        self._swap_s += time.perf_counter() - began
+
+    def _drain(self, version: Version) -> None:
+        """Steps until no sequence runs; admits none."""
+        if self._paused and self._slots.count:
+            raise EngineError(f"{version} cannot be committed under inflight.mode drain while the engine is paused")
+        began = time.perf_counter()
+        while self._slots.count:
+            self._decode()
+        self._busy_s += time.perf_counter() - began
+
+    def _rebuild(self) -> None:
+        """Every running sequence's cache under the present weights, longest first."""
         order = sorted(range(self._slots.count), key=lambda row: int(self._slots.length[row]))
         while order:
             longest = int(self._slots.length[order[-1]])
             rows = [order.pop() for _ in range(min(len(order), max(1, self._prefill_tokens // longest)))]
             prefixes = [self._slots.cached_tokens(row) for row in rows]
-            self._prefill(prefixes, np.array(rows), np.arange(len(rows)))
-        self._version = version
-        self._swap_s += time.perf_counter() - began
+            self._decoder.prefill(prefixes, np.array(rows), np.arange(len(rows)))
+            self._prefilled += sum(map(len, prefixes))
 
 
 def _key(task: RolloutTask) -> tuple[str, int]:

@@ -1,13 +1,19 @@
-"""Loads the decoder, and refuses by name what the slot cache cannot serve."""
+"""The decoder with its slot cache: prefixes into slots, and a step for every running slot. Refuses by name what it cannot serve."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.cache_utils import DynamicCache
 
-from actors.embedded.cache import ATTENTION
+from actors.embedded.cache import ATTENTION, SlotCache
 from actors.engine import EngineError
 
 SUPPORTED = ("qwen3", "qwen2", "llama")
@@ -24,3 +30,68 @@ def load_decoder(model_path: str | Path, *, dtype: torch.dtype, device: torch.de
         )
     model = AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype, attn_implementation=ATTENTION)
     return model.to(device).eval()
+
+
+class Decoder:
+    """Weights and KV cache. n rows are running; H is the hidden size."""
+
+    def __init__(
+        self, model_path: str | Path, *, slots: int, max_len: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self._device = device
+        self._model: Any = load_decoder(model_path, dtype=dtype, device=device)
+        self._cache = SlotCache(self._model.config, slots=slots, max_len=max_len, dtype=dtype, device=device)
+
+    def parameters(self) -> dict[str, Tensor]:
+        """By Hugging Face name; tied ones once."""
+        return dict(self._model.named_parameters())
+
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Copies new values in; the cache stays as it is."""
+        for name, parameter in self._model.named_parameters():
+            parameter.copy_(weights[name])
+
+    def prefill(
+        self, prefixes: Sequence[NDArray[np.int32]], rows: NDArray[np.int64], sources: NDArray[np.int64]
+    ) -> Tensor:
+        """Runs the prefixes once, right-padded; slot rows[i] gets the cache of prefix sources[i]. [len(rows), H] at its end."""
+        lengths = [len(prefix) for prefix in prefixes]
+        padded = np.zeros((len(prefixes), max(lengths)), np.int64)
+        for index, prefix in enumerate(prefixes):
+            padded[index, : len(prefix)] = prefix
+        cache = DynamicCache(config=self._model.config)
+        positions = torch.arange(padded.shape[1], device=self._device)[None].expand(len(prefixes), -1)
+        output = self._model.model(
+            input_ids=torch.from_numpy(padded).to(self._device),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        chosen = torch.from_numpy(sources).to(self._device)
+        self._cache.fill(torch.from_numpy(rows).to(self._device), cache, chosen)
+        ends = torch.tensor(lengths, device=self._device)[chosen] - 1
+        hidden: Tensor = output.last_hidden_state[chosen, ends]
+        return hidden
+
+    def step(self, tokens: NDArray[np.int64], lengths: NDArray[np.int64]) -> Tensor:
+        """Each running row's newest token, written to its cache at its length. [n, H]"""
+        positions = torch.from_numpy(lengths.copy()).to(self._device)
+        mask = self._cache.aim(positions, int(lengths.max()))
+        output = self._model.model(
+            input_ids=torch.from_numpy(tokens).to(self._device)[:, None],
+            position_ids=positions[:, None],
+            attention_mask=mask,
+            past_key_values=self._cache,
+            use_cache=True,
+        )
+        hidden: Tensor = output.last_hidden_state[:, 0]
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[n, H] to [n, V]."""
+        values: Tensor = self._model.lm_head(hidden)
+        return values
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Row `source` takes the place of row `target`."""
+        self._cache.move(source, target, length)

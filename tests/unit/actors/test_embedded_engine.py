@@ -31,13 +31,14 @@ def folders(tmp_path_factory):
     return made
 
 
-def start(folder, *, slots=16, eos=(), max_model_len=300):
+def start(folder, *, slots=16, eos=(), max_model_len=300, inflight="recompute"):
     return EmbeddedEngine(
         folder,
         settings=EngineSettings(slots=slots, prefill_tokens=64),
         max_model_len=max_model_len,
         device=torch.device("cpu"),
         eos_token_ids=eos,
+        inflight=inflight,
     )
 
 
@@ -114,20 +115,79 @@ async def test_end_of_sequence_is_kept_and_frees_the_slot(folders):
     await engine.close()
 
 
+async def swap_when(engine, folder, num_tokens):
+    """Commits `folder`'s weights as version 5 once so many tokens were sampled."""
+    while engine.stats().generated_tokens < num_tokens:
+        await asyncio.sleep(0.001)
+    weights = dict(AutoModelForCausalLM.from_pretrained(folder).named_parameters())
+    await engine.load_weights({name: p.detach() for name, p in weights.items()}, Version(incarnation=0, updates=5))
+
+
+def over_the_old_cache(old, new, task, sequence):
+    """[L] logprobs where `old` computed the keys and values of the tokens it sampled, and `new` goes on over them."""
+    first, second = (AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32) for folder in (old, new))
+    switch = int(np.argmax(sequence.token_versions == 5))
+    ids = torch.from_numpy(np.concatenate([task.prompt_token_ids, sequence.token_ids[:-1]])).long()[None]
+    cut = len(task.prompt_token_ids) + switch - 1  # the newest token of the old weights is computed by the new ones
+    with torch.no_grad():
+        before = first(ids[:, :cut], use_cache=True)
+        after = second(ids[:, cut:], past_key_values=before.past_key_values, use_cache=True)
+    logits = torch.cat([before.logits, after.logits], 1)[0, len(task.prompt_token_ids) - 1 :]
+    return logprobs_of(logits, sequence.token_ids, 1.0)
+
+
 async def test_a_swap_splits_the_versions_exactly_and_rebuilds_the_cache(folders):
     engine = start(folders[0])
     task = task_of(3, group_size=6, max_new_tokens=250)
     running = asyncio.create_task(run(engine, task))
-    while engine.stats().generated_tokens < 200:
-        await asyncio.sleep(0.001)
-    weights = dict(AutoModelForCausalLM.from_pretrained(folders[1]).named_parameters())
-    await engine.load_weights({name: p.detach() for name, p in weights.items()}, Version(incarnation=0, updates=5))
+    await swap_when(engine, folders[1], 200)
     for sequence in await running:
         assert set(sequence.token_versions.tolist()) == {0, 5}
         switch = int(np.argmax(sequence.token_versions == 5))
         for folder, part in ((folders[0], slice(0, switch)), (folders[1], slice(switch, None))):
             expected = logprobs_of(forward(folder, task, sequence), sequence.token_ids, 1.0)
             np.testing.assert_allclose(sequence.behavior_logprobs[part], expected[part], atol=2e-4)
+    await engine.close()
+
+
+async def test_keep_kv_goes_on_over_the_old_cache(folders):
+    engine = start(folders[0], inflight="keep_kv")
+    task = task_of(3, group_size=6, max_new_tokens=250)
+    running = asyncio.create_task(run(engine, task))
+    await swap_when(engine, folders[1], 200)
+    for sequence in await running:
+        assert set(sequence.token_versions.tolist()) == {0, 5}
+        expected = over_the_old_cache(*folders, task, sequence)
+        np.testing.assert_allclose(sequence.behavior_logprobs, expected, atol=2e-4)
+        rebuilt = logprobs_of(forward(folders[1], task, sequence), sequence.token_ids, 1.0)
+        assert np.abs(rebuilt - expected)[sequence.token_versions == 5].max() > 1e-2
+    await engine.close()
+
+
+async def test_drain_ends_what_runs_under_the_old_weights_and_starts_the_rest_under_the_new(folders):
+    engine = start(folders[0], slots=4, inflight="drain")
+    first, second = task_of(1, max_new_tokens=200), task_of(2, max_new_tokens=100)
+    both = [asyncio.create_task(run(engine, task)) for task in (first, second)]
+    await swap_when(engine, folders[1], 100)
+    for task, folder, version, running in ((first, folders[0], 0, both[0]), (second, folders[1], 5, both[1])):
+        for sequence in await running:
+            assert set(sequence.token_versions.tolist()) == {version}
+            expected = logprobs_of(forward(folder, task, sequence), sequence.token_ids, 1.0)
+            np.testing.assert_allclose(sequence.behavior_logprobs, expected, atol=2e-4)
+    await engine.close()
+
+
+async def test_a_paused_engine_cannot_drain(folders):
+    engine = start(folders[0], inflight="drain")
+    running = asyncio.create_task(run(engine, task_of(1, max_new_tokens=250)))
+    while engine.stats().generated_tokens < 8:
+        await asyncio.sleep(0.001)
+    await engine.pause()
+    with pytest.raises(EngineError, match="while the engine is paused"):
+        await swap_when(engine, folders[1], 0)
+    assert engine.version.updates == 0
+    await engine.resume()
+    assert len(await running) == 4
     await engine.close()
 
 

@@ -21,7 +21,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def engine_of(folder, tmp_path):
-    def make(**keys) -> ScriptedEngine:
+    def make(*, inflight="recompute", **keys) -> ScriptedEngine:
         settings = EngineSettings(kind="scripted", script=write_script(tmp_path / "script.jsonl"), **keys)
         engine = make_engine(
             settings,
@@ -30,6 +30,7 @@ def engine_of(folder, tmp_path):
             device=torch.device("cpu"),
             eos_token_ids=(0,),
             initial_updates=3,
+            inflight=inflight,
         )
         assert isinstance(engine, ScriptedEngine)
         return engine
@@ -78,6 +79,17 @@ async def test_versions_rise_inside_a_sequence_at_the_swap(engine_of):
     learner.updates = 5
     await update(engine, learner, epoch=2)
     assert engine.version.updates == 5
+    await learner.close_channel("policy")
+    await engine.close()
+
+
+async def test_drain_lets_what_runs_end_and_the_rest_start_under_the_new_version(engine_of):
+    engine, learner = engine_of(script_seconds_per_token=0.01, slots=1, inflight="drain"), LocalLearner()
+    learner.updates = 4
+    sampling = asyncio.create_task(sampled(engine, make_task(group_size=2)))
+    await asyncio.sleep(0.05)
+    await update(engine, learner, epoch=1)
+    assert [set(sequence.token_versions.tolist()) for sequence in await sampling] == [{3}, {4}]
     await learner.close_channel("policy")
     await engine.close()
 
