@@ -181,10 +181,10 @@ def _problems(config: TrainConfig) -> list[str]:
             f"rollout.group_size must be at least 2, got {config.rollout.group_size}: a group of one has no mean to be "
             "compared with, so every advantage is zero"
         )
-    if config.staleness.depth > config.staleness.max:
+    if config.staleness.on_exceed == "wait" and config.staleness.depth > config.staleness.max:
         problems.append(
             f"staleness.pipeline_depth must be at most staleness.max = {config.staleness.max}, got {config.staleness.depth}: "
-            "samples drawn further ahead would be too old to be trained on"
+            "samples drawn further ahead would be too old to be trained on, and staleness.on_exceed is wait"
         )
     if config.engine.kind == "scripted" and config.engine.script is None:
         problems.append("engine.kind scripted needs engine.script, a JSONL file of recorded completions")

@@ -20,6 +20,8 @@ def admission_limits(config: TrainConfig) -> AdmissionLimits:
         publish_every=config.publish.every_updates,
         label_max=config.label.max_staleness if votes and not teacher.freeze else None,
         teacher_lag=teacher.update_every + teacher.publish_every - 2,
+        on_exceed=config.staleness.on_exceed,
+        label_on_exceed=config.label.on_exceed,
     )
 
 

@@ -55,7 +55,12 @@ def zero_cause(group: ScoredGroup) -> ZeroCause | None:
 
 
 def training_samples(
-    groups: Sequence[ScoredGroup], *, normalize: Normalize, mask_truncated: bool, skip_zero_advantage: bool
+    groups: Sequence[ScoredGroup],
+    *,
+    normalize: Normalize,
+    mask_truncated: bool,
+    skip_zero_advantage: bool,
+    oldest_version: int = 0,
 ) -> list[TrainingSample]:
     """The samples of `groups`, sorted by id.
 
@@ -63,6 +68,7 @@ def training_samples(
     their tokens enters the loss.
     skip_zero_advantage: groups whose advantages are all 0 are left out; else their tokens stay in the denominator and
     the KL term.
+    oldest_version: completions with a token sampled by older weights are masked in the same way.
     """
     samples: list[TrainingSample] = []
     for group in groups:
@@ -70,7 +76,8 @@ def training_samples(
         if skip_zero_advantage and not np.any(advantages):
             continue
         for completion, advantage in zip(group.completions, advantages, strict=True):
-            in_loss = not (mask_truncated and completion.truncated)
+            stale = int(completion.token_versions.min()) < oldest_version
+            in_loss = not (stale or (mask_truncated and completion.truncated))
             samples.append(
                 TrainingSample(
                     id=completion.id,

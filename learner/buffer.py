@@ -29,6 +29,7 @@ from dataflow.types import (
 )
 from learner.admission import Admission, AdmissionLimits
 from learner.advantages import training_samples
+from learner.buffer_metrics import Lengths, rollout_times, staleness_of
 from learner.ledger import DropReason, Ledger
 from learner.samples import sample_rows
 from questions.gold import GoldAnswers
@@ -61,6 +62,7 @@ class _Joining:
     groups: dict[GroupId, tuple[Completion, ...]] = field(default_factory=dict)
     scored: list[ScoredGroup] | None = None
     rollouts: QuestionRollouts | None = None
+    whole_at: int = 0  # updates done when the last group arrived
 
     @property
     def num_completions(self) -> int:
@@ -77,8 +79,10 @@ class ReplayBuffer:
         self._ledger = Ledger() if state is None else Ledger.restore(state["ledger"])
         self._admission = Admission(plan.limits, updates_done=0 if state is None else state["updates_done"])
         self._joining: dict[AskedId, _Joining] = {}
-        self._consumed: set[AskedId] = set()
+        self._gone: set[AskedId] = set()  # consumed or evicted
         self._taken: list[QuestionRollouts] = []  # of the update now being made, when it still has to be scored
+        self._whole_at: dict[AskedId, int] = {}  # of the same
+        self._lengths = Lengths()
         self._changed = asyncio.Condition()
         self._key: Callable[[str], str] = partial(answer_key, equivalence=plan.equivalence)  # type: ignore[arg-type]
         self._report: tuple[Metrics, list[dict[str, Any]]] | None = None
@@ -121,6 +125,7 @@ class ReplayBuffer:
         if reason is not None:
             self._ledger.drop(reason, len(completions))
             return
+        self._lengths.add("generated", completions)
         entry = self._joining[group.asked]
         entry.groups[group] = tuple(sorted(completions, key=lambda c: c.id.sample_index))
         if len(entry.groups) == len(self._rule.groups):
@@ -132,7 +137,7 @@ class ReplayBuffer:
         assert indices == list(range(self._plan.group_size)), f"{group}: samples {indices} are not one whole group"
         if any(c.incarnation != self._plan.incarnation for c in completions):
             return "lost_incarnation"
-        if group.asked in self._consumed:
+        if group.asked in self._gone:
             return "duplicate"
         if group.asked not in self._joining or (group.view, group.source) not in self._rule.groups:
             return "unasked"
@@ -140,14 +145,23 @@ class ReplayBuffer:
 
     async def _complete(self, asked: AskedId, entry: _Joining) -> None:
         rollouts = QuestionRollouts(asked=asked, groups=entry.groups)
-        entry.rollouts = rollouts
+        entry.rollouts, entry.whole_at = rollouts, self._admission.updates_done
         if "token_statistics" not in self._rule.needs:
             entry.scored = self._rule.score(rollouts, self._context(None))
         oldest = rollouts.oldest_version("policy")
         assert oldest is not None, f"{asked} has no policy completion"
         async with self._changed:
             self._admission.arrive(asked, oldest_policy=oldest, oldest_teacher=rollouts.oldest_version("teacher"))
+            self._evict()
             self._changed.notify_all()
+
+    def _evict(self) -> None:
+        """Whole questions that are too old go; the controller may ask one new for each."""
+        for asked, reason in self._admission.evict():
+            entry = self._joining.pop(asked)
+            self._gone.add(asked)
+            self._ledger.drop(reason, entry.num_completions)
+            self._lengths.add("dropped", [c for group in entry.groups.values() for c in group])
 
     def _context(self, statistics: list[TokenStatistics] | None) -> RuleContext:
         return RuleContext(
@@ -169,8 +183,11 @@ class ReplayBuffer:
             taken = self._admission.select()
             assert taken is not None
             self._admission.consume(taken)
-        entries = [self._joining.pop(asked) for asked in taken]
-        self._consumed.update(taken)
+            entries = [self._joining.pop(asked) for asked in taken]
+            self._gone.update(taken)
+            self._evict()
+            self._changed.notify_all()
+        self._whole_at = {asked: entry.whole_at for asked, entry in zip(taken, entries, strict=True)}
         self._taken = [entry.rollouts for entry in entries if entry.rollouts is not None]
         if "token_statistics" in self._rule.needs:
             return encode(_unscored(self._taken, self._rule))
@@ -182,22 +199,25 @@ class ReplayBuffer:
         return self._batch([group for rollouts in self._taken for group in self._rule.score(rollouts, context)])
 
     def _batch(self, scored: list[ScoredGroup]) -> bytes:
-        plan, update = self._plan, self._admission.updates_done
+        plan, update, limits = self._plan, self._admission.updates_done, self._plan.limits
         samples = training_samples(
             scored,
             normalize=plan.normalize,  # type: ignore[arg-type]
             mask_truncated=plan.mask_truncated,
             skip_zero_advantage=plan.skip_zero_advantage,
+            oldest_version=update - 1 - limits.staleness_max if limits.on_exceed == "withhold" else 0,
         )
         self._account(scored, samples)
-        version = update - 1
-        ages = np.array([version - int(v) for s in samples for v in s.token_versions], np.float32)
-        assert ages.size == 0 or ages.max() <= plan.limits.staleness_max, "a sample over staleness.max was selected"
+        trained = [sample for sample in samples if sample.loss_mask.any()]
+        ages = staleness_of(trained, self._taken, self._whole_at, version=update - 1)
+        assert ages.scalars["staleness/max"] <= limits.staleness_max, "a sample over staleness.max was selected"
         gold = partial(self._gold.read, reader="diagnostics")
         metrics = Metrics.union(
             [
                 reward_diagnostics(self._taken, scored, gold=gold, key=self._key),
-                _staleness(self._taken, ages, version),
+                ages,
+                rollout_times(self._taken),
+                self._lengths.report(),
                 Metrics(scalars=self._ledger.scalars(self.num_waiting)),
                 Metrics(scalars={"label/num_read_by_rule": float(self._gold.labels_read)}),
             ]
@@ -208,12 +228,13 @@ class ReplayBuffer:
 
     def _account(self, scored: list[ScoredGroup], samples: list[TrainingSample]) -> None:
         in_trained_groups = sum(len(group.completions) for group in scored)
-        withheld = sum(not sample.loss_mask.any() for sample in samples)
         everything = sum(len(rollouts.completions) for rollouts in self._taken)
+        withheld = [sample for sample in samples if not sample.loss_mask.any()]
+        trained = [sample for sample in samples if sample.loss_mask.any()]
+        self._lengths.add("trained", trained)
+        self._lengths.add("withheld", withheld)
         self._ledger.drop("zero_advantage", in_trained_groups - len(samples))
-        self._ledger.leave(
-            trained=len(samples) - withheld, voted_only=everything - in_trained_groups, withheld=withheld
-        )
+        self._ledger.leave(trained=len(trained), voted_only=everything - in_trained_groups, withheld=len(withheld))
         self._ledger.check(self.num_waiting)
 
     # ---- watching and checkpoints ---------------------------------------------------------------------------------
@@ -234,7 +255,7 @@ class ReplayBuffer:
         missing = self._admission.missing()
         return {
             "num_generated": self._ledger.generated,
-            "num_whole": len(self._joining) - len(missing) + len(self._consumed),
+            "num_whole": len(self._joining) - len(missing) + len(self._gone),
             "updates_taken": self._admission.updates_done,
             "room": self._admission.room(),
             "missing": [str(asked) for asked in missing[:8]],
@@ -271,29 +292,3 @@ def _unscored(taken: list[QuestionRollouts], rule: RewardRule) -> list[TrainingS
         for group in (rollouts.group(view, source) for view, source in rule.trained)
     ]
     return training_samples(groups, normalize="none", mask_truncated=False, skip_zero_advantage=False)
-
-
-def _staleness(taken: list[QuestionRollouts], ages: np.ndarray, version: int) -> Metrics:
-    """Ages in updates: of every trained token, of each question's oldest one, and of the labels' oldest token."""
-    questions = np.array([version - (r.oldest_version("policy") or 0) for r in taken], np.float32)
-    scalars = {
-        "staleness/token_mean": float(ages.mean()) if ages.size else 0.0,
-        "staleness/max": float(questions.max()),
-        "staleness/question_mean": float(questions.mean()),
-    }
-    histograms = {"staleness/token": ages, "staleness/question": questions}
-    teachers = [v for v in (r.oldest_version("teacher") for r in taken) if v is not None]
-    if teachers:
-        labels = np.array([version - v for v in teachers], np.float32)
-        scalars |= {"staleness/label_mean": float(labels.mean()), "staleness/label_max": float(labels.max())}
-        histograms["staleness/label"] = labels
-    finished = [c.timings.finished_s for r in taken for c in r.completions]
-    started = [c.timings.started_s for r in taken for c in r.completions]
-    mixed = [len(np.unique(c.token_versions)) > 1 for r in taken for c in r.completions]
-    scalars |= {
-        "rollout/first_started_s": min(started),
-        "rollout/last_finished_s": max(finished),
-        "rollout/latency_s": float(np.mean(np.subtract(finished, started))),
-        "rollout/mixed_version_frac": float(np.mean(mixed)),
-    }
-    return Metrics(scalars=scalars, histograms=histograms)

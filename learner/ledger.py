@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, Literal
 
-DropReason = Literal["duplicate", "unasked", "lost_incarnation", "zero_advantage"]
+DropReason = Literal["duplicate", "unasked", "lost_incarnation", "zero_advantage", "stale_policy", "stale_label"]
 
 
 class LedgerError(AssertionError):

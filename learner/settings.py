@@ -130,8 +130,10 @@ class StalenessSettings(Settings):
     """Hard bound at consumption: updates done minus those in the oldest policy token of a question; 0 is synchronous."""
     pipeline_depth: int | None = Field(None, ge=0)
     """Updates to sample ahead; None: min(1, max)."""
-    on_exceed: Literal["wait"] = "wait"
-    """`wait`: the learner waits for a question that would pass the bound; nothing is dropped."""
+    on_exceed: Literal["wait", "drop", "withhold"] = "wait"
+    """`wait`: the learner waits for a question that would pass the bound; nothing is dropped. `drop`: a question that passed it
+    is dropped and one new is asked. `withhold`: a completion that passed it votes and counts in its group's mean and deviation,
+    but enters no loss."""
 
     @property
     def depth(self) -> int:
@@ -143,8 +145,8 @@ class LabelSettings(Settings):
 
     max_staleness: int = Field(8, ge=0)
     """Updates done minus those the voting teacher had absorbed; not judged when the teacher is frozen."""
-    on_exceed: Literal["wait"] = "wait"
-    """`wait`: the learner waits for a question that would pass the bound."""
+    on_exceed: Literal["wait", "drop"] = "wait"
+    """`wait`: the learner waits for a question that would pass the bound. `drop`: it is dropped and one new is asked."""
 
 
 class PublishSettings(Settings):

@@ -59,6 +59,11 @@ def test_synchronous_admits_only_after_publication():
         ({"depth": 3, "staleness_max": 2}, "staleness.pipeline_depth must be at most staleness.max"),
         ({"depth": 0, "staleness_max": 2, "publish_every": 2}, "publish.every_updates"),
         ({"depth": 2, "staleness_max": 2, "label_max": 2, "teacher_lag": 1}, "label.max_staleness must be at least 3"),
+        ({"depth": 4, "staleness_max": 1, "publish_every": 3, "on_exceed": "drop"}, "staleness.max must be at least"),
+        (
+            {"depth": 2, "staleness_max": 2, "label_max": 1, "teacher_lag": 2, "label_on_exceed": "drop"},
+            "label.max_staleness must be at least 2",
+        ),
     ],
 )
 def test_settings_that_would_deadlock_are_refused(limits, names):
@@ -66,36 +71,85 @@ def test_settings_that_would_deadlock_are_refused(limits, names):
         AdmissionLimits(questions_per_update=4, total_updates=4, **limits)
 
 
+def test_drop_evicts_what_is_too_old_and_refills_with_exactly_one_new():
+    limits = AdmissionLimits(questions_per_update=1, total_updates=5, staleness_max=1, depth=2, on_exceed="drop")
+    admission = Admission(limits)
+    first = admit_all(admission)
+    assert len(first) == 3
+    for update, one in enumerate(first[1:], start=1):  # the straggler q0 does not hold them up
+        admission.arrive(one, oldest_policy=0, oldest_teacher=None)
+        assert admission.select() == [one]
+        admission.consume([one])
+        assert admission.updates_done == update
+    admission.arrive(first[0], oldest_policy=0, oldest_teacher=None)
+    assert admission.evict() == [(first[0], "stale_policy")]
+    assert (
+        admission.room() == 1
+    )  # three were asked, two trained: only the dropped one is replaced before weights 1 are out
+    assert first[0] not in admission
+
+
+def test_a_stale_label_is_dropped_under_its_own_name():
+    limits = AdmissionLimits(
+        questions_per_update=1, total_updates=5, staleness_max=9, depth=2, label_max=0, label_on_exceed="drop"
+    )
+    admission = Admission(limits)
+    fresh, stale, _ = admit_all(admission)
+    admission.arrive(fresh, oldest_policy=0, oldest_teacher=0)
+    admission.consume(admission.select() or [])
+    admission.arrive(stale, oldest_policy=0, oldest_teacher=0)
+    assert admission.evict() == [(stale, "stale_label")]
+
+
+def test_withhold_waits_for_nobody_and_evicts_nothing():
+    limits = AdmissionLimits(questions_per_update=1, total_updates=5, staleness_max=0, depth=2, on_exceed="withhold")
+    admission = Admission(limits)
+    for one in admit_all(admission):
+        admission.arrive(one, oldest_policy=0, oldest_teacher=None)
+        assert admission.select() == [one]
+        admission.consume([one])
+        assert admission.evict() == []
+    assert admission.updates_done == 3
+
+
 @st.composite
 def pipelines(draw):
     depth = draw(st.integers(0, 4))
+    publish_every = draw(st.integers(1, depth + 1))
+    on_exceed = draw(st.sampled_from(["wait", "drop", "withhold"]))
+    label_on_exceed = draw(st.sampled_from(["wait", "drop"]))
     teacher = draw(st.booleans())
     lag = draw(st.integers(0, 3)) if teacher else 0
+    least = depth if on_exceed == "wait" else publish_every - 1
+    least_label = (depth if label_on_exceed == "wait" else publish_every - 1) + lag
     return AdmissionLimits(
         questions_per_update=draw(st.integers(1, 5)),
         total_updates=draw(st.integers(1, 12)),
-        staleness_max=depth + draw(st.integers(0, 3)),
+        staleness_max=least + draw(st.integers(0, 3)),
         depth=depth,
-        publish_every=draw(st.integers(1, depth + 1)),
-        label_max=depth + lag + draw(st.integers(0, 2)) if teacher else None,
+        publish_every=publish_every,
+        label_max=least_label + draw(st.integers(0, 2)) if teacher else None,
         teacher_lag=lag,
+        on_exceed=on_exceed,
+        label_on_exceed=label_on_exceed,
     )
 
 
 @given(limits=pipelines(), data=st.data())
-def test_any_arrival_order_trains_every_question_once_within_the_bound(limits, data):
+def test_any_arrival_order_ends_within_the_bounds_whatever_is_done_when_they_are_exceeded(limits, data):
     """A run with arbitrary arrival order and arbitrary (admissible) token ages ends, in bounds, with nothing left over."""
     admission = Admission(limits)
     flying: list[tuple[AskedId, int, int]] = []
     ages: dict[AskedId, tuple[int, int]] = {}
     trained: list[AskedId] = []
+    evicted: list[AskedId] = []
     while admission.updates_done < limits.total_updates:
         flying += [(one, admission.published_policy, admission.published_teacher) for one in admit_all(admission)]
         taken = admission.select()
         if taken is not None and (not flying or data.draw(st.booleans())):
             for one in taken:
                 policy, teacher = ages[one]
-                assert admission.updates_done - policy <= limits.staleness_max
+                assert limits.on_exceed == "withhold" or admission.updates_done - policy <= limits.staleness_max
                 if limits.label_max is not None:
                     assert admission.updates_done - teacher <= limits.label_max
             admission.consume(taken)
@@ -104,12 +158,18 @@ def test_any_arrival_order_trains_every_question_once_within_the_bound(limits, d
             if done % limits.publish_every == 0:
                 admission.publish(teacher=max(admission.published_teacher, done - limits.teacher_lag))
                 admission.publish(policy=done)
-            continue
-        assert flying, "nothing in flight and nothing to select: a deadlock"
-        one, policy, teacher = flying.pop(data.draw(st.integers(0, len(flying) - 1)))
-        policy = data.draw(st.integers(policy, admission.published_policy))
-        teacher = data.draw(st.integers(teacher, admission.published_teacher))
-        ages[one] = (policy, teacher)
-        admission.arrive(one, oldest_policy=policy, oldest_teacher=teacher if limits.label_max is not None else None)
-    assert sorted(trained) == sorted(asked(i) for i in range(limits.total_updates * limits.questions_per_update))
-    assert not admission.pending()
+        else:
+            assert flying, "nothing in flight and nothing to select: a deadlock"
+            one, policy, teacher = flying.pop(data.draw(st.integers(0, len(flying) - 1)))
+            policy = data.draw(st.integers(policy, admission.published_policy))
+            teacher = data.draw(st.integers(teacher, admission.published_teacher))
+            ages[one] = (policy, teacher)
+            admission.arrive(one, oldest_policy=policy, oldest_teacher=None if limits.label_max is None else teacher)
+        evicted += [one for one, _ in admission.evict()]
+    total = limits.total_updates * limits.questions_per_update
+    assert len(trained) == total
+    assert admission.num_admitted == total + len(evicted) + len(admission.pending())
+    assert len({*trained, *evicted}) == total + len(evicted)
+    if "drop" not in (limits.on_exceed, limits.label_on_exceed):
+        assert not evicted
+        assert not admission.pending()

@@ -15,15 +15,15 @@ from tests.fakes import fake_group
 
 
 def make_buffer(
-    rule="co_rewarding_ii", *, gold=None, questions=1, updates=8, depth=1, group_size=4, state=None, **plan
+    rule="co_rewarding_ii", *, gold=None, questions=1, updates=8, depth=1, group_size=4, state=None, limits=None, **plan
 ):
     teacher = 8 if REWARD_RULES[rule].needs_teacher else None
     limits = AdmissionLimits(
         questions_per_update=questions,
         total_updates=updates,
-        staleness_max=max(depth, 1),
         depth=depth,
         label_max=teacher,
+        **({"staleness_max": max(depth, 1)} | (limits or {})),
     )
     whole = BufferPlan(rule=rule, group_size=group_size, run_seed=1, incarnation=0, limits=limits, **plan)
     return ReplayBuffer(whole, GoldAnswers(gold or {}), state)
@@ -140,3 +140,58 @@ async def test_a_restored_buffer_goes_on_and_counts_what_was_waiting_as_lost():
     assert scalars["ledger/num_generated"] == 12
     assert scalars["dropped/num_lost_incarnation"] == 4
     assert scalars["ledger/num_trained"] == 8
+
+
+async def test_drop_counts_the_question_and_its_lengths_and_makes_room_for_one():
+    buffer = make_buffer("majority_vote", depth=2, limits={"staleness_max": 1, "on_exceed": "drop"})
+    assert await buffer.admit([(q, 0) for q in "abc"]) == 3
+    for question, update in (("b", 1), ("c", 2)):
+        await buffer.accept(encode(fake_group(question, ["1", "1", "2", "3"])))
+        await buffer.take(update)
+    await buffer.accept(encode(fake_group("a", ["1"] * 4, length=9)))
+    progress = await buffer.progress()
+    assert (progress["dropped"], progress["room"]) == ({"stale_policy": 4}, 1)
+    await buffer.accept(encode(fake_group("a", ["1"] * 4, length=9)))  # sent again
+    assert (await buffer.progress())["dropped"] == {"stale_policy": 4, "duplicate": 4}
+    await buffer.admit([("d", 0)])
+    await buffer.publish("policy", 2)
+    await buffer.accept(encode(fake_group("d", ["1", "1", "2", "3"], version=2)))
+    await buffer.take(3)
+    metrics = decode((await buffer.report())[0])
+    assert metrics.histograms["length/dropped_tokens"].tolist() == [9, 9, 9, 9]
+    assert metrics.histograms["length/trained_tokens"].tolist() == [3, 3, 3, 3]
+    assert metrics.scalars["dropped/num_stale_policy"] == 4
+
+
+async def test_withhold_masks_each_completion_by_its_own_age_and_lets_it_vote():
+    buffer = make_buffer("majority_vote", depth=2, limits={"staleness_max": 0, "on_exceed": "withhold"})
+    await buffer.admit([("a", 0), ("b", 0)])
+    await buffer.accept(encode(fake_group("a", ["1", "1", "2", "3"])))
+    await buffer.take(1)
+    await buffer.publish("policy", 1)
+    old, new = fake_group("b", ["1", "1", "2", "3"]), fake_group("b", ["1", "1", "2", "3"], version=1)
+    await buffer.accept(encode([*old[:3], new[3]]))  # the last one was sampled after the swap
+    batch = decode(await buffer.take(2))
+    assert [bool(s.loss_mask.any()) for s in batch.samples] == [False, False, False, True]
+    assert [s.advantage > 0 for s in batch.samples] == [True, True, False, False]  # the old ones elected "1"
+    metrics = decode((await buffer.report())[0])
+    assert metrics.scalars["ledger/num_withheld"] == 3
+    assert metrics.scalars["staleness/max"] == 0
+    assert metrics.histograms["length/withheld_tokens"].size == 3
+
+
+async def test_staleness_has_two_parts_in_flight_and_in_the_buffer():
+    buffer = make_buffer("majority_vote", depth=3)
+    await buffer.admit([(q, 0) for q in "abcd"])
+    for question, update in (("a", 1), ("b", 2)):
+        await buffer.accept(encode(fake_group(question, ["1", "1", "2", "3"])))
+        await buffer.publish("policy", update)
+        if update == 1:
+            await buffer.accept(encode(fake_group("c", ["1", "1", "2", "3"])))  # whole before any update
+        await buffer.take(update)
+    await buffer.accept(encode(fake_group("d", ["1", "1", "2", "3"])))  # whole after two
+    await buffer.take(3)
+    await buffer.take(4)
+    scalars = decode((await buffer.report())[0]).scalars
+    assert (scalars["staleness/question_mean"], scalars["staleness/in_flight_mean"]) == (3, 2)
+    assert scalars["staleness/in_buffer_mean"] == 1
