@@ -16,6 +16,7 @@ from actors.engine import EngineError, EngineStats, RolloutEngine, SampledSequen
 from actors.settings import EngineSettings, InflightMode
 from dataflow.codec import decode as decode_message
 from dataflow.codec import encode
+from dataflow.process import pin_to_cores
 from dataflow.types import Completion, Rendezvous, RolloutTask, Source, Timings, Version, WeightManifest
 
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.1, 5.0
@@ -200,6 +201,7 @@ class PlacedRolloutActor(RolloutActor):
         from questions.template import PromptTemplate
         from rewards.extract import extract_answer
 
+        pin_to_cores(settings.cores)
         torch.set_num_threads(settings.threads)
         template = PromptTemplate.from_folder(model_path, system_prompt=system_prompt)
         engine = make_engine(

@@ -47,6 +47,8 @@ class EngineSettings(Settings):
     """Type of weights and KV cache in the engine."""
     threads: int = Field(1, ge=1)
     """OpenMP threads of one engine. One process per core: oversubscribed threads are several times slower."""
+    cores: tuple[int, ...] | None = None
+    """CPU cores that all threads of an engine's process may use; None: any."""
     script: str | None = None
     """JSONL of recorded completions for `kind: scripted`: objects with `question` and `completions`."""
     script_seconds_per_token: float = Field(0.0, ge=0)

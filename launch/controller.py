@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,12 @@ from dataflow.metrics import Metrics
 from dataflow.types import AskedId, Channel, GroupId, RolloutTask, Source, StepResult, TrainBatch, Version, View
 from evals.heldout import EvalResult
 from launch.parts import Parts
+
+Report = tuple[bytes, list[dict[str, Any]]]  # the buffer's: metrics, sample rows
+
+
+async def _answer(call: Awaitable[Report]) -> Report:
+    return await call
 
 
 class StalledError(RuntimeError):
@@ -60,6 +67,7 @@ class Controller:
         self.spans: list[tuple[float, float]] = []  # wall clock in which an update's completions were sampled
         self._order = asyncio.Lock()  # the cursor moves with the buffer's admission, and checkpoints see both
         self._quick: asyncio.Future[EvalResult | None] | None = None
+        self._writing: asyncio.Task[None] | None = None
         self._progress_at = time.monotonic()
 
     # ---- the run --------------------------------------------------------------------------------------------------
@@ -142,6 +150,7 @@ class Controller:
         for update in range(self.version.updates + 1, config.train.updates + 1):
             asked_at = time.time()
             batch = await self._batch(update)
+            report = asyncio.ensure_future(_answer(self.parts.buffer.report.remote()))  # while the learner updates
             began_at = time.time()
             async with self.parts.learner_lock:
                 result = await self.parts.learner.update(batch)
@@ -162,14 +171,15 @@ class Controller:
                     "time/total_s": time.time() - asked_at,
                 }
             )
-            await self._log(result, Metrics.union([times, published]))
+            self._write_down(result, Metrics.union([times, published]), await report)
             await self._after_update(update)
             limit = config.run.max_wall_s
             if limit is not None and time.time() - self.clock.started_s > limit and update < config.train.updates:
                 self.stopped_early = f"run.max_wall_s = {limit:g} s were used up after update {update}"
                 await self._checkpoint()
-                return
+                break
         await self._finish_quick()
+        await self._written()
 
     async def _batch(self, update: int) -> TrainBatch:
         taken = decode(await self.parts.buffer.take.remote(update))
@@ -203,20 +213,34 @@ class Controller:
             self.clock.publishing_s += time.time() - began
         return Metrics(scalars=scalars)
 
-    async def _log(self, result: StepResult, extra: Metrics) -> None:
-        report, rows = await self.parts.buffer.report.remote()
-        actors = {source: await group.stats() for source, group in self.parts.groups.items()}
+    def _write_down(self, result: StepResult, extra: Metrics, report: Report) -> None:
+        """Logs an update while the next one is under way; updates are written in order."""
+        before = self._writing
+        if before is not None and before.done():
+            before.result()  # a log that cannot be written ends the run
         elapsed = time.time() - self.clock.started_s
         rates = {
             "throughput/completions_per_s": self.num_trained_here / elapsed,
             "time/learner_idle_frac": self.clock.waited_s / elapsed,
         }
-        for stats in actors.values():
-            rates |= stats
-        metrics = Metrics.union([result.metrics, decode(report), extra, Metrics(scalars=rates)])
-        self.idle.append({source: stats.get(f"rollout_{source}/idle_frac", 0.0) for source, stats in actors.items()})
-        self.spans.append((metrics.scalars["rollout/first_started_s"], metrics.scalars["rollout/last_finished_s"]))
-        self.parts.watch.update(result.version.updates, metrics, rows)
+
+        async def write() -> None:
+            if before is not None:
+                await before
+            stats = {source: await group.stats() for source, group in self.parts.groups.items()}
+            scalars = rates | {key: value for one in stats.values() for key, value in one.items()}
+            metrics = Metrics.union([result.metrics, decode(report[0]), extra, Metrics(scalars=scalars)])
+            self.idle.append({source: one.get(f"rollout_{source}/idle_frac", 0.0) for source, one in stats.items()})
+            times = metrics.scalars
+            self.spans.append((times["rollout/first_started_s"], times["rollout/last_finished_s"]))
+            self.parts.watch.update(result.version.updates, metrics, report[1])
+
+        self._writing = asyncio.create_task(write(), name=f"log of update {result.version.updates}")
+
+    async def _written(self) -> None:
+        """Returns when every update so far is in the log; raises what kept one out of it."""
+        if self._writing is not None:
+            await self._writing
 
     # ---- every so many updates ------------------------------------------------------------------------------------
 
@@ -233,10 +257,12 @@ class Controller:
         if self._quick is None:
             return
         result, self._quick = await self._quick, None
+        await self._written()
         if result is not None:
             self.parts.watch.evaluation(self.version.updates, result, name="quick")
 
     async def _checkpoint(self) -> None:
+        await self._written()
         store, learner = self.parts.checkpoints, self.parts.learner
         async with self._order:
             state = {

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 
 from dataflow.codec import decode, encode
+from dataflow.process import pin_to_cores
 from dataflow.types import Channel, Rendezvous, WeightManifest
 from learner.broadcast import WeightSender
 from learner.learner import Learner, LearnerPlan, Which
@@ -28,6 +29,7 @@ class LearnerActor:
         wire_dtype: str,
         host: str | None = None,
     ) -> None:
+        pin_to_cores(plan.learner.cores)
         torch.set_num_threads(plan.learner.threads)
         self._learner = Learner(
             plan, rank=rank, world_size=world_size, init_method=init_method, incarnation=incarnation

@@ -47,6 +47,8 @@ class LearnerSettings(Settings):
     """GPUs Ray sets aside for one rank."""
     threads: int = Field(1, ge=1)
     """OpenMP threads of one rank."""
+    cores: tuple[int, ...] | None = None
+    """CPU cores that all threads of a rank's process may use; None: any."""
     param_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the forward and backward pass; master weights, optimizer and teacher are always float32."""
     micro_batch_tokens: int = Field(16384, ge=1)
