@@ -1,4 +1,4 @@
-"""The `corewarding` command: train, resume, eval, export."""
+"""The `corewarding` command: train, resume, eval, export, trace."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ HELP = """corewarding: label-free reinforcement learning of reasoning models
   corewarding resume RUN_DIR                            go on from the run's last checkpoint
   corewarding eval MODEL_OR_RUN [--num-questions ...]   held-out accuracy of a model folder or a run
   corewarding export RUN_DIR --out FOLDER               copy the trained Hugging Face model out of a run
+  corewarding trace RUN_DIR [--seconds 30]              a Perfetto trace and a Gantt picture of who did what when
 """
 
 
@@ -35,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(HELP)
         return 0
-    commands = {"train": _train, "resume": _resume, "eval": _eval, "export": _export}
+    commands = {"train": _train, "resume": _resume, "eval": _eval, "export": _export, "trace": _trace}
     if words[0] not in commands:
         print(f"corewarding: unknown command {words[0]!r}\n\n{HELP}", file=sys.stderr)
         return 2
@@ -144,6 +145,23 @@ def _export(words: list[str]) -> int:
 
     arguments = tyro.cli(ExportArguments, args=words, prog="corewarding export")
     print(export_run(arguments.run_dir, arguments.out, arguments.which))
+    return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class TraceArguments:
+    """Writes trace.json (for Perfetto) and trace.png (a Gantt picture) into a run directory."""
+
+    run_dir: tyro.conf.Positional[Path]
+    seconds: float = 30.0
+    """How much of the run's end the picture shows."""
+
+
+def _trace(words: list[str]) -> int:
+    from launch.trace import write_trace
+
+    arguments = tyro.cli(TraceArguments, args=words, prog="corewarding trace")
+    print(write_trace(arguments.run_dir, seconds=arguments.seconds))
     return 0
 
 

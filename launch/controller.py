@@ -24,8 +24,9 @@ from dataflow.metrics import Metrics
 from dataflow.types import AskedId, Channel, GroupId, RolloutTask, Source, StepResult, TrainBatch, Version, View
 from evals.heldout import EvalResult
 from launch.parts import Parts
+from launch.trace import Span
 
-Report = tuple[bytes, list[dict[str, Any]]]  # the buffer's: metrics, sample rows
+Report = tuple[bytes, list[dict[str, Any]], list[tuple[str, str, float, float]]]  # the replay buffer's
 
 
 async def _answer(call: Awaitable[Report]) -> Report:
@@ -211,6 +212,7 @@ class Controller:
                 f"sync/{channel}_num_acknowledged": float(result.num_acknowledged),
             }
             self.clock.publishing_s += time.time() - began
+            self.parts.watch.trace.write([Span(f"weights to {channel}", f"publish {updates}", began, time.time())])
         return Metrics(scalars=scalars)
 
     def _write_down(self, result: StepResult, extra: Metrics, report: Report) -> None:
@@ -234,6 +236,10 @@ class Controller:
             times = metrics.scalars
             self.spans.append((times["rollout/first_started_s"], times["rollout/last_finished_s"]))
             self.parts.watch.update(result.version.updates, metrics, report[1])
+            began, ended = times["time/update_started_s"], times["time/update_ended_s"]
+            waited = Span("learner", "wait", began - times["time/learner_wait_s"], began)
+            trained = Span("learner", f"update {result.version.updates}", began, ended)
+            self.parts.watch.trace.write([waited, trained, *(Span(*one) for one in report[2])])
 
         self._writing = asyncio.create_task(write(), name=f"log of update {result.version.updates}")
 

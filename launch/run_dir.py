@@ -1,6 +1,6 @@
 """The folder of one run; nothing of ours is written outside it.
 
-runs/<name>/{config.yaml, environment.json, tensorboard/, metrics.jsonl, samples/, checkpoints/, logs/, summary.json}
+runs/<name>/{config.yaml, environment.json, tensorboard/, metrics.jsonl, trace.jsonl, samples/, checkpoints/, logs/, summary.json}
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class RunDir:
         self.config = self.path / "config.yaml"
         self.tensorboard = self.path / "tensorboard"
         self.metrics = self.path / "metrics.jsonl"
+        self.trace = self.path / "trace.jsonl"
         self.samples = self.path / "samples"
         self.checkpoints = self.path / "checkpoints"
         self.logs = self.path / "logs"

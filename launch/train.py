@@ -24,6 +24,7 @@ from launch.plans import admission_limits
 from launch.run_dir import RunDir
 from launch.summary import build_summary, print_summary, write_summary
 from launch.terminal import Terminal, introduce
+from launch.trace import merged
 from launch.watch import Watch
 from learner.checkpoint import Checkpoint, CheckpointStore
 from learner.learner import LearnerError
@@ -103,7 +104,7 @@ def _measured(controller: Controller, watch: Watch) -> dict[str, Any]:
     """What the run's own clocks say."""
     clock, spans = controller.clock, controller.spans
     elapsed = max(clock.ended_s - clock.started_s, 1e-9)
-    sampling = _merged(spans)
+    sampling = merged(spans)
     overlap = sum(
         max(0.0, min(end, stop) - max(begin, start)) for begin, end in clock.update_spans for start, stop in sampling
     )
@@ -121,14 +122,3 @@ def _measured(controller: Controller, watch: Watch) -> dict[str, Any]:
         "staleness_mean": sum(mean for mean, _ in watch.staleness) / max(1, len(watch.staleness)),
         "staleness_max": max((most for _, most in watch.staleness), default=0.0),
     }
-
-
-def _merged(spans: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The union of intervals as disjoint intervals."""
-    merged: list[tuple[float, float]] = []
-    for start, end in sorted(spans):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
-        else:
-            merged.append((start, end))
-    return merged

@@ -12,6 +12,7 @@ from dataflow.metrics import Metrics
 from evals.heldout import EvalResult
 from launch.run_dir import RunDir
 from launch.terminal import Terminal
+from launch.trace import TraceLog
 
 _LINE = (
     ("reward", "reward/mean", "{:.2f}"),
@@ -38,6 +39,7 @@ class Watch:
         if resumed_at and run_dir.metrics.exists():
             self._cut_metrics(resumed_at)
         self._metrics = run_dir.metrics.open("a")
+        self.trace = TraceLog(run_dir.trace)
         self._board = SummaryWriter(str(run_dir.tensorboard), purge_step=resumed_at + 1 if resumed_at else None)
 
     def _cut_metrics(self, update: int) -> None:
@@ -75,6 +77,7 @@ class Watch:
 
     def close(self) -> None:
         self._metrics.close()
+        self.trace.close()
         self._board.close()
 
     def _write(self, row: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ from dataflow.types import (
 )
 from learner.admission import Admission, AdmissionLimits
 from learner.advantages import training_samples
-from learner.buffer_metrics import Lengths, rollout_times, staleness_of
+from learner.buffer_metrics import Lengths, group_times, rollout_times, staleness_of
 from learner.ledger import DropReason, Ledger
 from learner.samples import sample_rows
 from questions.gold import GoldAnswers
@@ -244,11 +244,12 @@ class ReplayBuffer:
         """Completions held: of whole and of partly arrived questions."""
         return sum(entry.num_completions for entry in self._joining.values())
 
-    async def report(self) -> tuple[bytes, list[dict[str, Any]]]:
-        """Metrics (encoded) and sample rows of the update taken last."""
+    async def report(self) -> tuple[bytes, list[dict[str, Any]], list[tuple[str, str, float, float]]]:
+        """Of the update taken last: metrics (encoded), sample rows, and when each group was sampled, as (actor id, group, started,
+        finished)."""
         assert self._report is not None, "nothing was taken yet"
         metrics, rows = self._report
-        return encode(metrics), rows
+        return encode(metrics), rows, group_times(self._taken)
 
     async def progress(self) -> dict[str, Any]:
         """What the watchdog looks at: whole questions so far, and whom the learner waits for."""

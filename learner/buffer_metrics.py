@@ -86,3 +86,17 @@ def rollout_times(taken: Sequence[QuestionRollouts]) -> Metrics:
             "rollout/mixed_version_frac": float(np.mean(mixed)),
         }
     )
+
+
+def group_times(taken: Sequence[QuestionRollouts]) -> list[tuple[str, str, float, float]]:
+    """(actor id, group, first started, last finished) of each group, in wall-clock seconds."""
+    return [
+        (
+            group[0].actor_id,
+            str(name),
+            min(c.timings.started_s for c in group),
+            max(c.timings.finished_s for c in group),
+        )
+        for rollouts in taken
+        for name, group in rollouts.groups.items()
+    ]

@@ -39,7 +39,11 @@ async def test_rule_two_trains_the_policy_group_by_the_teachers_vote_and_balance
     # rewards 1, 0, 0, 1: mean 1/2, unbiased std sqrt(1/3)
     a = 0.5 / (np.sqrt(1 / 3) + 1e-6)
     np.testing.assert_allclose([s.advantage for s in batch.samples], [a, -a, -a, a], rtol=1e-5)
-    metrics, rows = await buffer.report()
+    metrics, rows, times = await buffer.report()
+    assert sorted(times) == [
+        ("fake", "q/e0/original/policy", 2.0, 3.0),
+        ("fake", "q/e0/original/teacher", 2.0, 3.0),
+    ]
     scalars = decode(metrics).scalars
     assert scalars["ledger/num_generated"] == 8
     assert scalars["ledger/num_trained"] == 4
