@@ -1,4 +1,4 @@
-"""The `corewarding` command: train, resume, eval, export, trace."""
+"""The `corewarding` command: train, submit, resume, eval, export, trace."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ USER_ERRORS = (UserError, DataSetError, TemplateError, CapacityError, DataError)
 
 HELP = """corewarding: label-free reinforcement learning of reasoning models
 
-  corewarding train CONFIG.yaml [--any.key value ...]   train; --help after CONFIG lists every key
+  corewarding train CONFIG.yaml [--any.key value ...]   train; --help after CONFIG lists every key; --dry-run only checks
+  corewarding submit CONFIG.yaml [--address URL] [...]  the same as a job on a Ray cluster; follows its log
   corewarding resume RUN_DIR                            go on from the run's last checkpoint
   corewarding eval MODEL_OR_RUN [--num-questions ...]   held-out accuracy of a model folder or a run
   corewarding export RUN_DIR --out FOLDER               copy the trained Hugging Face model out of a run
@@ -36,7 +37,14 @@ def main(arguments: list[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(HELP)
         return 0
-    commands = {"train": _train, "resume": _resume, "eval": _eval, "export": _export, "trace": _trace}
+    commands = {
+        "train": _train,
+        "submit": _submit,
+        "resume": _resume,
+        "eval": _eval,
+        "export": _export,
+        "trace": _trace,
+    }
     if words[0] not in commands:
         print(f"corewarding: unknown command {words[0]!r}\n\n{HELP}", file=sys.stderr)
         return 2
@@ -78,10 +86,31 @@ def _override(base: TrainConfig, words: list[str], *, prog: str) -> dict[str, An
 
 
 def _train(words: list[str]) -> int:
+    words, dry_run = _without(words, "--dry-run")
     config = parse_train(words)
-    from launch.train import run_training
+    from launch.train import check_training, run_training
 
-    return run_training(config)
+    return check_training(config) if dry_run else run_training(config)
+
+
+def _submit(words: list[str]) -> int:
+    words, dry_run = _without(words, "--dry-run")
+    address = None
+    if "--address" in words:
+        place = words.index("--address")
+        if place + 1 == len(words):
+            raise ConfigError(
+                "--address needs a value, the address of the cluster's dashboard, for example http://head:8265"
+            )
+        address, words = words[place + 1], [*words[:place], *words[place + 2 :]]
+    config = parse_train(words)
+    from launch.submit import submit
+
+    return submit(config, address=address, dry_run=dry_run)
+
+
+def _without(words: list[str], flag: str) -> tuple[list[str], bool]:
+    return [word for word in words if word != flag], flag in words
 
 
 def _resume(words: list[str]) -> int:

@@ -6,13 +6,14 @@ Checks, before anything is started, that what the configuration asks for can be 
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from launch.config import TrainConfig
 from launch.errors import UserError
@@ -40,8 +41,6 @@ def connect(config: TrainConfig) -> None:
     if ray.is_initialized():
         return
     want = needed(config)
-    # Ray tells at every start that it asks for tokens, which is what we want.
-    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_worker_niceness", "0")  # our processes are the machine's work, not its background
     if "RAY_ADDRESS" in os.environ:
@@ -51,6 +50,7 @@ def connect(config: TrainConfig) -> None:
         # start all the same; a cluster's are not oversubscribed.
         cpus = max(os.cpu_count() or 1, -(-want["CPU"] // 1))
         ray.init(
+            address="local",  # also where another cluster runs on this machine
             num_cpus=int(cpus),
             include_dashboard=False,
             log_to_driver=False,
@@ -76,6 +76,59 @@ async def check(config: TrainConfig, *, timeout_s: float = 60.0) -> None:
                 f"rollout.teacher_actors, rollout.cpus_per_actor, rollout.gpus_per_actor); the cluster lacks {lacks}"
             )
         await asyncio.sleep(1.0)
+
+
+async def probe(config: TrainConfig, *, timeout_s: float = 60.0) -> list[str]:
+    """Asks every node whether it sees and can write `run.root` and runs our Python and Ray; the nodes' addresses.
+
+    PlacementError names each node that does not.
+    """
+    token = Path(config.run.root) / f".probe-{uuid.uuid4().hex}"
+    existed = token.parent.exists()
+    try:
+        token.parent.mkdir(parents=True, exist_ok=True)
+        token.touch()
+    except OSError as error:
+        raise PlacementError(f"run.root {config.run.root} cannot be written here: {error}") from error
+    task = ray.remote(num_cpus=0, runtime_env=process_environment(1))(_probe_here)
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    try:
+        asked = [
+            task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+                str(token), versions()
+            )
+            for node in nodes
+        ]
+        answers = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), timeout_s)
+    except TimeoutError as error:
+        raise PlacementError(
+            f"not every node answered within {timeout_s:g} s: can they start Python processes?"
+        ) from error
+    finally:
+        token.unlink()
+        if not existed:
+            token.parent.rmdir()
+    names = [str(node["NodeManagerAddress"]) for node in nodes]
+    problems = [f"{name}: {answer}" for name, answer in zip(names, answers, strict=True) if answer]
+    if problems:
+        raise PlacementError("not every node can take part in the run:\n  " + "\n  ".join(problems))
+    return names
+
+
+def _probe_here(token: str, expected: dict[str, str]) -> str:
+    """What is wrong on this node; empty when nothing is."""
+    if versions() != expected:
+        return f"runs {versions()}, the driver {expected}: install the same versions"
+    root = Path(token).parent
+    if not Path(token).exists():
+        return f"does not see what the driver wrote in run.root {root}: it must be a folder that all nodes share"
+    try:
+        own = Path(f"{token}-{os.getpid()}")
+        own.touch()
+        own.unlink()
+    except OSError as error:
+        return f"cannot write run.root {root}: {error}"
+    return ""
 
 
 def process_environment(threads: int) -> dict[str, Any]:

@@ -58,6 +58,25 @@ def run_training(config: TrainConfig) -> int:
     return 0
 
 
+def check_training(config: TrainConfig) -> int:
+    """What `--dry-run` does: everything a run checks before it starts an actor, and writes nothing that stays."""
+    inputs = read_inputs(config)
+    admission_limits(config)
+    introduce(config, inputs, RunDir(config.run.root, config.run.name), resumes_after=None)
+    placement.connect(config)
+    try:
+        nodes = asyncio.run(_check_cluster(config))
+    finally:
+        ray.shutdown()
+    print(f"nothing was started; the configuration can run here ({', '.join(nodes)})")
+    return 0
+
+
+async def _check_cluster(config: TrainConfig) -> list[str]:
+    await placement.check(config)
+    return await placement.probe(config)
+
+
 async def _run(
     config: TrainConfig,
     inputs: Inputs,
@@ -67,6 +86,8 @@ async def _run(
     began: float,
 ) -> None:
     await placement.check(config)
+    if len(ray.nodes()) > 1:
+        await placement.probe(config)
     state: dict[str, Any] = checkpoint.state if checkpoint else {}
     updates = state.get("updates", 0)
     with Terminal(total_updates=config.train.updates, resumed_at=updates) as terminal:
