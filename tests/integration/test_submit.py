@@ -1,0 +1,110 @@
+"""`corewarding submit` against a real cluster, from another working directory."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from launch.config import make_config
+from launch.submit import CONFIG_NAME, prepare
+
+pytestmark = pytest.mark.timeout(400)
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = [
+    "--data.num-train", "32", "--data.num-heldout", "8", "--rollout.group-size", "4", "--rollout.max-new-tokens", "16",
+    "--train.questions-per-update", "4", "--train.updates", "2", "--eval.num-questions", "4", "--eval.every-updates", "0",
+    "--rollout.cpus-per-actor", "0.25", "--learner.cpus-per-rank", "0.25",
+]  # fmt: skip
+
+
+def environment():
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return kept | {"RAY_AUTH_MODE": "token", "PYTHONPATH": str(ROOT), "SECRET_OF_THE_LAPTOP": "1"}
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """The dashboard's address of a cluster with token authentication."""
+    port = free_port()
+    ray = Path(sys.executable).with_name("ray")
+    subprocess.run([ray, "get-auth-token", "--generate"], env=environment(), check=True, capture_output=True)
+    log = (tmp_path_factory.mktemp("cluster") / "log").open("w")
+    words = ["start", "--head", "--block", f"--port={free_port()}", f"--dashboard-port={port}", "--num-cpus=2"]
+    head = subprocess.Popen([ray, *words], env=environment(), stdout=log, stderr=subprocess.STDOUT)
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            break
+        except OSError:
+            assert head.poll() is None, f"ray start ended: {Path(log.name).read_text()[-2000:]}"
+            assert time.monotonic() < deadline, "the dashboard did not come up"
+            time.sleep(0.5)
+    yield f"http://127.0.0.1:{port}"
+    head.terminate()
+    head.wait(60)
+
+
+def submit(cluster, cwd, *words):
+    command = [
+        sys.executable,
+        "-m",
+        "launch.cli",
+        "submit",
+        str(ROOT / "configs" / "cpu.yaml"),
+        "--address",
+        cluster,
+        *words,
+    ]
+    return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, check=False)
+
+
+def test_a_job_trains_follows_its_log_and_leaves_its_run_where_the_user_is(cluster, tmp_path):
+    done = submit(cluster, tmp_path, *SMALL, "--run.root", "mine", "--run.name", "job")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert done.stdout.startswith("ray job submit --address")
+    assert "update    2/2" in done.stdout
+    summary = json.loads((tmp_path / "mine" / "job" / "summary.json").read_text())
+    assert summary["updates"] == 2
+
+
+def test_the_exit_code_of_the_job_is_passed_on(cluster, tmp_path):
+    done = submit(cluster, tmp_path, "--dry-run", "--learner.gpus-per-rank", "1")
+    assert done.returncode == 2
+    assert "the cluster lacks 1 GPU" in done.stdout
+
+
+def test_no_cluster_is_one_message(tmp_path):
+    done = submit(f"http://127.0.0.1:{free_port()}", tmp_path, "--dry-run")
+    assert done.returncode == 2
+    assert "no Ray cluster answers at" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_is_sent_is_small_and_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HOME", "/models")
+    monkeypatch.setenv("SECRET_OF_THE_LAPTOP", "1")
+    (tmp_path / "pairs.jsonl").write_text("")
+    config = make_config({"data": {"kind": "files", "train": "pairs.jsonl"}, "run": {"root": "runs"}}, where="test")
+    folder = tmp_path / "sent"
+    folder.mkdir()
+    job = prepare(config, folder, address="http://head:8265")
+    assert sum(file.stat().st_size for file in folder.rglob("*")) < 8 * 2**20
+    assert not {".git", "runs", "tests", ".venv", "docs"} & {path.name for path in folder.iterdir()}
+    assert job.env_vars == {"HF_HOME": "/models"}
+    sent = (folder / CONFIG_NAME).read_text()
+    assert str(tmp_path / "pairs.jsonl") in sent
+    assert f"root: {tmp_path / 'runs'}" in sent
+    assert "path: models/arithmetic-base" in sent
