@@ -239,7 +239,13 @@ class Controller:
             began, ended = times["time/update_started_s"], times["time/update_ended_s"]
             waited = Span("learner", "wait", began - times["time/learner_wait_s"], began)
             trained = Span("learner", f"update {result.version.updates}", began, ended)
-            self.parts.watch.trace.write([waited, trained, *(Span(*one) for one in report[2])])
+            self.parts.watch.trace.write(
+                [
+                    waited,
+                    trained,
+                    *(Span(actor, f"sample {group}", start, end) for actor, group, start, end in report[2]),
+                ]
+            )
 
         self._writing = asyncio.create_task(write(), name=f"log of update {result.version.updates}")
 

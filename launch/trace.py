@@ -108,7 +108,7 @@ def gantt(spans: Sequence[Span], path: Path, *, seconds: float = 30.0) -> None:
             mine = merged((s.start_s, s.end_s) for s in shown if s.track == track and _kind(s) == kind)
             height = 0.8 / len(kinds)
             bars = [(start - end + seconds, stop - start) for start, stop in mine]
-            axes.broken_barh(bars, (row - 0.4 + index * height, height), facecolors=f"C{row}", alpha=1 - 0.35 * index)
+            axes.broken_barh(bars, (row - 0.4 + index * height, height), facecolors=f"C{row}", alpha=1 / (1 + index))
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.set_xlim(0, seconds)
@@ -118,6 +118,7 @@ def gantt(spans: Sequence[Span], path: Path, *, seconds: float = 30.0) -> None:
 
 
 def _kind(span: Span) -> str:
+    """The first word of its name."""
     return span.name.split(" ")[0]
 
 

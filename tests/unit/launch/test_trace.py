@@ -8,9 +8,9 @@ from launch.errors import UserError
 from launch.trace import Span, TraceLog, busy, chrome_trace, merged, read_spans, write_trace
 
 SPANS = [
-    Span("policy-0", "q1/e0/original/policy", 10.0, 12.0),
-    Span("policy-0", "q2/e0/original/policy", 11.0, 13.0),
-    Span("policy-0", "q3/e0/original/policy", 13.0, 14.0),
+    Span("policy-0", "sample q1/e0/original/policy", 10.0, 12.0),
+    Span("policy-0", "sample q2/e0/original/policy", 11.0, 13.0),
+    Span("policy-0", "sample q3/e0/original/policy", 13.0, 14.0),
     Span("learner", "update 1", 12.5, 15.0),
 ]
 
@@ -19,7 +19,7 @@ def test_overlapping_spans_of_a_track_get_rows_of_their_own_and_the_learner_come
     events = chrome_trace(SPANS)["traceEvents"]
     assert [event["args"]["name"] for event in events if event["ph"] == "M"] == ["learner", "policy-0"]
     spans = {event["name"]: event for event in events if event["ph"] == "X"}
-    assert [spans[f"q{i}/e0/original/policy"]["tid"] for i in (1, 2, 3)] == [0, 1, 0]
+    assert [spans[f"sample q{i}/e0/original/policy"]["tid"] for i in (1, 2, 3)] == [0, 1, 0]
     assert (spans["update 1"]["ts"], spans["update 1"]["dur"]) == (2_500_000, 2_500_000)
 
 
