@@ -50,7 +50,7 @@ def phases(rows: list[dict[str, float]]) -> dict[str, list[float]]:
         found["whole"].append(row["time/update_ended_s"] - before["time/update_ended_s"])
         found["waiting"].append(row["time/learner_wait_s"])
         found["training"].append(row["time/update_s"])
-        found["publishing"].append(before["sync/policy_s"] + before.get("sync/teacher_s", 0.0))
+        found["publishing"].append(before["time/publish_s"])
     return found
 
 

@@ -23,6 +23,7 @@ from dataflow.codec import decode, encode
 from dataflow.metrics import Metrics
 from dataflow.types import AskedId, Channel, GroupId, RolloutTask, Source, StepResult, TrainBatch, Version, View
 from evals.heldout import EvalResult
+from launch.channels import WeightChannels
 from launch.parts import Parts
 from launch.trace import Span
 
@@ -69,6 +70,7 @@ class Controller:
         self._order = asyncio.Lock()  # the cursor moves with the buffer's admission, and checkpoints see both
         self._quick: asyncio.Future[EvalResult | None] | None = None
         self._writing: asyncio.Task[None] | None = None
+        self._weights = WeightChannels(parts.publishers, parts.buffer, parts.watch.trace)
         self._progress_at = time.monotonic()
 
     # ---- the run --------------------------------------------------------------------------------------------------
@@ -78,6 +80,7 @@ class Controller:
         phase = self.parts.watch.terminal.phase
         phase("broadcasting the first weights")
         await self._publish(first=True)
+        await self._weights.acknowledged()
         if self.before is None:
             phase("evaluating before training")
             self.before = await self.parts.evaluate(False)
@@ -162,17 +165,20 @@ class Controller:
             self.clock.update_spans.append((began_at, ended_at))
             self.num_trained_here += len(batch.samples)
             self._progress_at = time.monotonic()
-            published = await self._publish()
+            await self._publish()
+            published_at = time.time()
+            self.clock.publishing_s += published_at - ended_at
             times = Metrics(
                 scalars={
                     "time/learner_wait_s": began_at - asked_at,
                     "time/update_s": ended_at - began_at,
                     "time/update_started_s": began_at,
                     "time/update_ended_s": ended_at,
-                    "time/total_s": time.time() - asked_at,
+                    "time/publish_s": published_at - ended_at,
+                    "time/total_s": published_at - asked_at,
                 }
             )
-            self._write_down(result, Metrics.union([times, published]), await report)
+            self._write_down(result, times, await report)
             await self._after_update(update)
             limit = config.run.max_wall_s
             if limit is not None and time.time() - self.clock.started_s > limit and update < config.train.updates:
@@ -180,6 +186,7 @@ class Controller:
                 await self._checkpoint()
                 break
         await self._finish_quick()
+        await self._weights.acknowledged()
         await self._written()
 
     async def _batch(self, update: int) -> TrainBatch:
@@ -190,34 +197,26 @@ class Controller:
         batch: TrainBatch = decode(await self.parts.buffer.score.remote(encode(statistics)))
         return batch
 
-    async def _publish(self, first: bool = False) -> Metrics:
-        """Teacher before policy: whoever is admitted under the new policy version finds the teacher that goes with it."""
+    async def _publish(self, first: bool = False) -> None:
+        """Sends the weights that are due; returns when they have left the learner."""
         config, updates = self.parts.config, self.version.updates
-        due: list[tuple[Channel, bool]] = [
-            ("teacher", first or (not config.teacher.freeze and updates % config.teacher.publish_every == 0)),
-            ("policy", first or updates % config.publish.every_updates == 0),
-        ]
-        scalars: dict[str, float] = {}
-        for channel, is_due in due:
-            if not is_due or channel not in self.parts.publishers:
-                continue
+        due: dict[Channel, bool] = {
+            "teacher": first or (not config.teacher.freeze and updates % config.teacher.publish_every == 0),
+            "policy": first or updates % config.publish.every_updates == 0,
+        }
+        if any(due.values()):
             await self._finish_quick()  # an evaluation is of one version
-            began = time.time()
-            version = await self.parts.learner.version(channel)
-            result = await self.parts.publishers[channel].publish(version)
-            await self.parts.buffer.publish.remote(channel, version.updates)
-            scalars |= {
-                f"sync/{channel}_s": time.time() - began,
-                f"sync/{channel}_mb": result.bytes / 2**20,
-                f"sync/{channel}_num_acknowledged": float(result.num_acknowledged),
-            }
-            self.clock.publishing_s += time.time() - began
-            self.parts.watch.trace.write([Span(f"weights to {channel}", f"publish {updates}", began, time.time())])
-        return Metrics(scalars=scalars)
+        await self._weights.send(
+            [
+                (channel, await self.parts.learner.version(channel))
+                for channel, is_due in due.items()
+                if is_due and channel in self.parts.publishers
+            ]
+        )
 
-    def _write_down(self, result: StepResult, extra: Metrics, report: Report) -> None:
+    def _write_down(self, result: StepResult, times: Metrics, report: Report) -> None:
         """Logs an update while the next one is under way; updates are written in order."""
-        before = self._writing
+        before, published = self._writing, self._weights.last
         if before is not None and before.done():
             before.result()  # a log that cannot be written ends the run
         elapsed = time.time() - self.clock.started_s
@@ -231,13 +230,14 @@ class Controller:
                 await before
             stats = {source: await group.stats() for source, group in self.parts.groups.items()}
             scalars = rates | {key: value for one in stats.values() for key, value in one.items()}
-            metrics = Metrics.union([result.metrics, decode(report[0]), extra, Metrics(scalars=scalars)])
+            sync = await published if published is not None else Metrics()
+            metrics = Metrics.union([result.metrics, decode(report[0]), times, sync, Metrics(scalars=scalars)])
             self.idle.append({source: one.get(f"rollout_{source}/idle_frac", 0.0) for source, one in stats.items()})
-            times = metrics.scalars
-            self.spans.append((times["rollout/first_started_s"], times["rollout/last_finished_s"]))
+            known = metrics.scalars
+            self.spans.append((known["rollout/first_started_s"], known["rollout/last_finished_s"]))
             self.parts.watch.update(result.version.updates, metrics, report[1])
-            began, ended = times["time/update_started_s"], times["time/update_ended_s"]
-            waited = Span("learner", "wait", began - times["time/learner_wait_s"], began)
+            began, ended = known["time/update_started_s"], known["time/update_ended_s"]
+            waited = Span("learner", "wait", began - known["time/learner_wait_s"], began)
             trained = Span("learner", f"update {result.version.updates}", began, ended)
             self.parts.watch.trace.write(
                 [
@@ -263,6 +263,7 @@ class Controller:
             await self._checkpoint()
         if config.eval.every_updates and update % config.eval.every_updates == 0 and not last:
             await self._finish_quick()
+            await self._weights.acknowledged()
             self._quick = asyncio.ensure_future(self.parts.evaluate(True))
 
     async def _finish_quick(self) -> None:

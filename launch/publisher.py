@@ -101,16 +101,21 @@ class Publisher:
         async with self._lock:
             await self._persist("joining", self._join_all)
 
-    async def publish(self, version: Version) -> PublishResult:
+    async def publish(self, version: Version, sent: asyncio.Event | None = None) -> PublishResult:
         """Sends the learner's weights, which must be `version`, and returns when every live receiver has committed.
 
+        sent: set when the weights have left the learner, which may then update while the receivers commit; should the transfer
+        have to be repeated after that, newer weights go in their place.
         PublishError where no receiver is left or transfers keep breaking; RolloutGroupError where restarts ran out.
         """
         started = time.monotonic()
+        gone = sent or asyncio.Event()
 
         async def attempt() -> tuple[WeightManifest, list[Member]] | None:
             members = await self._join_all()
-            return None if members is None else await self._transfer(members, expected=version)
+            if members is None:
+                return None
+            return await self._transfer(members, expected=None if gone.is_set() else version, sent=gone)
 
         async with self._lock:
             manifest, kept = await self._persist(f"sending version {version}", attempt)
@@ -186,7 +191,12 @@ class Publisher:
         return False
 
     async def _transfer(
-        self, members: list[Member], *, expected: Version | None, fencing: bool = True
+        self,
+        members: list[Member],
+        *,
+        expected: Version | None,
+        sent: asyncio.Event | None = None,
+        fencing: bool = True,
     ) -> tuple[WeightManifest, list[Member]] | None:
         """The manifest and who has committed it; None where the transfer broke and the group must be rebuilt."""
         timeout_s = self._settings.timeout_s
@@ -203,13 +213,15 @@ class Publisher:
             if any(begun):
                 await self._abandon(members, fencing=fencing)
                 return None
-            sent, received = await self._stream(members)
+            failed, received = await self._stream(members)
         self._num_transfers += 1
-        broke = self._broke(sent)
+        broke = self._broke(failed)
         self._judge(members, received, broken=broke, fencing=fencing)
         if broke:
             await self._abandon(members, fencing=fencing)
             return None
+        if sent is not None:
+            sent.set()
         whole = [member for member, error in zip(members, received, strict=True) if error is None]
         message = encode(manifest.version)
         committed = await _outcomes(*(self._group.call(m, "commit", message, timeout_s=timeout_s) for m in whole))

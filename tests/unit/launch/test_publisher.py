@@ -98,6 +98,28 @@ async def test_a_version_is_published_to_all_over_one_group(group_of):
     await publisher.close()
 
 
+async def test_the_learner_goes_on_when_the_weights_have_left_it(group_of, monkeypatch):
+    learner, group = LocalLearner(), group_of(1)
+    publisher = publisher_of(learner, group)
+    may_commit, sent, plain = asyncio.Event(), asyncio.Event(), group.call
+
+    async def call(member, method, *words, **keys):
+        if method == "commit":
+            await may_commit.wait()
+        return await plain(member, method, *words, **keys)
+
+    monkeypatch.setattr(group, "call", call)
+    learner.updates = 1
+    publishing = asyncio.create_task(publisher.publish(updates(1), sent))
+    await asyncio.wait_for(sent.wait(), 5)
+    learner.updates = 2
+    assert await versions(group) == [0]
+    may_commit.set()
+    assert (await publishing).num_acknowledged == 1
+    assert await versions(group) == [1]
+    await publisher.close()
+
+
 async def test_checksums_travel_as_often_as_asked(group_of):
     learner, group = LocalLearner(), group_of(1)
     settings = PublishSettings(timeout_s=5.0, checksum_every=2)
