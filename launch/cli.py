@@ -23,7 +23,8 @@ USER_ERRORS = (UserError, DataSetError, TemplateError, CapacityError, DataError)
 HELP = """corewarding: label-free reinforcement learning of reasoning models
 
   corewarding train CONFIG.yaml [--any.key value ...]   train; --help after CONFIG lists every key; --dry-run only checks
-  corewarding submit CONFIG.yaml [--address URL] [...]  the same as a job on a Ray cluster; follows its log
+  corewarding submit CONFIG.yaml [--address URL] [--python PATH] [--any.key value ...]
+                                                        the same as a job on a Ray cluster; follows its log
   corewarding resume RUN_DIR                            go on from the run's last checkpoint
   corewarding eval MODEL_OR_RUN [--num-questions ...]   held-out accuracy of a model folder or a run
   corewarding export RUN_DIR --out FOLDER               copy the trained Hugging Face model out of a run
@@ -95,18 +96,22 @@ def _train(words: list[str]) -> int:
 
 def _submit(words: list[str]) -> int:
     words, dry_run = _without(words, "--dry-run")
-    address = None
-    if "--address" in words:
-        place = words.index("--address")
-        if place + 1 == len(words):
-            raise ConfigError(
-                "--address needs a value, the address of the cluster's dashboard, for example http://head:8265"
-            )
-        address, words = words[place + 1], [*words[:place], *words[place + 2 :]]
+    words, address = _value_of(words, "--address", "the cluster's dashboard, for example http://head:8265")
+    words, python = _value_of(words, "--python", "the cluster's interpreter that has our dependencies")
     config = parse_train(words)
     from launch.submit import submit
 
-    return submit(config, address=address, dry_run=dry_run)
+    return submit(config, address=address, python=python, dry_run=dry_run)
+
+
+def _value_of(words: list[str], flag: str, meaning: str) -> tuple[list[str], str | None]:
+    """The words without `flag VALUE`, and the value."""
+    if flag not in words:
+        return words, None
+    place = words.index(flag)
+    if place + 1 == len(words):
+        raise ConfigError(f"{flag} needs a value: {meaning}")
+    return [*words[:place], *words[place + 2 :]], words[place + 1]
 
 
 def _without(words: list[str], flag: str) -> tuple[list[str], bool]:

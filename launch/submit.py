@@ -58,14 +58,16 @@ class Submission:
         )
 
 
-def prepare(config: TrainConfig, folder: Path, *, address: str, dry_run: bool = False) -> Submission:
-    """Fills `folder` with what the job needs."""
+def prepare(
+    config: TrainConfig, folder: Path, *, address: str, python: str = "python", dry_run: bool = False
+) -> Submission:
+    """Fills `folder` with what the job needs. python: the cluster's interpreter that has our dependencies."""
     for name in (*PACKAGES, "configs"):
         shutil.copytree(PROJECT_ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(PROJECT_ROOT / "models" / "arithmetic-base", folder / "models" / "arithmetic-base")
     content = _absolute(config.model_dump(mode="json"))
     (folder / CONFIG_NAME).write_text(yaml.safe_dump(content, sort_keys=False))
-    words = ["python", "-m", "launch.cli", "train", CONFIG_NAME] + (["--dry-run"] if dry_run else [])
+    words = [python, "-m", "launch.cli", "train", CONFIG_NAME] + (["--dry-run"] if dry_run else [])
     env = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     return Submission(address=address, entrypoint=shlex.join(words), working_dir=folder, env_vars=env)
 
@@ -85,11 +87,11 @@ def _absolute(content: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-def submit(config: TrainConfig, *, address: str | None, dry_run: bool = False) -> int:
+def submit(config: TrainConfig, *, address: str | None, python: str | None = None, dry_run: bool = False) -> int:
     """Submits, follows the log and returns the job's exit code."""
     where = address or os.environ.get("RAY_API_SERVER_ADDRESS") or "http://127.0.0.1:8265"
     with tempfile.TemporaryDirectory(prefix="corewarding-") as folder:
-        job = prepare(config, Path(folder), address=where, dry_run=dry_run)
+        job = prepare(config, Path(folder), address=where, python=python or "python", dry_run=dry_run)
         print(job.command(), flush=True)
         return asyncio.run(_follow(job))
 

@@ -24,7 +24,8 @@ SMALL = [
 
 def environment():
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return kept | {"RAY_AUTH_MODE": "token", "PYTHONPATH": str(ROOT), "SECRET_OF_THE_LAPTOP": "1"}
+    activated = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
+    return kept | {"RAY_AUTH_MODE": "token", "PYTHONPATH": str(ROOT), "PATH": activated}
 
 
 def free_port():
