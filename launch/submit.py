@@ -50,8 +50,9 @@ class Submission:
         return {"working_dir": str(self.working_dir), "env_vars": self.env_vars}
 
     def command(self) -> str:
-        """The plain line that does the same."""
-        env = json.dumps({"env_vars": dict.fromkeys(self.env_vars, "...")})
+        """The plain line that does the same; secrets are masked."""
+        shown = {name: "***" if "TOKEN" in name else value for name, value in self.env_vars.items()}
+        env = json.dumps({"env_vars": shown})
         return (
             f"ray job submit --address {shlex.quote(self.address)} --working-dir {shlex.quote(str(self.working_dir))} "
             f"--runtime-env-json {shlex.quote(env)} -- {self.entrypoint}"

@@ -94,7 +94,13 @@ class World:
 def world(tmp_path_factory):
     here = Path(__file__).resolve().parent
     path = f"{here.parent.parent}:{here}"  # of the packages and of this module, whose classes the workers import
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": path}})
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env={"env_vars": {"PYTHONPATH": path}},
+    )
     yield World(tmp_path_factory.mktemp("world"))
     ray.shutdown()
 

@@ -96,6 +96,7 @@ def test_no_cluster_is_one_message(tmp_path):
 def test_what_is_sent_is_small_and_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HOME", "/models")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
     monkeypatch.setenv("SECRET_OF_THE_LAPTOP", "1")
     (tmp_path / "pairs.jsonl").write_text("")
     config = make_config({"data": {"kind": "files", "train": "pairs.jsonl"}, "run": {"root": "runs"}}, where="test")
@@ -104,7 +105,9 @@ def test_what_is_sent_is_small_and_named(tmp_path, monkeypatch):
     job = prepare(config, folder, address="http://head:8265")
     assert sum(file.stat().st_size for file in folder.rglob("*")) < 8 * 2**20
     assert not {".git", "runs", "tests", ".venv", "docs"} & {path.name for path in folder.iterdir()}
-    assert job.env_vars == {"HF_HOME": "/models"}
+    assert job.env_vars == {"HF_HOME": "/models", "HF_TOKEN": "hf_secret"}
+    assert "/models" in job.command()
+    assert "hf_secret" not in job.command()
     sent = (folder / CONFIG_NAME).read_text()
     assert str(tmp_path / "pairs.jsonl") in sent
     assert f"root: {tmp_path / 'runs'}" in sent
