@@ -47,6 +47,9 @@ class EngineSettings(Settings):
     """Type of weights and KV cache in the engine."""
     threads: int = Field(1, ge=1)
     """OpenMP threads of one engine. One process per core: oversubscribed threads are several times slower."""
+    deterministic: bool = False
+    """Tokens to the last bit depend on the weights, the prompt and the seed alone, not on what else is sampled: every step computes
+    all slots over the whole cache, every prompt is prefilled alone. Embedded engine, one thread; slower while slots are free."""
     cores: tuple[int, ...] | None = None
     """CPU cores that all threads of an engine's process may use; None: any."""
     script: str | None = None

@@ -188,6 +188,11 @@ def _problems(config: TrainConfig) -> list[str]:
         )
     if config.engine.kind == "scripted" and config.engine.script is None:
         problems.append("engine.kind scripted needs engine.script, a JSONL file of recorded completions")
+    if config.engine.deterministic and (config.engine.kind != "embedded" or config.engine.threads != 1):
+        problems.append(
+            "engine.deterministic needs engine.kind embedded and engine.threads 1, got "
+            f"{config.engine.kind} and {config.engine.threads}"
+        )
     if config.data.kind == "files" and config.data.train is None:
         problems.append("data.kind files needs data.train: a Parquet or JSONL file, a folder or a hub id")
     for key in ("token_band", "sequence_band"):

@@ -92,10 +92,15 @@ class SlotCache(Cache):
         self.crop = 0
         super().__init__(layers=[SlotLayer(self, shape, dtype, device) for _ in range(config.num_hidden_layers)])
 
+    @property
+    def max_len(self) -> int:
+        """Tokens that a row can hold."""
+        return len(self._columns)
+
     def aim(self, positions: Tensor, longest: int) -> Tensor:
         """The next step writes row i's token at positions[i]; returns the [n, 1, 1, crop] mask of what it may see."""
         self.rows, self.positions = self._all_rows[: len(positions)], positions
-        self.crop = min(-(-(longest + 1) // CROP_MULTIPLE) * CROP_MULTIPLE, len(self._columns))
+        self.crop = min(-(-(longest + 1) // CROP_MULTIPLE) * CROP_MULTIPLE, self.max_len)
         return (self._columns[: self.crop] <= positions[:, None])[:, None, None]
 
     def fill(self, rows: Tensor, prefilled: Cache, sources: Tensor) -> None:

@@ -64,10 +64,17 @@ class EmbeddedEngine:
     ) -> None:
         torch.set_num_threads(settings.threads)
         self._device, self._max_model_len = device, max_model_len
-        self._prefill_tokens = settings.prefill_tokens
+        self._prefill_tokens = 1 if settings.deterministic else settings.prefill_tokens  # 1: each prompt alone
         self._inflight = inflight
         dtype = getattr(torch, settings.dtype)
-        self._decoder = Decoder(model_path, slots=settings.slots, max_len=max_model_len, dtype=dtype, device=device)
+        self._decoder = Decoder(
+            model_path,
+            slots=settings.slots,
+            max_len=max_model_len,
+            dtype=dtype,
+            device=device,
+            fixed_shape=settings.deterministic,
+        )
         self._slots = Slots(settings.slots, max_model_len)
         self._eos = np.array([] if ignore_eos else sorted(eos_token_ids), np.int64)
         self._weights = WeightReceiver(self._decoder.parameters(), device)
@@ -255,24 +262,24 @@ class EmbeddedEngine:
                 sources.append(len(prompts) - 1)
             hidden = self._decoder.prefill(prompts, np.arange(first, self._slots.count), np.array(sources))
             self._prefilled += sum(map(len, prompts))
-            self._emit(hidden, slice(first, self._slots.count))
+            self._emit(self._decoder.logits(hidden)[sources], slice(first, self._slots.count))
 
     def _decode(self) -> None:
         """One token for every running sequence."""
         slots, n = self._slots, self._slots.count
         if n == 0:
             return
-        hidden = self._decoder.step(slots.last_tokens(), slots.length[:n])
+        logits = self._decoder.step(slots.last_tokens(), slots.length[:n])
         slots.length[:n] += 1
         self._steps += 1
-        self._emit(hidden, slice(0, n))
+        self._emit(logits, slice(0, n))
 
-    def _emit(self, hidden: Tensor, rows: slice) -> None:
-        """Samples a token for each of `rows`, records it and lets finished sequences go."""
+    def _emit(self, logits: Tensor, rows: slice) -> None:
+        """Samples a token for each of `rows` from logits [rows, V], records it and lets finished sequences go."""
         slots = self._slots
         draws = torch.from_numpy(uniforms(slots.key[rows], slots.num_new[rows])).to(self._device)
         temperatures = torch.from_numpy(slots.temperature[rows].copy()).to(self._device)
-        chosen, logprobs = sample(self._decoder.logits(hidden), temperatures, draws)
+        chosen, logprobs = sample(logits, temperatures, draws)
         tokens = chosen.cpu().numpy()
         slots.record(rows, tokens, logprobs.cpu().numpy(), self._version.updates)
         self._tokens += len(tokens)

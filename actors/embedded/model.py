@@ -33,14 +33,27 @@ def load_decoder(model_path: str | Path, *, dtype: torch.dtype, device: torch.de
 
 
 class Decoder:
-    """Weights and KV cache. n rows are running; H is the hidden size."""
+    """Weights and KV cache. n rows are running; H is the hidden size, V the vocabulary's.
+
+    fixed_shape: a step always computes all slots over the whole cache, so that a row's bits depend on its own tokens and the
+    weights alone. EngineError where this machine's kernels treat rows of one batch differently.
+    """
 
     def __init__(
-        self, model_path: str | Path, *, slots: int, max_len: int, dtype: torch.dtype, device: torch.device
+        self,
+        model_path: str | Path,
+        *,
+        slots: int,
+        max_len: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        fixed_shape: bool = False,
     ) -> None:
-        self._device = device
+        self._device, self._num_slots, self._fixed_shape = device, slots, fixed_shape
         self._model: Any = load_decoder(model_path, dtype=dtype, device=device)
         self._cache = SlotCache(self._model.config, slots=slots, max_len=max_len, dtype=dtype, device=device)
+        if fixed_shape:
+            self._check_rows()
 
     def parameters(self) -> dict[str, Tensor]:
         """By Hugging Face name; tied ones once."""
@@ -54,7 +67,7 @@ class Decoder:
     def prefill(
         self, prefixes: Sequence[NDArray[np.int32]], rows: NDArray[np.int64], sources: NDArray[np.int64]
     ) -> Tensor:
-        """Runs the prefixes once, right-padded; slot rows[i] gets the cache of prefix sources[i]. [len(rows), H] at its end."""
+        """Runs the prefixes once, right-padded; slot rows[i] gets the cache of prefix sources[i]. [len(prefixes), H] at their ends."""
         lengths = [len(prefix) for prefix in prefixes]
         padded = np.zeros((len(prefixes), max(lengths)), np.int64)
         for index, prefix in enumerate(prefixes):
@@ -69,14 +82,18 @@ class Decoder:
         )
         chosen = torch.from_numpy(sources).to(self._device)
         self._cache.fill(torch.from_numpy(rows).to(self._device), cache, chosen)
-        ends = torch.tensor(lengths, device=self._device)[chosen] - 1
-        hidden: Tensor = output.last_hidden_state[chosen, ends]
+        ends = torch.tensor(lengths, device=self._device) - 1
+        hidden: Tensor = output.last_hidden_state[torch.arange(len(prefixes), device=self._device), ends]
         return hidden
 
     def step(self, tokens: NDArray[np.int64], lengths: NDArray[np.int64]) -> Tensor:
-        """Each running row's newest token, written to its cache at its length. [n, H]"""
+        """Each running row's newest token, written to its cache at its length. Logits [n, V] of the next one."""
+        n, longest = len(tokens), int(lengths.max())
+        if self._fixed_shape:  # free rows compute along; what they write is overwritten when a prefix fills them
+            tokens, lengths = np.pad(tokens, (0, self._num_slots - n)), np.pad(lengths, (0, self._num_slots - n))
+            longest = self._cache.max_len - 1
         positions = torch.from_numpy(lengths.copy()).to(self._device)
-        mask = self._cache.aim(positions, int(lengths.max()))
+        mask = self._cache.aim(positions, longest)
         output = self._model.model(
             input_ids=torch.from_numpy(tokens).to(self._device)[:, None],
             position_ids=positions[:, None],
@@ -84,8 +101,7 @@ class Decoder:
             past_key_values=self._cache,
             use_cache=True,
         )
-        hidden: Tensor = output.last_hidden_state[:, 0]
-        return hidden
+        return self.logits(output.last_hidden_state[:, 0])[:n]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[n, H] to [n, V]."""
@@ -95,3 +111,15 @@ class Decoder:
     def move(self, source: int, target: int, length: int) -> None:
         """Row `source` takes the place of row `target`."""
         self._cache.move(source, target, length)
+
+    @torch.inference_mode()
+    def _check_rows(self) -> None:
+        """Whether equal rows of a step come out equal to the last bit, wherever they stand."""
+        token, length = np.ones(self._num_slots, np.int64), np.zeros(self._num_slots, np.int64)
+        logits = self.step(token, length)
+        differ = (logits != logits[0]).any(-1).nonzero().flatten().tolist()
+        if differ:
+            raise EngineError(
+                f"engine.deterministic: with engine.slots {self._num_slots} equal rows {differ[:8]} of a step differ from row 0 in "
+                "their last bits on this machine; set engine.slots to a multiple of 16"
+            )

@@ -31,10 +31,10 @@ def folders(tmp_path_factory):
     return made
 
 
-def start(folder, *, slots=16, eos=(), max_model_len=300, inflight="recompute"):
+def start(folder, *, slots=16, eos=(), max_model_len=300, inflight="recompute", deterministic=False):
     return EmbeddedEngine(
         folder,
-        settings=EngineSettings(slots=slots, prefill_tokens=64),
+        settings=EngineSettings(slots=slots, prefill_tokens=64, deterministic=deterministic),
         max_model_len=max_model_len,
         device=torch.device("cpu"),
         eos_token_ids=eos,
@@ -257,3 +257,33 @@ def test_draws_are_uniform_and_follow_the_distribution():
     chi2 = ((torch.bincount(tokens, minlength=5) - expected) ** 2 / expected).sum()
     assert chi2 < 18.5  # 0.1% of chi-square with 4 degrees of freedom
     torch.testing.assert_close(logprobs.exp(), probabilities[tokens])
+
+
+async def test_deterministic_samples_do_not_depend_on_what_else_is_sampled(folders):
+    """To the last bit: a task alone, and the same task among others that come before it, beside it and after it."""
+    mine = task_of(5, max_new_tokens=60)
+    alone = start(folders[0], slots=32, deterministic=True)
+    expected = await run(alone, mine)
+    await alone.close()
+    for order in ([1, 2, 5, 3, 4], [4, 3, 2, 1, 6, 7, 8, 5]):
+        engine = start(folders[0], slots=32, deterministic=True)
+        running = []
+        for number in order:
+            running.append(asyncio.create_task(run(engine, task_of(number, max_new_tokens=8 * number + 20))))
+            await asyncio.sleep(0.01 * (number % 3))
+        got = (await asyncio.gather(*running))[order.index(5)]
+        await engine.close()
+        for one, other in zip(expected, got, strict=True):
+            np.testing.assert_array_equal(one.token_ids, other.token_ids)
+            np.testing.assert_array_equal(one.behavior_logprobs, other.behavior_logprobs)
+
+
+def test_deterministic_is_refused_where_rows_differ(folders, monkeypatch):
+    from actors.embedded.model import Decoder
+
+    exact = Decoder.logits
+    monkeypatch.setattr(
+        Decoder, "logits", lambda self, hidden: exact(self, hidden) + torch.arange(len(hidden))[:, None]
+    )
+    with pytest.raises(EngineError, match="engine.slots 5 equal rows"):
+        start(folders[0], slots=5, deterministic=True)

@@ -29,6 +29,7 @@ def test_every_recipe_parses(path):
         ({"train": {"lr": -1}}, r"train\.lr: Input should be greater than 0, got -1"),
         ({"data": {"kind": "files"}}, r"needs data\.train"),
         ({"engine": {"kind": "scripted"}}, r"needs engine\.script"),
+        ({"engine": {"deterministic": True, "threads": 2}}, r"engine\.threads 1, got embedded and 2"),
         ({"correction": {"token_band": [5.0, 0.5]}}, "rising positive"),
     ],
 )

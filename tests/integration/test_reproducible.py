@@ -1,0 +1,72 @@
+"""Synchronous runs with a deterministic engine: the same bits when repeated, and when killed and resumed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors.numpy import load_file
+
+from tests.integration.test_training import rows_of, small
+
+pytestmark = pytest.mark.timeout(400)
+ROOT = Path(__file__).resolve().parents[2]
+UPDATES = 5
+SYNCHRONOUS = {
+    "staleness": {"max": 0, "pipeline_depth": 0},
+    "engine": {"slots": 32, "deterministic": True},
+    "train": {"questions_per_update": 4, "updates": UPDATES, "lr": 1e-3},
+    "eval": {"every_updates": 0, "num_questions": 4, "samples": 1},
+    "checkpoint": {"every_updates": 1, "keep": UPDATES},
+}
+
+
+def start(root):
+    """The run as a user starts it, in a process group of its own."""
+    config = small(root, **SYNCHRONOUS)
+    path = Path(root) / "config.yaml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    return subprocess.Popen(
+        [sys.executable, "-m", "launch.cli", "train", str(path), "--run.resume", "auto"],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def weights_of(root):
+    return load_file(Path(root) / "small" / "checkpoints" / f"step-{UPDATES:06d}" / "model" / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    root = tmp_path_factory.mktemp("straight")
+    assert start(root).wait() == 0
+    return root
+
+
+@pytest.mark.parametrize("kill_after", [2, None])
+def test_a_synchronous_run_ends_with_the_same_weights(straight, tmp_path, kill_after):
+    if kill_after is not None:
+        run = start(tmp_path)
+        log = tmp_path / "small" / "metrics.jsonl"
+        while not (log.exists() and log.read_text().count('"kind": "update"') >= kill_after):
+            assert run.poll() is None
+            time.sleep(0.02)
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+        assert not (tmp_path / "small" / "checkpoints" / f"step-{UPDATES:06d}").exists()
+    assert start(tmp_path).wait() == 0
+    expected, got = weights_of(straight), weights_of(tmp_path)
+    assert expected.keys() == got.keys()
+    for name in expected:
+        assert expected[name].dtype == "float32"
+        assert (expected[name] == got[name]).all(), name
+    for one, other in zip(rows_of(straight / "small"), rows_of(tmp_path / "small"), strict=True):
+        for key in ("update", "loss/total", "train/grad_norm", "reward/mean", "mismatch/k3"):
+            assert one[key] == other[key], key
