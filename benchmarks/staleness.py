@@ -3,6 +3,7 @@
 Trains configs/cpu.yaml once for each pair (and seed) with `staleness.pipeline_depth` at the bound, so that the pipeline is filled up
 to it, and prints one row a pair: age of the trained tokens, throughput, mismatch and held-out accuracy (medians over updates, means
 over seeds). Draws --plot. Runs that are there already (same --root) are not run again, so an interrupted sweep goes on.
+"""
 
 from __future__ import annotations
 

@@ -285,5 +285,5 @@ def test_deterministic_is_refused_where_rows_differ(folders, monkeypatch):
     monkeypatch.setattr(
         Decoder, "logits", lambda self, hidden: exact(self, hidden) + torch.arange(len(hidden))[:, None]
     )
-    with pytest.raises(EngineError, match="engine.slots 5 equal rows"):
+    with pytest.raises(EngineError, match=r"engine.slots 5 equal rows"):
         start(folders[0], slots=5, deterministic=True)
