@@ -1,9 +1,10 @@
-"""Asynchronous beside synchronous: `python benchmarks/async_vs_sync.py [--rounds 2] [--updates 14] [--key value ...]`.
+"""Asynchronous beside synchronous: `python benchmarks/async_vs_sync.py [--rounds 2] [--updates 14] [--recipe] [--key value ...]`.
 
 Both arms run configs/cpu.yaml with engines on core 0 and the learner on core 1, in turns, from the same weights; the learning rate
 is so small that every update has the same work. The synchronous arm's wait for its batch is the time generation takes, its
-update the time training takes; generation should be about half (`--train.questions-per-update`, `--rollout.max-new-tokens` and the
-like move it). The first updates of each run warm up and are left out. Ends with the ratio of completions per second.
+update the time training takes; generation should be about half, which slots for all of an update's completions give here.
+--recipe leaves slots and depth as the recipe has them. The first updates of each run warm up and are left out. Ends with the ratio
+of completions per second.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ from pathlib import Path
 
 WARM_UP = 4
 ARMS = {"synchronous": ["--staleness.max", "0"], "asynchronous": ["--staleness.max", "4"]}
+BALANCED = {
+    "synchronous": ["--engine.slots", "256"],
+    "asynchronous": ["--engine.slots", "256", "--staleness.pipeline-depth", "2"],
+}
 COMMON = [
     "--engine.cores", "0", "--learner.cores", "1", "--train.lr", "1e-9", "--eval.every-updates", "0", "--eval.num-questions", "1",
     "--checkpoint.every-updates", "0", "--run.sample-questions", "0",
@@ -58,13 +63,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--updates", type=int, default=14)
+    parser.add_argument("--recipe", action="store_true", help="the recipe's own slots and pipeline depth")
     parser.add_argument("--keep", type=Path, help="folder in which the runs' directories stay")
     arguments, rest = parser.parse_known_args()
     root = (arguments.keep or Path(tempfile.mkdtemp())).resolve()
     times: dict[str, dict[str, list[float]]] = {arm: {} for arm in ARMS}
     samples = 0.0
     for round_ in range(arguments.rounds):
-        for arm, words in ARMS.items():
+        for arm, bounds in ARMS.items():
+            words = bounds if arguments.recipe else [*bounds, *BALANCED[arm]]
             rows = run(root, f"{arm}-{round_}", [*COMMON, "--train.updates", str(arguments.updates), *words, *rest])
             samples = rows[-1]["train/num_samples"]
             for phase, values in phases(rows).items():
