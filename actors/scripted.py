@@ -1,7 +1,8 @@
 """An engine without a model: replays recorded completions, for tests and for measuring the control plane.
 
 Everything around the sampler is real: slots, in-flight versions, aborts, and weights that arrive over the transport and
-are then dropped. Logprobs are a constant, so nothing trained on them means anything.
+are then dropped. Logprobs are a constant, so nothing trained on them means anything. Imports torch only to receive weights, so
+hundreds of these fit on one machine.
 """
 
 from __future__ import annotations
@@ -11,16 +12,21 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
+from tokenizers import Tokenizer
 
-from actors.engine import EngineError, EngineStats, SampledSequence, as_arrays
+from actors.engine import EngineError, EngineStats, SampledSequence
 from actors.settings import EngineSettings, InflightMode
-from dataflow.types import Channel, FinishReason, GroupId, Rendezvous, RolloutTask, Version, WeightManifest
-from transport.group import TransportError, WeightGroup
-from transport.stream import DTYPES, receive
+from dataflow.types import Channel, FinishReason, GroupId, Int32, Rendezvous, RolloutTask, Version, WeightManifest
+
+if TYPE_CHECKING:
+    import torch
+
+    from transport.group import WeightGroup
 
 LOGPROB = -0.5
 
@@ -62,13 +68,12 @@ class ScriptedEngine:
         initial_updates: int = 0,
         inflight: InflightMode = "recompute",
     ) -> None:
-        """`model_path` lends its tokenizer; without a KV cache, keep_kv is recompute. ValueError without `settings.script`."""
+        """`model_path` lends its tokenizer.json; without a KV cache, keep_kv is recompute. ValueError without `settings.script`."""
         if settings.script is None:
             raise ValueError("engine.script must name a JSONL of recorded completions when engine.kind is scripted")
-        from transformers import AutoTokenizer
-
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(model_path, local_files_only=True)
+        self._tokenizer = Tokenizer.from_file(str(Path(model_path) / "tokenizer.json"))
         self._script = read_script(settings.script)
+        self._token_ids = lru_cache(maxsize=4096)(self._encoded)
         self._seconds_per_token = settings.script_seconds_per_token
         self._max_model_len = max_model_len
         self._device = device
@@ -137,6 +142,8 @@ class ScriptedEngine:
         self._going.set()
 
     async def join(self, rendezvous: Rendezvous, rank: int) -> None:
+        from transport.group import TransportError, WeightGroup
+
         await self._leave(rendezvous.channel)
         self._manifest = None
         try:
@@ -155,6 +162,11 @@ class ScriptedEngine:
         self._manifest, self._received = manifest, False
 
     async def receive(self) -> None:
+        import torch
+
+        from transport.group import TransportError
+        from transport.stream import DTYPES, receive
+
         manifest = self._open()
         into = {
             spec.name: torch.empty(spec.shape, dtype=DTYPES[spec.dtype], device=self._device)
@@ -209,19 +221,21 @@ class ScriptedEngine:
             raise EngineError(f"task {task.group}: no question of the script occurs in its prompt {prompt[-200:]!r}")
         return self._script[max(matches, key=len)]
 
+    def _encoded(self, text: str) -> Int32:
+        return np.array([*self._tokenizer.encode(text, add_special_tokens=False).ids, self._eos_token_id], np.int32)
+
     async def _sample(self, sample_index: int, text: str, max_new_tokens: int) -> SampledSequence:
-        ids: list[int] = [*self._tokenizer.encode(text, add_special_tokens=False), self._eos_token_id]
+        ids = self._token_ids(text)
         finish: FinishReason = "stop" if len(ids) <= max_new_tokens else "length"
         ids = ids[:max_new_tokens]
         async with self._slot():
             started_s = time.time()
             versions = await self._emit(len(ids))
-            tokens, logprobs, token_versions = as_arrays(ids, [LOGPROB] * len(ids), versions)
             return SampledSequence(
                 sample_index=sample_index,
-                token_ids=tokens,
-                behavior_logprobs=logprobs,
-                token_versions=token_versions,
+                token_ids=ids,
+                behavior_logprobs=np.full(len(ids), LOGPROB, np.float32),
+                token_versions=versions,
                 finish_reason=finish,
                 started_s=started_s,
                 finished_s=time.time(),
@@ -250,15 +264,15 @@ class ScriptedEngine:
         finally:
             self._queued -= queued
 
-    async def _emit(self, length: int) -> list[int]:
-        """The version that each token was sampled under; takes `seconds_per_token` for each."""
-        versions: list[int] = []
-        while len(versions) < length:
+    async def _emit(self, length: int) -> Int32:
+        """[length] the version that each token was sampled under; takes `seconds_per_token` for each."""
+        versions = np.empty(length, np.int32)
+        step = 1 if self._seconds_per_token > 0 else length
+        for token in range(0, length, step):
             await self._going.wait()
             if self._seconds_per_token > 0:
                 await asyncio.sleep(self._seconds_per_token)
-            step = 1 if self._seconds_per_token > 0 else length
-            versions += [self._version.updates] * step
+            versions[token : token + step] = self._version.updates
             self._tokens += step
             self._steps += 1
         return versions

@@ -28,6 +28,8 @@ class RolloutSettings(Settings):
     """CPUs Ray sets aside for one rollout actor; may be a fraction."""
     gpus_per_actor: float = Field(0.0, ge=0)
     """GPUs Ray sets aside for one rollout actor; 0 runs it on the CPU."""
+    resources: dict[str, float] = Field(default_factory=dict)
+    """Ray's custom resources that one rollout actor holds: it runs on nodes started with `--resources` that have them."""
     max_restarts: int = Field(3, ge=0)
     """How often a rollout actor that died is started again before the run gives up."""
 

@@ -17,20 +17,24 @@ import asyncio
 import time
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-from dataflow.codec import decode, encode
+import ray
+
+from dataflow.codec import decode
 from dataflow.metrics import Metrics
-from dataflow.types import AskedId, Channel, GroupId, RolloutTask, Source, StepResult, TrainBatch, Version, View
+from dataflow.types import AskedId, Channel, GroupId, RolloutTask, Source, StepResult, Version, View
 from evals.heldout import EvalResult
 from launch.channels import WeightChannels
 from launch.parts import Parts
 from launch.trace import Span
+from learner.group import Message
 
+T = TypeVar("T")
 Report = tuple[bytes, list[dict[str, Any]], list[tuple[str, str, float, float]]]  # the replay buffer's
 
 
-async def _answer(call: Awaitable[Report]) -> Report:
+async def _answer(call: Awaitable[T]) -> T:
     return await call
 
 
@@ -153,8 +157,8 @@ class Controller:
         config = self.parts.config
         for update in range(self.version.updates + 1, config.train.updates + 1):
             asked_at = time.time()
-            batch = await self._batch(update)
-            report = asyncio.ensure_future(_answer(self.parts.buffer.report.remote()))  # while the learner updates
+            num_samples, batch = await self._batch(update)
+            report = self._report()  # comes while the learner updates
             began_at = time.time()
             async with self.parts.learner_lock:
                 result = await self.parts.learner.update(batch)
@@ -163,7 +167,7 @@ class Controller:
             self.clock.waited_s += began_at - asked_at
             self.clock.updating_s += ended_at - began_at
             self.clock.update_spans.append((began_at, ended_at))
-            self.num_trained_here += len(batch.samples)
+            self.num_trained_here += num_samples
             self._progress_at = time.monotonic()
             await self._publish()
             published_at = time.time()
@@ -189,13 +193,20 @@ class Controller:
         await self._weights.acknowledged()
         await self._written()
 
-    async def _batch(self, update: int) -> TrainBatch:
-        taken = decode(await self.parts.buffer.take.remote(update))
-        if isinstance(taken, TrainBatch):
-            return taken
-        statistics = await self.parts.learner.token_statistics(taken)
-        batch: TrainBatch = decode(await self.parts.buffer.score.remote(encode(statistics)))
-        return batch
+    async def _batch(self, update: int) -> tuple[int, Message]:
+        """(number of samples, TrainBatch): a reference, since the batch itself goes from the buffer straight to the learner."""
+        num: ray.ObjectRef[int]
+        batch: ray.ObjectRef[bytes]
+        num, batch = self.parts.buffer.take.options(num_returns=2).remote(update)
+        if "token_statistics" in self.parts.rule.needs:
+            await _answer(num)
+            statistics = await self.parts.learner.token_statistics(batch)
+            num, batch = self.parts.buffer.score.options(num_returns=2).remote(statistics)
+        return await _answer(num), batch
+
+    def _report(self) -> asyncio.Task[Report]:
+        """Of the batch taken last."""
+        return asyncio.create_task(_answer(self.parts.buffer.report.remote()))
 
     async def _publish(self, first: bool = False) -> None:
         """Sends the weights that are due; returns when they have left the learner."""

@@ -48,7 +48,12 @@ class Parts:
 
 
 async def place(
-    config: TrainConfig, inputs: Inputs, store: CheckpointStore, watch: Watch, checkpoint: Checkpoint | None
+    config: TrainConfig,
+    inputs: Inputs,
+    store: CheckpointStore,
+    watch: Watch,
+    checkpoint: Checkpoint | None,
+    room: placement.Reservation,
 ) -> Parts:
     """Starts all actors; the learner holds the checkpoint's weights when this returns."""
     state: dict[str, Any] = checkpoint.state if checkpoint else {}
@@ -63,12 +68,15 @@ async def place(
         bucket_bytes=int(config.publish.bucket_mb * 2**20),
         wire_dtype=config.engine.dtype,
         runtime_env=placement.process_environment(config.learner.threads),
+        loopback=not placement.joins_cluster(),
+        options=lambda rank: room.options("learner", rank),
     )
     sources: dict[Source, int] = {"policy": config.rollout.policy_actors}
     if inputs.rule.needs_teacher:
         sources["teacher"] = config.rollout.teacher_actors
     groups = {
-        source: _group(config, inputs, source, num, buffer, incarnation, updates) for source, num in sources.items()
+        source: _group(config, inputs, source, num, buffer, incarnation, updates, room)
+        for source, num in sources.items()
     }
     await asyncio.gather(learner.start(), *(group.start() for group in groups.values()))
     if checkpoint is not None:
@@ -121,17 +129,19 @@ def _group(
     buffer: ActorHandle[Any],
     incarnation: int,
     updates: int,
+    room: placement.Reservation,
 ) -> RolloutGroup:
     rollout = config.rollout
     remote = ray.remote(
         num_cpus=rollout.cpus_per_actor,
         num_gpus=rollout.gpus_per_actor,
+        resources=rollout.resources,
         max_concurrency=10_000,
         runtime_env=placement.process_environment(config.engine.threads),
     )(PlacedRolloutActor)
 
     def make(index: int, restart: int) -> Any:
-        return remote.remote(
+        return remote.options(**room.options(source, index)).remote(
             actor_id=f"{source}-{index}" + (f"-restart{restart}" if restart else ""),
             source=source,
             settings=config.engine,

@@ -6,14 +6,18 @@ Checks, before anything is started, that what the configuration asks for can be 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import sys
 import uuid
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from launch.config import TrainConfig
 from launch.errors import UserError
@@ -26,14 +30,31 @@ class PlacementError(UserError):
     """The cluster cannot hold what the configuration asks for."""
 
 
-def needed(config: TrainConfig) -> dict[str, float]:
-    """CPUs and GPUs of all actors together."""
+def bundles(config: TrainConfig) -> dict[str, list[dict[str, float]]]:
+    """What each process of `learner`, `policy` and `teacher` needs of the node it runs on."""
     rollout, learner = config.rollout, config.learner
-    actors = rollout.policy_actors + (rollout.teacher_actors if REWARD_RULES[config.rule].needs_teacher else 0)
-    return {
-        "CPU": learner.ranks * learner.cpus_per_rank + actors * rollout.cpus_per_actor,
-        "GPU": learner.ranks * learner.gpus_per_rank + actors * rollout.gpus_per_actor,
+    rank = {"CPU": learner.cpus_per_rank, "GPU": learner.gpus_per_rank} | learner.resources
+    actor = {"CPU": rollout.cpus_per_actor, "GPU": rollout.gpus_per_actor} | rollout.resources
+    num_teachers = rollout.teacher_actors if REWARD_RULES[config.rule].needs_teacher else 0
+    counts = {
+        "learner": (learner.ranks, rank),
+        "policy": (rollout.policy_actors, actor),
+        "teacher": (num_teachers, actor),
     }
+    return {name: [{k: v for k, v in one.items() if v}] * num for name, (num, one) in counts.items()}
+
+
+def needed(config: TrainConfig) -> dict[str, float]:
+    """CPUs, GPUs and custom resources of all processes together."""
+    total: Counter[str] = Counter()
+    for one in itertools.chain.from_iterable(bundles(config).values()):
+        total.update(one)  # type: ignore[arg-type]  # counts may be fractions
+    return dict(total)
+
+
+def joins_cluster() -> bool:
+    """Whether this is a job on a cluster that exists, rather than a run that starts Ray for itself."""
+    return "RAY_ADDRESS" in os.environ
 
 
 def connect(config: TrainConfig) -> None:
@@ -43,7 +64,7 @@ def connect(config: TrainConfig) -> None:
     want = needed(config)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_worker_niceness", "0")  # our processes are the machine's work, not its background
-    if "RAY_ADDRESS" in os.environ:
+    if joins_cluster():
         ray.init(address="auto", log_to_driver=False, logging_level="warning")
     else:
         # A laptop's cores are shared as the operating system sees fit, so fractions that add up to more than there are
@@ -52,6 +73,9 @@ def connect(config: TrainConfig) -> None:
         ray.init(
             address="local",  # also where another cluster runs on this machine
             num_cpus=int(cpus),
+            resources={
+                name: value for name, value in want.items() if name not in ("CPU", "GPU")
+            },  # one machine is any node
             include_dashboard=False,
             log_to_driver=False,
             logging_level="warning",
@@ -59,23 +83,69 @@ def connect(config: TrainConfig) -> None:
         )
 
 
-async def check(config: TrainConfig, *, timeout_s: float = 60.0) -> None:
-    """Waits up to `timeout_s` for the cluster to have what is needed; PlacementError names what is missing."""
-    want = needed(config)
-    deadline = asyncio.get_running_loop().time() + timeout_s
-    while True:
-        have = ray.cluster_resources()
-        missing = {k: v - have.get(k, 0.0) for k, v in want.items() if v > have.get(k, 0.0) + 1e-6}
-        if not missing:
-            return
-        if asyncio.get_running_loop().time() > deadline or "RAY_ADDRESS" not in os.environ:
-            wants = ", ".join(f"{v:g} {k}" for k, v in want.items() if v)
-            lacks = ", ".join(f"{v:g} {k}" for k, v in missing.items())
-            raise PlacementError(
-                f"the run needs {wants} (learner.ranks, learner.cpus_per_rank, learner.gpus_per_rank, rollout.policy_actors, "
-                f"rollout.teacher_actors, rollout.cpus_per_actor, rollout.gpus_per_actor); the cluster lacks {lacks}"
-            )
-        await asyncio.sleep(1.0)
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Room for every process, held on the cluster until `release`."""
+
+    group: PlacementGroup
+    first: dict[str, int]  # bundle of the first process of `learner`, `policy`, `teacher`
+
+    def options(self, kind: str, index: int) -> dict[str, Any]:
+        """Ray options that put process `index` of `kind` where room is held for it."""
+        where = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=self.first[kind] + index)
+        return {"scheduling_strategy": where}
+
+    def where(self) -> dict[str, list[str]]:
+        """Addresses of the nodes on which each kind of process has its room."""
+        addresses = {node["NodeID"]: str(node["NodeManagerAddress"]) for node in ray.nodes()}
+        nodes = placement_group_table(self.group)["bundles_to_node_id"]
+        ends = [*list(self.first.values())[1:], len(nodes)]
+        return {
+            kind: [addresses[nodes[index]] for index in range(start, end)]
+            for (kind, start), end in zip(self.first.items(), ends, strict=True)
+            if end > start
+        }
+
+    def release(self) -> None:
+        remove_placement_group(self.group)
+
+
+async def reserve(config: TrainConfig, *, timeout_s: float = 40.0) -> Reservation:
+    """Holds room for all processes, waiting up to `timeout_s` for the cluster to have it; PlacementError names what is missing."""
+    wanted = bundles(config)
+    everything = list(itertools.chain.from_iterable(wanted.values()))
+    first = dict(zip(wanted, itertools.accumulate(map(len, wanted.values()), initial=0), strict=False))
+    group = placement_group(everything, strategy="PACK")
+    if await asyncio.to_thread(group.wait, timeout_s if joins_cluster() else 10.0):
+        return Reservation(group, first)
+    remove_placement_group(group)
+    want, have = needed(config), ray.cluster_resources()
+    missing = {k: v - have.get(k, 0.0) for k, v in want.items() if v > have.get(k, 0.0) + 1e-6}
+    nodes = [
+        f"{node['NodeManagerAddress']} has {_words(_ours(node['Resources']))}" for node in ray.nodes() if node["Alive"]
+    ]
+    free = _words(_ours(ray.available_resources()))
+    lacks = (
+        f"the cluster lacks {_words(missing)}"
+        if missing
+        else f"its nodes have no room for all of it: {'; '.join(nodes)}; {free} are free"
+    )
+    each = "; ".join(f"{len(several)} x {kind} of {_words(several[0])}" for kind, several in wanted.items() if several)
+    raise PlacementError(
+        f"the run needs {_words(want)} ({each}; see learner.ranks, learner.cpus_per_rank, learner.gpus_per_rank, "
+        "learner.resources, rollout.policy_actors, rollout.teacher_actors, rollout.cpus_per_actor, rollout.gpus_per_actor, "
+        f"rollout.resources); {lacks}"
+    )
+
+
+def _words(resources: dict[str, float]) -> str:
+    return ", ".join(f"{value:g} {name}" for name, value in resources.items() if value) or "nothing"
+
+
+def _ours(resources: dict[str, float]) -> dict[str, float]:
+    """CPUs, GPUs and custom resources; not what Ray counts for itself."""
+    own = ("node:", "memory", "object_store_memory", "accelerator_type:")
+    return {name: value for name, value in resources.items() if not name.startswith(own) and "_group_" not in name}
 
 
 async def probe(config: TrainConfig, *, timeout_s: float = 60.0) -> list[str]:

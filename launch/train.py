@@ -73,7 +73,9 @@ def check_training(config: TrainConfig) -> int:
 
 
 async def _check_cluster(config: TrainConfig) -> list[str]:
-    await placement.check(config)
+    room = await placement.reserve(config)
+    print("; ".join(f"{kind} on {', '.join(nodes)}" for kind, nodes in room.where().items()))
+    room.release()
     return await placement.probe(config)
 
 
@@ -85,15 +87,16 @@ async def _run(
     checkpoint: Checkpoint | None,
     began: float,
 ) -> None:
-    await placement.check(config)
+    room = await placement.reserve(config)
     if len(ray.nodes()) > 1:
         await placement.probe(config)
+        print("; ".join(f"{kind} on {', '.join(nodes)}" for kind, nodes in room.where().items()), flush=True)
     state: dict[str, Any] = checkpoint.state if checkpoint else {}
     updates = state.get("updates", 0)
     with Terminal(total_updates=config.train.updates, resumed_at=updates) as terminal:
         watch = Watch(run_dir, terminal, total_updates=config.train.updates, resumed_at=updates)
         terminal.phase("starting the actors")
-        parts = await place(config, inputs, store, watch, checkpoint)
+        parts = await place(config, inputs, store, watch, checkpoint, room)
         before = EvalResult.from_dict(state["before"]) if state.get("before") else None
         version = Version(incarnation=parts.learner.incarnation, updates=updates)
         controller = Controller(parts, version=version, before=before)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 from typing import Any, Literal
 
+import ray
 import torch
 
 from dataflow.codec import decode, encode
@@ -12,10 +15,11 @@ from dataflow.process import pin_to_cores
 from dataflow.types import Channel, Rendezvous, WeightManifest
 from learner.broadcast import WeightSender
 from learner.learner import Learner, LearnerPlan, Which
+from transport.group import LOOPBACK, interface_towards
 
 
 class LearnerActor:
-    """A Learner and its WeightSender. `ray.remote` is applied where it is placed; calls run one after the other."""
+    """A Learner and its WeightSender. `ray.remote` is applied where it is placed; calls run one after the other, `open` first."""
 
     def __init__(
         self,
@@ -23,22 +27,43 @@ class LearnerActor:
         *,
         rank: int,
         world_size: int,
-        init_method: str | None,
         incarnation: int,
         bucket_bytes: int,
         wire_dtype: str,
-        host: str | None = None,
     ) -> None:
+        self._plan, self._rank, self._world_size, self._incarnation = plan, rank, world_size, incarnation
+        self._bucket_bytes, self._wire_dtype = bucket_bytes, wire_dtype
+        self._manifests: dict[Channel, WeightManifest] = {}
+
+    def meeting_point(self, loopback: bool) -> tuple[str, int]:
+        """Rank 0: an address of its node that the other ranks and the engines reach, and a port that is free there."""
+        host = LOOPBACK if loopback else ray.util.get_node_ip_address()
+        with socket.socket() as probe:
+            probe.bind((host, 0))
+            return host, int(probe.getsockname()[1])
+
+    def open(self, host: str, port: int) -> None:
+        """Loads the model; with several ranks, meets them at rank 0's meeting point."""
+        plan = self._plan
         pin_to_cores(plan.learner.cores)
         torch.set_num_threads(plan.learner.threads)
+        if host != LOOPBACK:  # else gloo takes the interface the node's name resolves to, often one that nobody reaches
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface_towards(host, port))
         self._learner = Learner(
-            plan, rank=rank, world_size=world_size, init_method=init_method, incarnation=incarnation
+            plan,
+            rank=self._rank,
+            world_size=self._world_size,
+            init_method=f"tcp://{host}:{port}" if self._world_size > 1 else None,
+            incarnation=self._incarnation,
         )
-        self._rank, self._host = rank, host
+        self._host = host
         self._sender = WeightSender(
-            rank, world_size, self._learner.device, bucket_bytes=bucket_bytes, wire_dtype=getattr(torch, wire_dtype)
+            self._rank,
+            self._world_size,
+            self._learner.device,
+            bucket_bytes=self._bucket_bytes,
+            wire_dtype=getattr(torch, self._wire_dtype),
         )
-        self._manifests: dict[Channel, WeightManifest] = {}
 
     def version(self, channel: Channel = "policy") -> bytes:
         return encode(self._learner.version_of(channel))
@@ -94,4 +119,9 @@ class LearnerActor:
 def actor_options(plan: LearnerPlan, runtime_env: dict[str, Any]) -> dict[str, Any]:
     """Ray options of one rank."""
     settings = plan.learner
-    return {"num_cpus": settings.cpus_per_rank, "num_gpus": settings.gpus_per_rank, "runtime_env": runtime_env}
+    return {
+        "num_cpus": settings.cpus_per_rank,
+        "num_gpus": settings.gpus_per_rank,
+        "resources": settings.resources,
+        "runtime_env": runtime_env,
+    }

@@ -37,6 +37,9 @@ from rewards.diagnostics import reward_diagnostics
 from rewards.normalize import answer_key
 from rewards.rules import REWARD_RULES, RewardRule, RuleContext
 
+REMEMBERED = 100_000
+"""Questions that are gone and whose groups, should they come again, are known as duplicates; older ones count as unasked."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BufferPlan:
@@ -79,7 +82,8 @@ class ReplayBuffer:
         self._ledger = Ledger() if state is None else Ledger.restore(state["ledger"])
         self._admission = Admission(plan.limits, updates_done=0 if state is None else state["updates_done"])
         self._joining: dict[AskedId, _Joining] = {}
-        self._gone: set[AskedId] = set()  # consumed or evicted
+        self._gone: dict[AskedId, None] = {}  # consumed or evicted lately, oldest first
+        self._num_gone = 0
         self._taken: list[QuestionRollouts] = []  # of the update now being made, when it still has to be scored
         self._whole_at: dict[AskedId, int] = {}  # of the same
         self._lengths = Lengths()
@@ -159,9 +163,16 @@ class ReplayBuffer:
         """Whole questions that are too old go; the controller may ask one new for each."""
         for asked, reason in self._admission.evict():
             entry = self._joining.pop(asked)
-            self._gone.add(asked)
+            self._forget(asked)
             self._ledger.drop(reason, entry.num_completions)
             self._lengths.add("dropped", [c for group in entry.groups.values() for c in group])
+
+    def _forget(self, asked: AskedId) -> None:
+        """Remembers no more of a question than that it was here; of very old ones not even that."""
+        self._num_gone += 1
+        self._gone[asked] = None
+        if len(self._gone) > REMEMBERED:
+            del self._gone[next(iter(self._gone))]
 
     def _context(self, statistics: list[TokenStatistics] | None) -> RuleContext:
         return RuleContext(
@@ -174,9 +185,9 @@ class ReplayBuffer:
 
     # ---- the learner takes ----------------------------------------------------------------------------------------
 
-    async def take(self, update: int) -> bytes:
-        """Waits until update number `update` can be made, consumes its questions and returns its TrainBatch; for a rule
-        that needs token statistics the list of unscored TrainingSamples, to be followed by `score`."""
+    async def take(self, update: int) -> tuple[int, bytes]:
+        """Waits until update number `update` can be made, consumes its questions and returns (number of samples, TrainBatch);
+        for a rule that needs token statistics the list of unscored TrainingSamples, to be followed by `score`."""
         assert update == self._admission.updates_done + 1, f"update {update} after {self._admission.updates_done}"
         async with self._changed:
             await self._changed.wait_for(lambda: self._admission.select() is not None)
@@ -184,21 +195,23 @@ class ReplayBuffer:
             assert taken is not None
             self._admission.consume(taken)
             entries = [self._joining.pop(asked) for asked in taken]
-            self._gone.update(taken)
+            for asked in taken:
+                self._forget(asked)
             self._evict()
             self._changed.notify_all()
         self._whole_at = {asked: entry.whole_at for asked, entry in zip(taken, entries, strict=True)}
         self._taken = [entry.rollouts for entry in entries if entry.rollouts is not None]
         if "token_statistics" in self._rule.needs:
-            return encode(_unscored(self._taken, self._rule))
+            unscored = _unscored(self._taken, self._rule)
+            return len(unscored), encode(unscored)
         return self._batch([group for entry in entries for group in entry.scored or []])
 
-    async def score(self, statistics: bytes) -> bytes:
-        """The TrainBatch of the questions taken last, scored with the learner's token statistics."""
+    async def score(self, statistics: bytes) -> tuple[int, bytes]:
+        """(number of samples, TrainBatch) of the questions taken last, scored with the learner's token statistics."""
         context = self._context(decode(statistics))
         return self._batch([group for rollouts in self._taken for group in self._rule.score(rollouts, context)])
 
-    def _batch(self, scored: list[ScoredGroup]) -> bytes:
+    def _batch(self, scored: list[ScoredGroup]) -> tuple[int, bytes]:
         plan, update, limits = self._plan, self._admission.updates_done, self._plan.limits
         samples = training_samples(
             scored,
@@ -224,7 +237,7 @@ class ReplayBuffer:
         )
         rows = sample_rows(self._taken, scored, update=update, num_questions=plan.num_sample_questions)
         self._report = (metrics, rows)
-        return encode(TrainBatch(incarnation=plan.incarnation, update=update, samples=tuple(samples)))
+        return len(samples), encode(TrainBatch(incarnation=plan.incarnation, update=update, samples=tuple(samples)))
 
     def _account(self, scored: list[ScoredGroup], samples: list[TrainingSample]) -> None:
         in_trained_groups = sum(len(group.completions) for group in scored)
@@ -256,7 +269,7 @@ class ReplayBuffer:
         missing = self._admission.missing()
         return {
             "num_generated": self._ledger.generated,
-            "num_whole": len(self._joining) - len(missing) + len(self._gone),
+            "num_whole": len(self._joining) - len(missing) + self._num_gone,
             "updates_taken": self._admission.updates_done,
             "room": self._admission.room(),
             "missing": [str(asked) for asked in missing[:8]],

@@ -6,10 +6,9 @@ Calls are handed to all ranks without a pause between them, so every rank sees t
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import ray
 from ray.exceptions import RayActorError
@@ -20,14 +19,15 @@ from dataflow.types import (
     Float32,
     Rendezvous,
     StepResult,
-    TokenStatistics,
-    TrainBatch,
     TrainingSample,
     Version,
     WeightManifest,
 )
 from learner.actor import LearnerActor, actor_options
 from learner.learner import LearnerPlan, Which
+
+Message: TypeAlias = "bytes | ray.ObjectRef[bytes]"
+"""Bytes of dataflow.codec, or Ray's reference to them: what goes from the buffer to the ranks need not pass through here."""
 
 
 class LearnerDiedError(RuntimeError):
@@ -45,44 +45,51 @@ class LearnerGroup:
         bucket_bytes: int,
         wire_dtype: str,
         runtime_env: dict[str, Any],
-        host: str | None = None,
+        loopback: bool = True,
+        options: Callable[[int], dict[str, Any]] = lambda rank: {},
     ) -> None:
-        """host: this node's address for ranks and engines on other nodes; None: loopback."""
+        """loopback: ranks and engines are all on this machine; else they meet at the address of rank 0's node.
+        options: Ray options of each rank, such as where it is placed."""
         self.incarnation = incarnation
+        self._loopback = loopback
         world_size = plan.learner.ranks
-        init_method = None if world_size == 1 else f"tcp://{host or '127.0.0.1'}:{_free_port()}"
         remote = ray.remote(**actor_options(plan, runtime_env))(LearnerActor)
         self._ranks = [
-            remote.remote(
+            remote.options(**options(rank)).remote(
                 plan,
                 rank=rank,
                 world_size=world_size,
-                init_method=init_method,
                 incarnation=incarnation,
                 bucket_bytes=bucket_bytes,
                 wire_dtype=wire_dtype,
-                host=host,
             )
             for rank in range(world_size)
         ]
 
     async def start(self, timeout_s: float = 300.0) -> Version:
-        """Waits until all ranks have loaded the model. TimeoutError where they do not."""
-        version: Version = decode(await asyncio.wait_for(self._all("version"), timeout_s))
-        return version
+        """Waits until all ranks have met and loaded the model. TimeoutError where they do not."""
+
+        async def opened() -> Version:
+            host, port = await self._ranks[0].meeting_point.remote(self._loopback)
+            await self._all("open", host, port)
+            return await self.version()
+
+        return await asyncio.wait_for(opened(), timeout_s)
 
     async def version(self, channel: Channel = "policy") -> Version:
         """Of the policy, or the policy version the teacher has absorbed."""
         version: Version = decode(await self._all("version", channel))
         return version
 
-    async def update(self, batch: TrainBatch) -> StepResult:
-        result: StepResult = decode(await self._all("update", encode(batch)))
+    async def update(self, batch: Message) -> StepResult:
+        """batch: an encoded TrainBatch."""
+        result: StepResult = decode(await self._all("update", batch))
         return result
 
-    async def token_statistics(self, samples: Sequence[TrainingSample]) -> list[TokenStatistics]:
-        result: list[TokenStatistics] = decode(await self._all("token_statistics", encode(list(samples))))
-        return result
+    async def token_statistics(self, samples: Message) -> bytes:
+        """samples: an encoded list of TrainingSample; the answer is an encoded list of TokenStatistics."""
+        statistics: bytes = await self._all("token_statistics", samples)
+        return statistics
 
     async def logprobs(self, samples: Sequence[TrainingSample], which: Which) -> list[Float32]:
         result: list[Float32] = decode(await self._all("logprobs", encode(list(samples)), which))
@@ -129,9 +136,3 @@ class LearnerGroup:
             raise LearnerDiedError(
                 f"a learner rank died during {method}: {error}. `corewarding resume` goes on from the last checkpoint"
             ) from error
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

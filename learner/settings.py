@@ -45,6 +45,8 @@ class LearnerSettings(Settings):
     """CPUs Ray sets aside for one rank."""
     gpus_per_rank: float = Field(0.0, ge=0)
     """GPUs Ray sets aside for one rank."""
+    resources: dict[str, float] = Field(default_factory=dict)
+    """Ray's custom resources that one rank holds, e.g. {train_node: 1}: it runs on nodes started with `--resources` that have them."""
     threads: int = Field(1, ge=1)
     """OpenMP threads of one rank."""
     cores: tuple[int, ...] | None = None

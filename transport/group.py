@@ -210,6 +210,11 @@ def _local_address(host: str, port: int) -> str:
         return str(probe.getsockname()[0])
 
 
+def interface_towards(host: str, port: int) -> str:
+    """Name of this node's network interface on the way to `host`."""
+    return _interface_of(_local_address(host, port))
+
+
 def _interface_of(address: str) -> str:
     """Name of the network interface that has `address`; TransportError where none has."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:

@@ -7,6 +7,7 @@ import pytest
 import ray
 from transformers import AutoModelForCausalLM
 
+from dataflow.codec import encode
 from dataflow.types import GroupId, RolloutTask, TrainingSample
 from launch.cli import main
 from launch.config import make_config
@@ -138,14 +139,16 @@ async def test_teacher_engines_sample_from_the_fp32_ema(tmp_path):
     inputs = read_inputs(config)
     placement.connect(config)
     try:
+        room = await placement.reserve(config)
         learner = LearnerGroup(
             learner_plan(config),
             incarnation=0,
             bucket_bytes=2**18,
             wire_dtype="float32",
             runtime_env=placement.process_environment(1),
+            options=lambda rank: room.options("learner", rank),
         )
-        teachers = _group(config, inputs, "teacher", 1, None, 0, 0)
+        teachers = _group(config, inputs, "teacher", 1, None, 0, 0, room)
         await asyncio.gather(learner.start(), teachers.start())
         publisher = Publisher("teacher", learner, teachers, settings=config.publish)
         task = _teacher_task(inputs)
@@ -155,7 +158,7 @@ async def test_teacher_engines_sample_from_the_fp32_ema(tmp_path):
                 _sample(completion, advantage)
                 for completion, advantage in zip(first, (1.0, -1.0, 0.5, -0.5), strict=True)
             ]
-            await learner.update(TrainBatch(incarnation=0, update=update, samples=tuple(samples)))
+            await learner.update(encode(TrainBatch(incarnation=0, update=update, samples=tuple(samples))))
             await publisher.publish(await learner.version("teacher"))
         later = await teachers.sample([task])
         samples = [_sample(completion, 0.0) for completion in later]

@@ -35,7 +35,7 @@ async def test_rule_two_trains_the_policy_group_by_the_teachers_vote_and_balance
     await buffer.accept(encode(fake_group("q", ["7", "9", None, "7"])))
     assert (await buffer.progress())["num_whole"] == 0
     await buffer.accept(encode(fake_group("q", ["7", "7", "9", None], source="teacher")))
-    batch = decode(await buffer.take(1))
+    batch = decode((await buffer.take(1))[1])
     # rewards 1, 0, 0, 1: mean 1/2, unbiased std sqrt(1/3)
     a = 0.5 / (np.sqrt(1 / 3) + 1e-6)
     np.testing.assert_allclose([s.advantage for s in batch.samples], [a, -a, -a, a], rtol=1e-5)
@@ -111,10 +111,10 @@ async def test_confidence_rules_are_scored_with_the_learners_statistics(rule):
     buffer = make_buffer(rule)
     await buffer.admit([("q", 0)])
     await buffer.accept(encode(fake_group("q", ["1", "1", "2", "3"])))
-    unscored = decode(await buffer.take(1))
+    unscored = decode((await buffer.take(1))[1])
     assert [s.advantage for s in unscored] == [0, 0, 0, 0]
     statistics = [TokenStatistics(id=s.id, self_certainty=float(i), entropy=float(-i)) for i, s in enumerate(unscored)]
-    batch = decode(await buffer.score(encode(statistics)))
+    batch = decode((await buffer.score(encode(statistics)))[1])
     assert [round(s.advantage, 3) for s in batch.samples] == [-1.162, -0.387, 0.387, 1.162]
 
 
@@ -123,7 +123,7 @@ async def test_skipped_and_masked_completions_stay_in_the_ledger():
     await buffer.admit([("a", 0), ("b", 0)])
     await buffer.accept(encode(fake_group("a", ["1", "1", "1", "1"])))
     await buffer.accept(encode(fake_group("b", ["1", "1", "2", "3"])))
-    batch = decode(await buffer.take(1))
+    batch = decode((await buffer.take(1))[1])
     assert {s.id.question_id for s in batch.samples} == {"b"}
     assert decode((await buffer.report())[0]).scalars["dropped/num_zero_advantage"] == 4
 
@@ -175,7 +175,7 @@ async def test_withhold_masks_each_completion_by_its_own_age_and_lets_it_vote():
     await buffer.publish("policy", 1)
     old, new = fake_group("b", ["1", "1", "2", "3"]), fake_group("b", ["1", "1", "2", "3"], version=1)
     await buffer.accept(encode([*old[:3], new[3]]))  # the last one was sampled after the swap
-    batch = decode(await buffer.take(2))
+    batch = decode((await buffer.take(2))[1])
     assert [bool(s.loss_mask.any()) for s in batch.samples] == [False, False, False, True]
     assert [s.advantage > 0 for s in batch.samples] == [True, True, False, False]  # the old ones elected "1"
     metrics = decode((await buffer.report())[0])

@@ -1,0 +1,303 @@
+"""The control plane at scale: `python benchmarks/control_plane.py [--engines 200] [--seconds 300] [--tokens 500]`.
+
+Engines without a model, each in a Ray actor of its own, replay completions as fast as they are asked; the controller, admission, the
+replay buffer, scoring, publication and logging are the program's own. The learner takes every batch apart and computes nothing;
+weights are announced and committed but have no bytes. Ends with completions per second through buffer and scoring, the growth of
+resident memory between the first minute and the end, and what admission and the ledger say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from tokenizers import Tokenizer
+
+from actors.group import RolloutGroup
+from actors.rollout_actor import RolloutActor, accept_of
+from actors.scripted import ScriptedEngine
+from actors.settings import EngineSettings
+from dataflow.codec import decode
+from dataflow.metrics import Metrics
+from dataflow.types import Channel, Rendezvous, Source, StepResult, TrainBatch, Version, WeightManifest
+from evals.heldout import EvalResult
+from launch import placement
+from launch.config import TrainConfig, load_config, make_config
+from launch.controller import Controller
+from launch.inputs import Inputs, read_inputs
+from launch.parts import Parts
+from launch.plans import buffer_plan
+from launch.publisher import Publisher
+from launch.run_dir import RunDir
+from launch.terminal import Terminal
+from launch.watch import Watch
+from learner.buffer import ReplayBuffer
+from learner.checkpoint import CheckpointStore
+from questions.order import QuestionCursor
+from rewards.extract import extract_answer
+
+MODEL = "models/arithmetic-base"
+EOS = 0
+
+
+class WeightlessEngine(ScriptedEngine):
+    """Follows every update of the weights and receives none of their bytes."""
+
+    async def join(self, rendezvous: Rendezvous, rank: int) -> None:
+        self._channel = rendezvous.channel
+
+    async def begin(self, manifest: WeightManifest) -> None:
+        self._manifest = manifest
+
+    async def receive(self) -> None:
+        self._received = True
+
+
+class ReplayingActor(RolloutActor):
+    """A rollout actor around a weightless engine."""
+
+    def __init__(
+        self, *, actor_id: str, source: Source, settings: EngineSettings, max_model_len: int, buffer: Any
+    ) -> None:
+        tokenizer = Tokenizer.from_file(f"{MODEL}/tokenizer.json")
+        engine = WeightlessEngine(
+            MODEL,
+            settings=settings,
+            max_model_len=max_model_len,
+            device=None,  # type: ignore[arg-type]  # no weights, no device
+            eos_token_ids=(EOS,),
+        )
+        super().__init__(
+            actor_id=actor_id,
+            source=source,
+            engine=engine,
+            decode=lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=True)),
+            extract=extract_answer,
+            buffer_accept=accept_of(buffer),
+        )
+
+
+@ray.remote(num_cpus=0)
+class Taker:
+    """The learner's process: takes a batch apart."""
+
+    def update(self, batch: bytes) -> tuple[int, int]:
+        taken: TrainBatch = decode(batch)
+        return taken.update, len(taken.samples)
+
+
+class IdleLearner:
+    """What controller and publishers ask of a learner group, without a model."""
+
+    incarnation = 0
+
+    def __init__(self) -> None:
+        self._taker = Taker.remote()
+        self._version = Version(incarnation=0, updates=0)
+
+    async def version(self, channel: Channel = "policy") -> Version:
+        return self._version
+
+    async def update(self, batch: Any) -> StepResult:
+        began = time.time()
+        update, num = await self._taker.update.remote(batch)
+        self._version = Version(incarnation=0, updates=update)
+        metrics = Metrics(scalars={"train/num_samples": float(num)})
+        return StepResult(version=self._version, metrics=metrics, wall_s=time.time() - began)
+
+    async def serve_channel(
+        self, channel: Channel, group_epoch: int, num_receivers: int, backend: str, timeout_s: float
+    ) -> Rendezvous:
+        return Rendezvous(
+            channel=channel, group_epoch=group_epoch, host="127.0.0.1", port=1, world_size=num_receivers + 1, backend=backend,
+            timeout_s=timeout_s,
+        )  # fmt: skip
+
+    async def connect_channel(self, rendezvous: Rendezvous) -> None: ...
+
+    async def announce(self, channel: Channel, group_epoch: int, with_checksums: bool) -> WeightManifest:
+        return WeightManifest(
+            channel=channel, version=self._version, group_epoch=group_epoch, bucket_bytes=16, tensors=()
+        )
+
+    async def send(self, channel: Channel) -> None: ...
+
+    async def close_channel(self, channel: Channel) -> None: ...
+
+    async def save(self, folder: Path) -> None:
+        folder.mkdir()
+
+    async def export(self, folder: Path, which: str) -> None:
+        folder.mkdir()
+
+
+def configuration(root: Path, script: Path, seconds: float, tokens: int) -> TrainConfig:
+    content = load_config("configs/cpu.yaml").model_dump()
+    content["model"] = {**content["model"], "path": MODEL}
+    changes: dict[str, dict[str, Any]] = {
+        "engine": {"kind": "scripted", "script": str(script), "slots": 64},
+        "data": {"num_train": 1024},
+        "rollout": {"max_new_tokens": tokens, "group_size": 8},
+        "train": {"questions_per_update": 128, "updates": 1_000_000},
+        "eval": {"every_updates": 0},
+        "checkpoint": {"every_updates": 0},
+        "run": {"root": str(root), "name": "control-plane", "max_wall_s": seconds},
+    }
+    for section, values in changes.items():
+        content[section] |= values
+    return make_config(content, where="benchmark")
+
+
+def write_script(path: Path, texts: list[str], tokens: int) -> None:
+    """Completions of `tokens` tokens for each question; two of three agree on an answer."""
+    tokenizer = Tokenizer.from_file(f"{MODEL}/tokenizer.json")
+    with path.open("w") as file:
+        for number, text in enumerate(texts):
+            completions = []
+            for sample in range(8):
+                end = f" The answer is \\boxed{{{number + sample % 3 // 2}}}."
+                step = f"{number} + {sample} = {number + sample}. "
+                budget = tokens - 1 - len(tokenizer.encode(end, add_special_tokens=False).ids)
+                steps = tokenizer.encode(step * tokens, add_special_tokens=False).ids[:budget]
+                completions.append(tokenizer.decode(steps) + end)
+            file.write(json.dumps({"question": text, "completions": completions}) + "\n")
+
+
+def group_of(source: Source, num: int, config: TrainConfig, inputs: Inputs, buffer: Any) -> RolloutGroup:
+    remote = ray.remote(num_cpus=0, max_concurrency=1000, runtime_env=placement.process_environment(1))(ReplayingActor)
+
+    def make(index: int, restart: int) -> Any:
+        return remote.remote(
+            actor_id=f"{source}-{index}",
+            source=source,
+            settings=config.engine,
+            max_model_len=inputs.max_model_len,
+            buffer=buffer,
+        )
+
+    return RolloutGroup(source, make, num_actors=num, max_restarts=0, start_timeout_s=1800.0)
+
+
+def resident_mb() -> dict[str, float]:
+    """Of the driver, the replay buffer, and the mean engine."""
+    found: dict[str, list[float]] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            name = (folder / "cmdline").read_text().split("\0")[0]
+            pages = int((folder / "statm").read_text().split()[1])
+        except (OSError, ValueError):
+            continue
+        for kind in ("ReplayBuffer", "ReplayingActor", "Taker"):
+            if name.startswith(f"ray::{kind}"):
+                found.setdefault(kind, []).append(pages * 4096 / 2**20)
+    own = int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+    return {"driver": own} | {kind: statistics.fmean(values) for kind, values in found.items()}
+
+
+async def measure(
+    config: TrainConfig, inputs: Inputs, num_engines: int
+) -> tuple[Controller, list[tuple[float, dict[str, float]]]]:
+    buffer = (
+        ray.remote(num_cpus=0, max_concurrency=1000, runtime_env=placement.process_environment(1))(ReplayBuffer)
+        .remote(buffer_plan(config, 0), inputs.gold, None)
+    )  # fmt: skip
+    sources: tuple[Source, ...] = ("policy", "teacher")
+    groups = {source: group_of(source, num_engines // 2, config, inputs, buffer) for source in sources}
+    began = time.monotonic()
+    await asyncio.gather(*(group.start() for group in groups.values()))
+    print(f"{num_engines} engines are up after {time.monotonic() - began:.0f} s", flush=True)
+    learner: Any = IdleLearner()
+    lock = asyncio.Lock()
+    run_dir = RunDir(config.run.root, config.run.name)
+    run_dir.open(config)
+
+    async def evaluate(quick: bool) -> EvalResult | None:
+        return None
+
+    with Terminal(total_updates=config.train.updates, resumed_at=0) as terminal:
+        parts = Parts(
+            config=config,
+            rule=inputs.rule,
+            prepared=inputs.prepared,
+            cursor=QuestionCursor(
+                len(inputs.prepared.questions), 0, drop_remainder_of=config.train.questions_per_update
+            ),
+            learner=learner,
+            groups=groups,
+            publishers={
+                source: Publisher(source, learner, group, settings=config.publish, learner_lock=lock)
+                for source, group in groups.items()
+            },
+            buffer=buffer,
+            learner_lock=lock,
+            checkpoints=CheckpointStore(run_dir.checkpoints, 1),
+            watch=Watch(run_dir, terminal, total_updates=config.train.updates),
+            evaluate=evaluate,
+        )
+        controller = Controller(parts, version=Version(incarnation=0, updates=0))
+        memory: list[tuple[float, dict[str, float]]] = []
+
+        async def look() -> None:
+            while True:
+                memory.append((time.monotonic() - began, resident_mb()))
+                await asyncio.sleep(10.0)
+
+        looking = asyncio.create_task(look())
+        began = time.monotonic()
+        try:
+            await controller.run()
+        finally:
+            looking.cancel()
+            memory.append((time.monotonic() - began, resident_mb()))
+            parts.watch.close()
+    return controller, memory
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engines", type=int, default=200)
+    parser.add_argument("--seconds", type=float, default=300.0)
+    parser.add_argument("--tokens", type=int, default=500)
+    arguments = parser.parse_args()
+    root = Path(tempfile.mkdtemp(prefix="control-plane-"))
+    script = root / "script.jsonl"
+    script.write_text('{"question": "x", "completions": ["y"]}\n')
+    config = configuration(root, script, arguments.seconds, arguments.tokens)
+    inputs = read_inputs(config)
+    write_script(script, [question.original for question in inputs.prepared.questions], arguments.tokens)
+    placement.connect(config)
+    try:
+        controller, memory = asyncio.run(measure(config, inputs, arguments.engines))
+    finally:
+        ray.shutdown()
+    rows = [json.loads(line) for line in (RunDir(root, "control-plane").metrics).read_text().splitlines()]
+    last = rows[-1]
+    seconds = controller.clock.ended_s - controller.clock.started_s
+    gone = last["ledger/num_trained"] + last["ledger/num_voted_only"]
+    limit = 8 * 2 * config.train.questions_per_update * (config.staleness.depth + 1)
+    print(f"\n{arguments.engines} engines, {seconds:.0f} s, {last['update']} updates")
+    print(f"tokens per completion: {last['length/generated_tokens_mean']:.0f}")
+    print(f"completions per second through buffer and scoring: {gone / seconds:.0f}")
+    early = next(values for at, values in memory if at >= min(60.0, seconds / 4))
+    for kind, value in memory[-1][1].items():
+        print(f"resident memory of {kind}: {early[kind]:.0f} MB early, {value:.0f} MB at the end")
+    exact = all(
+        row["ledger/num_trained"] + row["ledger/num_voted_only"]
+        == 16 * config.train.questions_per_update * row["update"]
+        and row["ledger/num_dropped"] == 0
+        and row["ledger/num_waiting"] <= limit
+        and row["staleness/max"] <= config.staleness.max
+        for row in rows
+    )
+    print(f"admission exact in every update: {exact}")
+
+
+if __name__ == "__main__":
+    main()

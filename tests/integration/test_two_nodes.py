@@ -1,0 +1,162 @@
+"""A Ray cluster of two nodes, each in a network namespace of its own: sampling on the one, training on the other."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.integration.test_submit import ROOT, SMALL, environment
+
+pytestmark = pytest.mark.timeout(600)
+HEAD, OTHER = "10.201.7.1", "10.201.7.2"
+RAY = str(Path(sys.executable).with_name("ray"))
+DIVIDED = ["--rollout.resources", "sampling", "1", "--learner.resources", "training", "1"]
+OURS = ("ray::LearnerActor", "ray::PlacedRolloutActor", "ray::ReplayBuffer", "launch.cli train")
+
+
+def ip(*words):
+    return subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout
+
+
+def inside(namespace, *words):
+    return ["ip", "netns", "exec", namespace, *words]
+
+
+@pytest.fixture(scope="module")
+def namespaces():
+    """Two, joined by one cable."""
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        pytest.skip("network namespaces need root and iproute2")
+    names = [f"cor{os.getpid()}a", f"cor{os.getpid()}b"]
+    try:
+        ip("netns", "add", names[0])
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"network namespaces cannot be made here: {error.stderr}")
+    try:
+        ip("netns", "add", names[1])
+        ip("link", "add", "cora", "netns", names[0], "type", "veth", "peer", "name", "corb", "netns", names[1])
+        for name, cable, address in zip(names, ("cora", "corb"), (HEAD, OTHER), strict=True):
+            ip("-n", name, "addr", "add", f"{address}/24", "dev", cable)
+            ip("-n", name, "link", "set", cable, "up")
+            ip("-n", name, "link", "set", "lo", "up")
+        yield names
+    finally:
+        for name in names:
+            with contextlib.suppress(subprocess.CalledProcessError):
+                ip("netns", "del", name)
+
+
+@pytest.fixture(scope="module")
+def cluster(namespaces, tmp_path_factory):
+    """The namespace of the head, whose dashboard listens at HEAD:8265."""
+    subprocess.run([RAY, "get-auth-token", "--generate"], env=environment(), check=True, capture_output=True)
+    folder = tmp_path_factory.mktemp("cluster")
+    words = [
+        ["--head", f"--node-ip-address={HEAD}", "--port=6379", f"--dashboard-host={HEAD}", "--resources", '{"sampling": 2}'],
+        [f"--address={HEAD}:6379", f"--node-ip-address={OTHER}", "--resources", '{"training": 1}'],
+    ]  # fmt: skip
+    nodes = []
+    try:
+        for namespace, mine in zip(namespaces, words, strict=True):
+            with (folder / namespace).open("w") as log:
+                command = inside(namespace, RAY, "start", "--block", "--num-cpus=1", *mine)
+                nodes.append(subprocess.Popen(command, env=environment(), stdout=log, stderr=subprocess.STDOUT))
+            _wait_for(lambda: "ray stop" in (folder / namespace).read_text(), "ray start", seconds=120)  # noqa: B023
+        _wait_for(
+            lambda: call(namespaces[0], RAY, "job", "list", *address()).returncode == 0, "the dashboard", seconds=120
+        )
+        yield namespaces[0]
+    finally:
+        for node in reversed(nodes):
+            node.terminate()
+        for node in nodes:
+            node.wait(60)
+
+
+def address():
+    return "--address", f"http://{HEAD}:8265"
+
+
+def call(namespace, *words, cwd=None):
+    return subprocess.run(
+        inside(namespace, *words), cwd=cwd, env=environment(), capture_output=True, text=True, check=False
+    )
+
+
+def _wait_for(condition, what, *, seconds):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not come about within {seconds} s"
+        time.sleep(0.5)
+
+
+def ours():
+    """Processes of a run, anywhere on the machine."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_text().replace("\0", " ")
+            found += [words] if any(name in words for name in OURS) else []
+    return found
+
+
+def test_corewarding_submit_divides_a_run_over_both_nodes(cluster, tmp_path):
+    command = [sys.executable, "-m", "launch.cli", "submit", str(ROOT / "configs" / "cpu.yaml"), *address()]
+    done = call(cluster, *command, *SMALL, *DIVIDED, "--run.root", "mine", "--run.name", "two", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert f"learner on {OTHER}; policy on {HEAD}; teacher on {HEAD}" in done.stdout
+    assert json.loads((tmp_path / "mine" / "two" / "summary.json").read_text())["updates"] == 2
+
+
+def test_ray_job_submit_takes_the_same_configuration(cluster, tmp_path):
+    words = [
+        "submit",
+        "--working-dir",
+        str(ROOT / "configs"),
+        "--",
+        sys.executable,
+        "-m",
+        "launch.cli",
+        "train",
+        "cpu.yaml",
+    ]
+    run = ["--run.root", str(tmp_path), "--run.name", "plain"]
+    done = call(cluster, RAY, "job", words[0], *address(), *words[1:], *SMALL, *DIVIDED, *run)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert json.loads((tmp_path / "plain" / "summary.json").read_text())["updates"] == 2
+
+
+def test_ray_job_stop_leaves_no_process_of_ours(cluster, tmp_path):
+    words = ["--no-wait", "--submission-id", "stopped", "--working-dir", str(ROOT / "configs"), "--"]
+    train = [sys.executable, "-m", "launch.cli", "train", "cpu.yaml", *SMALL, *DIVIDED, "--train.updates", "10000"]
+    run = ["--run.root", str(tmp_path), "--run.name", "long"]
+    assert call(cluster, RAY, "job", "submit", *address(), *words, *train, *run).returncode == 0
+    log = tmp_path / "long" / "metrics.jsonl"
+    _wait_for(lambda: log.exists() and '"kind": "update"' in log.read_text(), "an update", seconds=180)
+    assert len(ours()) >= 4
+    assert call(cluster, RAY, "job", "stop", *address(), "stopped").returncode == 0
+    _wait_for(lambda: not ours(), "the end of all processes of the run", seconds=60)
+
+
+def test_room_that_no_node_has_is_named(cluster, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "launch.cli",
+        "submit",
+        str(ROOT / "configs" / "cpu.yaml"),
+        *address(),
+        "--dry-run",
+    ]
+    began = time.monotonic()
+    done = call(cluster, *command, "--rollout.cpus-per-actor", "0.25", "--learner.cpus-per-rank", "1.25", cwd=tmp_path)
+    assert done.returncode == 2
+    assert time.monotonic() - began < 90  # of which the search for room took less than 60
+    assert "its nodes have no room for all of it" in done.stdout
+    assert f"{HEAD} has 1 CPU, 2 sampling" in done.stdout
