@@ -31,12 +31,16 @@ if TYPE_CHECKING:
 LOGPROB = -0.5
 
 
-def read_script(path: str | Path) -> dict[str, list[str]]:
-    """Completions by question, white space folded, from JSONL objects with `question` and `completions`.
+Recorded = str | Int32
+"""A completion as text, to which end-of-sequence is added, or as the tokens that were sampled."""
+
+
+def read_script(path: str | Path) -> dict[str, list[Recorded]]:
+    """Completions by question, white space folded, from JSONL objects with `question` and `completions` (texts or lists of token ids).
 
     ValueError, naming the line, for an object that has not both or has no completion.
     """
-    script: dict[str, list[str]] = {}
+    script: dict[str, list[Recorded]] = {}
     with open(path, encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
@@ -47,7 +51,9 @@ def read_script(path: str | Path) -> dict[str, list[str]]:
                 raise ValueError(
                     f"engine.script={path}, line {number}: want `question` and at least one of `completions`"
                 )
-            script[_folded(record["question"])] = [str(text) for text in texts]
+            script[_folded(record["question"])] = [
+                np.array(one, np.int32) if isinstance(one, list) else str(one) for one in texts
+            ]
     if not script:
         raise ValueError(f"engine.script={path} is empty: there is nothing to replay")
     return script
@@ -73,7 +79,7 @@ class ScriptedEngine:
             raise ValueError("engine.script must name a JSONL of recorded completions when engine.kind is scripted")
         self._tokenizer = Tokenizer.from_file(str(Path(model_path) / "tokenizer.json"))
         self._script = read_script(settings.script)
-        self._token_ids = lru_cache(maxsize=4096)(self._encoded)
+        self._encoded = lru_cache(maxsize=4096)(self._encode)
         self._seconds_per_token = settings.script_seconds_per_token
         self._max_model_len = max_model_len
         self._device = device
@@ -214,18 +220,18 @@ class ScriptedEngine:
                 sampling.cancel()
         await self.abort_update()
 
-    def _texts(self, task: RolloutTask) -> list[str]:
+    def _texts(self, task: RolloutTask) -> list[Recorded]:
         prompt = _folded(self._tokenizer.decode(task.prompt_token_ids.tolist(), skip_special_tokens=True))
         matches = [question for question in self._script if question in prompt]
         if not matches:
             raise EngineError(f"task {task.group}: no question of the script occurs in its prompt {prompt[-200:]!r}")
         return self._script[max(matches, key=len)]
 
-    def _encoded(self, text: str) -> Int32:
+    def _encode(self, text: str) -> Int32:
         return np.array([*self._tokenizer.encode(text, add_special_tokens=False).ids, self._eos_token_id], np.int32)
 
-    async def _sample(self, sample_index: int, text: str, max_new_tokens: int) -> SampledSequence:
-        ids = self._token_ids(text)
+    async def _sample(self, sample_index: int, recorded: Recorded, max_new_tokens: int) -> SampledSequence:
+        ids = self._encoded(recorded) if isinstance(recorded, str) else recorded
         finish: FinishReason = "stop" if len(ids) <= max_new_tokens else "length"
         ids = ids[:max_new_tokens]
         async with self._slot():

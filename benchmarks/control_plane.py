@@ -143,7 +143,7 @@ def configuration(root: Path, script: Path, seconds: float, tokens: int) -> Trai
     content["model"] = {**content["model"], "path": MODEL}
     changes: dict[str, dict[str, Any]] = {
         "engine": {"kind": "scripted", "script": str(script), "slots": 64},
-        "data": {"num_train": 1024},
+        "data": {"num_train": 128},
         "rollout": {"max_new_tokens": tokens, "group_size": 8},
         "train": {"questions_per_update": 128, "updates": 1_000_000},
         "eval": {"every_updates": 0},
@@ -156,18 +156,20 @@ def configuration(root: Path, script: Path, seconds: float, tokens: int) -> Trai
 
 
 def write_script(path: Path, texts: list[str], tokens: int) -> None:
-    """Completions of `tokens` tokens for each question; two of three agree on an answer."""
+    """Recorded tokens of 8 completions of `tokens` tokens for each question; two of three agree on an answer."""
     tokenizer = Tokenizer.from_file(f"{MODEL}/tokenizer.json")
+
+    def encode(text: str) -> list[int]:
+        return list(tokenizer.encode(text, add_special_tokens=False).ids)
+
     with path.open("w") as file:
-        for number, text in enumerate(texts):
+        for number, question in enumerate(texts):
             completions = []
             for sample in range(8):
-                end = f" The answer is \\boxed{{{number + sample % 3 // 2}}}."
-                step = f"{number} + {sample} = {number + sample}. "
-                budget = tokens - 1 - len(tokenizer.encode(end, add_special_tokens=False).ids)
-                steps = tokenizer.encode(step * tokens, add_special_tokens=False).ids[:budget]
-                completions.append(tokenizer.decode(steps) + end)
-            file.write(json.dumps({"question": text, "completions": completions}) + "\n")
+                end = [*encode(f" The answer is \\boxed{{{number + sample % 3 // 2}}}."), EOS]
+                steps = encode(f"{number} + {sample} = {number + sample}. " * (tokens // 8))
+                completions.append(steps[: tokens - len(end)] + end)
+            file.write(json.dumps({"question": question, "completions": completions}) + "\n")
 
 
 def group_of(source: Source, num: int, config: TrainConfig, inputs: Inputs, buffer: Any) -> RolloutGroup:

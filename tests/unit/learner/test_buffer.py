@@ -89,7 +89,7 @@ async def test_the_learner_waits_for_a_question_that_would_get_too_old():
     await asyncio.sleep(0.01)
     assert not taking.done()  # without `slow`, update 3 would train on tokens two updates old
     await buffer.accept(encode(fake_group("slow", ["1", "1", "2", "3"], version=0)))
-    assert {s.id.question_id for s in decode(await taking).samples} == {"slow"}
+    assert {s.id.question_id for s in decode((await taking)[1]).samples} == {"slow"}
 
 
 async def test_room_waits_for_a_publication():
