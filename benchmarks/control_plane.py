@@ -1,9 +1,11 @@
-"""The control plane at scale: `python benchmarks/control_plane.py [--engines 200] [--seconds 300] [--tokens 500]`.
+"""The control plane at scale: `python benchmarks/control_plane.py [--engines 200] [--processes 2] [--seconds 300] [--tokens 500]`.
 
-Engines without a model, each in a Ray actor of its own, replay completions as fast as they are asked; the controller, admission, the
-replay buffer, scoring, publication and logging are the program's own. The learner takes every batch apart and computes nothing;
-weights are announced and committed but have no bytes. Ends with completions per second through buffer and scoring, the growth of
-resident memory between the first minute and the end, and what admission and the ledger say.
+Engines without a model replay completions as fast as they are asked; the controller, admission, the replay buffer, scoring,
+publication and logging are the program's own. The learner takes every batch apart and computes nothing; weights are announced and
+committed but have no bytes. Every engine has its rollout actor and gets every call by Ray, as if it were alone; --processes says how
+many Ray processes they live in, because an idle one costs 1% of a core (its main thread wakes 100 times a second), and two
+cores are to be measured, not that. Ends with completions per second through buffer and scoring, resident memory early and at the
+end, and what admission and the ledger say.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import ray
@@ -84,6 +87,26 @@ class ReplayingActor(RolloutActor):
         )
 
 
+class EngineHost:
+    """Several rollout actors in one Ray process."""
+
+    def __init__(self, actors: list[dict[str, Any]], buffer: Any) -> None:
+        self._actors = {one["actor_id"]: ReplayingActor(buffer=buffer, **one) for one in actors}
+
+    async def call(self, actor_id: str, method: str, *args: Any) -> Any:
+        return await getattr(self._actors[actor_id], method)(*args)
+
+
+class Tenant:
+    """An actor handle for one of them."""
+
+    def __init__(self, host: Any, actor_id: str) -> None:
+        self._host, self._actor_id = host, actor_id
+
+    def __getattr__(self, method: str) -> Any:
+        return SimpleNamespace(remote=lambda *args: self._host.call.remote(self._actor_id, method, *args))
+
+
 @ray.remote(num_cpus=0)
 class Taker:
     """The learner's process: takes a batch apart."""
@@ -143,9 +166,9 @@ def configuration(root: Path, script: Path, seconds: float, tokens: int) -> Trai
     content["model"] = {**content["model"], "path": MODEL}
     changes: dict[str, dict[str, Any]] = {
         "engine": {"kind": "scripted", "script": str(script), "slots": 64},
-        "data": {"num_train": 128},
+        "data": {"num_train": 256},
         "rollout": {"max_new_tokens": tokens, "group_size": 8},
-        "train": {"questions_per_update": 128, "updates": 1_000_000},
+        "train": {"questions_per_update": 256, "updates": 1_000_000},
         "eval": {"every_updates": 0},
         "checkpoint": {"every_updates": 0},
         "run": {"root": str(root), "name": "control-plane", "max_wall_s": seconds},
@@ -172,17 +195,19 @@ def write_script(path: Path, texts: list[str], tokens: int) -> None:
             file.write(json.dumps({"question": question, "completions": completions}) + "\n")
 
 
-def group_of(source: Source, num: int, config: TrainConfig, inputs: Inputs, buffer: Any) -> RolloutGroup:
-    remote = ray.remote(num_cpus=0, max_concurrency=1000, runtime_env=placement.process_environment(1))(ReplayingActor)
+def group_of(
+    source: Source, num: int, processes: int, config: TrainConfig, inputs: Inputs, buffer: Any
+) -> RolloutGroup:
+    remote = ray.remote(num_cpus=0, max_concurrency=10_000, runtime_env=placement.process_environment(1))(EngineHost)
+    names = [f"{source}-{index}" for index in range(num)]
+    shared: dict[str, Any] = {"source": source, "settings": config.engine, "max_model_len": inputs.max_model_len}
+    hosts = [
+        remote.remote([{"actor_id": name} | shared for name in names[first::processes]], buffer)
+        for first in range(processes)
+    ]
 
     def make(index: int, restart: int) -> Any:
-        return remote.remote(
-            actor_id=f"{source}-{index}",
-            source=source,
-            settings=config.engine,
-            max_model_len=inputs.max_model_len,
-            buffer=buffer,
-        )
+        return Tenant(hosts[index % processes], names[index])
 
     return RolloutGroup(source, make, num_actors=num, max_restarts=0, start_timeout_s=1800.0)
 
@@ -196,7 +221,7 @@ def resident_mb() -> dict[str, float]:
             pages = int((folder / "statm").read_text().split()[1])
         except (OSError, ValueError):
             continue
-        for kind in ("ReplayBuffer", "ReplayingActor", "Taker"):
+        for kind in ("ReplayBuffer", "EngineHost", "Taker"):
             if name.startswith(f"ray::{kind}"):
                 found.setdefault(kind, []).append(pages * 4096 / 2**20)
     own = int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
@@ -204,14 +229,16 @@ def resident_mb() -> dict[str, float]:
 
 
 async def measure(
-    config: TrainConfig, inputs: Inputs, num_engines: int
+    config: TrainConfig, inputs: Inputs, num_engines: int, num_processes: int
 ) -> tuple[Controller, list[tuple[float, dict[str, float]]]]:
     buffer = (
         ray.remote(num_cpus=0, max_concurrency=1000, runtime_env=placement.process_environment(1))(ReplayBuffer)
         .remote(buffer_plan(config, 0), inputs.gold, None)
     )  # fmt: skip
     sources: tuple[Source, ...] = ("policy", "teacher")
-    groups = {source: group_of(source, num_engines // 2, config, inputs, buffer) for source in sources}
+    groups = {
+        source: group_of(source, num_engines // 2, num_processes // 2, config, inputs, buffer) for source in sources
+    }
     began = time.monotonic()
     await asyncio.gather(*(group.start() for group in groups.values()))
     print(f"{num_engines} engines are up after {time.monotonic() - began:.0f} s", flush=True)
@@ -265,6 +292,7 @@ async def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engines", type=int, default=200)
+    parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--tokens", type=int, default=500)
     arguments = parser.parse_args()
@@ -276,7 +304,7 @@ def main() -> None:
     write_script(script, [question.original for question in inputs.prepared.questions], arguments.tokens)
     placement.connect(config)
     try:
-        controller, memory = asyncio.run(measure(config, inputs, arguments.engines))
+        controller, memory = asyncio.run(measure(config, inputs, arguments.engines, arguments.processes))
     finally:
         ray.shutdown()
     rows = [json.loads(line) for line in (RunDir(root, "control-plane").metrics).read_text().splitlines()]
@@ -284,7 +312,9 @@ def main() -> None:
     seconds = controller.clock.ended_s - controller.clock.started_s
     gone = last["ledger/num_trained"] + last["ledger/num_voted_only"]
     limit = 8 * 2 * config.train.questions_per_update * (config.staleness.depth + 1)
-    print(f"\n{arguments.engines} engines, {seconds:.0f} s, {last['update']} updates")
+    print(
+        f"\n{arguments.engines} engines in {arguments.processes} processes, {seconds:.0f} s, {last['update']} updates"
+    )
     print(f"tokens per completion: {last['length/generated_tokens_mean']:.0f}")
     print(f"completions per second through buffer and scoring: {gone / seconds:.0f}")
     early = next(values for at, values in memory if at >= min(60.0, seconds / 4))

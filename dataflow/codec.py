@@ -9,6 +9,7 @@ and the field counts, and runs every carrier's own checks: a message from a stra
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 from typing import Any
 
 import msgpack
@@ -68,9 +69,14 @@ def _pack(value: object) -> object:
     if isinstance(value, np.generic):
         return value.item()
     if type(value).__name__ in _BY_NAME and dataclasses.is_dataclass(value):
-        fields = [_field(getattr(value, f.name)) for f in dataclasses.fields(value)]
+        fields = [_field(getattr(value, name)) for name in _field_names(type(value))]
         return msgpack.ExtType(_CARRIER, encode([type(value).__name__, *fields]))
     raise TypeError(f"{type(value).__name__} does not travel")
+
+
+@cache
+def _field_names(carrier: type) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(carrier))
 
 
 def _field(value: object) -> object:
@@ -105,8 +111,8 @@ def _unpack(code: int, data: bytes, depth: int) -> object:
         cls = _BY_NAME.get(name)
         if cls is None:
             raise CodecError(f"unknown carrier {name!r}")
-        declared = dataclasses.fields(cls)
+        declared = _field_names(cls)
         if len(declared) != len(fields):
             raise CodecError(f"{name} has {len(declared)} fields, the message {len(fields)}")
-        return cls(**{f.name: value for f, value in zip(declared, fields, strict=True)})
+        return cls(**dict(zip(declared, fields, strict=True)))
     raise CodecError(f"unknown extension {code}")

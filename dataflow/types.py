@@ -186,7 +186,7 @@ class Completion:
             )
         if len(self.token_ids) == 0:
             raise DataError(f"completion {self.id} has no token; even an empty answer ends in an end-of-sequence token")
-        if np.any(np.diff(self.token_versions) < 0):
+        if (self.token_versions[1:] < self.token_versions[:-1]).any():
             raise DataError(f"completion {self.id}: token_versions fall: {self.token_versions.tolist()}")
 
     @property

@@ -76,7 +76,7 @@ def training_samples(
         if skip_zero_advantage and not np.any(advantages):
             continue
         for completion, advantage in zip(group.completions, advantages, strict=True):
-            stale = int(completion.token_versions.min()) < oldest_version
+            stale = completion.oldest_version < oldest_version
             in_loss = not (stale or (mask_truncated and completion.truncated))
             samples.append(
                 TrainingSample(

@@ -53,7 +53,7 @@ def staleness_of(
     oldest: dict[AskedId, int] = {}
     for sample in trained:
         asked = sample.id.group.asked
-        oldest[asked] = min(oldest.get(asked, version), int(sample.token_versions.min()))
+        oldest[asked] = min(oldest.get(asked, version), int(sample.token_versions[0]))
     questions = np.array([version - v for v in oldest.values()], np.float32)
     in_flight = np.array([max(0, whole_at[asked] - v) for asked, v in oldest.items()], np.float32)
     histograms = {
@@ -77,7 +77,7 @@ def rollout_times(taken: Sequence[QuestionRollouts]) -> Metrics:
     completions = [completion for rollouts in taken for completion in rollouts.completions]
     started = np.array([c.timings.started_s for c in completions])
     finished = np.array([c.timings.finished_s for c in completions])
-    mixed = [len(np.unique(c.token_versions)) > 1 for c in completions]
+    mixed = [c.token_versions[0] != c.token_versions[-1] for c in completions]
     return Metrics(
         scalars={
             "rollout/first_started_s": float(started.min()),

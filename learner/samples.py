@@ -14,7 +14,8 @@ def sample_rows(
     """One JSON-ready row per completion of the first `num_questions` questions: who wrote it, under which weights, what it
     answered, and, where its group is trained, by which label and with which reward. Completions that only vote are included."""
     judged: dict[CompletionId, tuple[ScoredGroup, float, float]] = {}
-    for group in scored:
+    shown = {rollouts.asked for rollouts in taken[:num_questions]}
+    for group in (group for group in scored if group.group.asked in shown):
         advantages = group_advantages(group.rewards, normalize="std")
         for completion, reward, advantage in zip(group.completions, group.rewards, advantages, strict=True):
             judged[completion.id] = (group, float(reward), float(advantage))

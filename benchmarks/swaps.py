@@ -1,0 +1,134 @@
+"""Long completions across weight swaps: `python benchmarks/swaps.py [--sequences 64] [--tokens 256] [--swaps 2]`.
+
+For each `inflight.mode`, the embedded engine samples completions of exactly --tokens tokens (end of sequence ignored) while weights
+arrive, spread over the time the completions take. Prints the share of completions that hold tokens of two versions or more, and the
+largest difference of any token's logprob from a transformers forward of the weights that its version names: over the whole prefix,
+or, for `keep_kv`, over keys and values as each version left them. `drain` must show no such completion.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from actors.embedded.engine import EmbeddedEngine
+from actors.engine import SampledSequence
+from actors.settings import EngineSettings, InflightMode
+from dataflow.types import RolloutTask, Version
+from evals.tasks import evaluation_tasks
+from launch.config import load_config
+from questions.load import load_heldout
+from questions.prompts import prepare
+from questions.template import PromptTemplate
+
+Weights = dict[str, Tensor]
+
+
+def perturbed(weights: Weights, seed: int) -> Weights:
+    """Other weights, near enough to sample sense: 1% of each tensor's own spread as noise."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: tensor + 0.01 * tensor.std() * torch.randn(tensor.shape, generator=generator)
+        for name, tensor in weights.items()
+    }
+
+
+async def sampled(
+    tasks: list[RolloutTask], versions: list[Weights], mode: InflightMode, path: str, tokens: int, slots: int
+) -> list[tuple[RolloutTask, SampledSequence]]:
+    """All sequences; version v is committed when v / (number of versions) of all tokens are sampled."""
+    engine = EmbeddedEngine(
+        path,
+        settings=EngineSettings(slots=slots),
+        max_model_len=max(len(task.prompt_token_ids) for task in tasks) + tokens,
+        device=torch.device("cpu"),
+        eos_token_ids=(),
+        inflight=mode,
+        ignore_eos=True,
+    )
+
+    async def run(task: RolloutTask) -> list[tuple[RolloutTask, SampledSequence]]:
+        return [(task, sequence) async for sequence in engine.generate(task)]
+
+    running = [asyncio.create_task(run(task)) for task in tasks]
+    total = tokens * sum(task.group_size for task in tasks)
+    for number, weights in enumerate(versions[1:], start=1):
+        while engine.stats().generated_tokens < total * number / len(versions):
+            await asyncio.sleep(0.002)
+        await engine.load_weights(weights, Version(incarnation=0, updates=number))
+    groups = await asyncio.gather(*running)
+    await engine.close()
+    return [one for group in groups for one in group]
+
+
+@torch.inference_mode()
+def expected(
+    model: Any, versions: list[Weights], mode: InflightMode, task: RolloutTask, sequence: SampledSequence
+) -> NDArray[np.float32]:
+    """[L] logprobs of the sequence's tokens by transformers."""
+    ids = torch.from_numpy(np.concatenate([task.prompt_token_ids, sequence.token_ids[:-1]])).long()[None]
+    start, rows = len(task.prompt_token_ids) - 1, []
+    cache, done = None, 0
+    for version in np.unique(sequence.token_versions):
+        model.load_state_dict(versions[version], strict=False)
+        last = start + int(
+            np.flatnonzero(sequence.token_versions == version)[-1]
+        )  # its logits predict the last such token
+        if mode == "keep_kv":
+            output = model(ids[:, done : last + 1], past_key_values=cache, use_cache=True)
+            logits, cache = output.logits[0], output.past_key_values
+        else:
+            logits = model(ids[:, : last + 1], use_cache=False).logits[0, done:]
+        rows.append(logits[max(0, start - done) :])
+        done = last + 1
+    chosen = torch.from_numpy(sequence.token_ids).long()[:, None]
+    logprobs: NDArray[np.float32] = torch.cat(rows).log_softmax(-1).gather(-1, chosen)[:, 0].numpy()
+    return logprobs
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sequences", type=int, default=64)
+    parser.add_argument("--tokens", type=int, default=256)
+    parser.add_argument("--swaps", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    config = load_config("configs/cpu.yaml")
+    template = PromptTemplate.from_folder(config.model_folder, system_prompt=config.data.system_prompt)
+    questions = load_heldout(config.data, seed=0)
+    heldout = prepare(questions, template, views=("original",), max_prompt_tokens=config.data.max_prompt_tokens)
+    asked = evaluation_tasks(
+        heldout, num_questions=arguments.sequences // 8, samples=8, temperature=1.0, max_new_tokens=1, seed=0
+    )
+    tasks = [dataclasses.replace(task, max_new_tokens=arguments.tokens) for task in asked if task.temperature > 0]
+    model: Any = AutoModelForCausalLM.from_pretrained(config.model_folder, dtype=torch.float32).eval()
+    first = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    versions = [first, *(perturbed(first, seed) for seed in range(arguments.swaps))]
+    print(
+        "| inflight.mode | completions | two versions or more | swaps crossed, mean | largest difference of a logprob |"
+    )
+    print("|---|---|---|---|---|")
+    for mode in get_args(InflightMode):
+        sequences = await sampled(
+            tasks, versions, mode, config.model_folder, arguments.tokens, arguments.sequences // 2
+        )
+        assert all(len(one.token_ids) == arguments.tokens for _, one in sequences)
+        crossed = [len(np.unique(one.token_versions)) - 1 for _, one in sequences]
+        worst = max(
+            float(np.abs(expected(model, versions, mode, task, one) - one.behavior_logprobs).max())
+            for task, one in sequences
+        )
+        share = np.mean(np.array(crossed) > 0)
+        print(f"| {mode} | {len(sequences)} | {share:.0%} | {np.mean(crossed):.2f} | {worst:.1e} |", flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
