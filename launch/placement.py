@@ -70,12 +70,11 @@ def connect(config: TrainConfig) -> None:
         # A laptop's cores are shared as the operating system sees fit, so fractions that add up to more than there are
         # start all the same; a cluster's are not oversubscribed.
         cpus = max(os.cpu_count() or 1, -(-want["CPU"] // 1))
+        custom = {name: value for name, value in want.items() if name not in ("CPU", "GPU")}  # one machine is any node
         ray.init(
             address="local",  # also where another cluster runs on this machine
             num_cpus=int(cpus),
-            resources={
-                name: value for name, value in want.items() if name not in ("CPU", "GPU")
-            },  # one machine is any node
+            resources=custom,
             include_dashboard=False,
             log_to_driver=False,
             logging_level="warning",

@@ -15,12 +15,15 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from launch.config import PROJECT_ROOT, TrainConfig
 from launch.errors import UserError
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
 
 PACKAGES = ("actors", "dataflow", "evals", "launch", "learner", "questions", "rewards", "transport")
 PASSED_ON = (
@@ -97,15 +100,34 @@ def submit(config: TrainConfig, *, address: str | None, python: str | None = Non
         return asyncio.run(_follow(job))
 
 
-async def _follow(job: Submission) -> int:
+def _client(address: str) -> JobSubmissionClient:
+    """Connected to a cluster that lets us in and runs our Ray; UserError with the remedy where it does not."""
+    import ray
+    from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
     try:
-        client = JobSubmissionClient(job.address)
+        client = JobSubmissionClient(address)
+        client.list_jobs()  # the first request that a cluster with token authentication may refuse
     except ConnectionError as error:
         raise UserError(
-            f"no Ray cluster answers at {job.address} (--address or RAY_API_SERVER_ADDRESS; `ray start --head` starts one): {error}"
+            f"no Ray cluster answers at {address} (--address or RAY_API_SERVER_ADDRESS; `ray start --head` starts one): {error}"
         ) from error
+    except AuthenticationError as error:
+        raise UserError(
+            f"the Ray cluster at {address} does not let us in: {error.message.splitlines()[0]} Its token is in ~/.ray/auth_token "
+            "on the machine that started it; put the same text into that file here, or into RAY_AUTH_TOKEN"
+        ) from error
+    theirs = getattr(client, "_server_ray_version", ray.__version__)
+    if theirs != ray.__version__:
+        raise UserError(
+            f"the cluster at {address} runs Ray {theirs}, this is Ray {ray.__version__}: install the same version"
+        )
+    return client
+
+
+async def _follow(job: Submission) -> int:
+    client = _client(job.address)
     job_id = client.submit_job(entrypoint=job.entrypoint, runtime_env=job.runtime_env)
     print(f"job {job_id}; stop it with: ray job stop --address {job.address} {job_id}", flush=True)
     async for lines in client.tail_job_logs(job_id):

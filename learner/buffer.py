@@ -37,7 +37,7 @@ from rewards.diagnostics import reward_diagnostics
 from rewards.normalize import answer_key
 from rewards.rules import REWARD_RULES, RewardRule, RuleContext
 
-REMEMBERED = 100_000
+REMEMBERED = 20_000
 """Questions that are gone and whose groups, should they come again, are known as duplicates; older ones count as unasked."""
 
 

@@ -57,7 +57,7 @@ def cluster(tmp_path_factory):
     head.wait(60)
 
 
-def submit(cluster, cwd, *words):
+def submit(cluster, cwd, *words, **changed):
     command = [
         sys.executable,
         "-m",
@@ -68,7 +68,27 @@ def submit(cluster, cwd, *words):
         cluster,
         *words,
     ]
-    return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=cwd, env=environment() | changed, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("changed", [{"HOME": "/nowhere"}, {"RAY_AUTH_TOKEN": "another-clusters-token-0123456789"}])
+def test_a_missing_or_wrong_token_is_one_message(cluster, tmp_path, changed):
+    done = submit(cluster, tmp_path, "--dry-run", **changed)
+    assert done.returncode == 2
+    assert "does not let us in" in done.stderr
+    assert "RAY_AUTH_TOKEN" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_cluster_of_another_ray_is_refused(cluster, tmp_path, monkeypatch):
+    import ray
+
+    from launch.errors import UserError
+    from launch.submit import _client
+
+    monkeypatch.setattr(ray, "__version__", "2.0.0")
+    with pytest.raises(UserError, match=r"runs Ray .*, this is Ray 2\.0\.0: install the same version"):
+        _client(cluster)
 
 
 def test_a_job_trains_follows_its_log_and_leaves_its_run_where_the_user_is(cluster, tmp_path):
