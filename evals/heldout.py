@@ -10,7 +10,8 @@ import numpy as np
 
 from dataflow.types import Completion
 from questions.gold import GoldAnswers
-from rewards.normalize import answer_key
+from rewards.canonical import answer_key
+from rewards.grading import grade
 from rewards.voting import vote
 
 GREEDY_EPOCH, SAMPLED_EPOCH = -1, -2  # keep evaluation's streams apart from training's
@@ -57,22 +58,20 @@ def score_completions(completions: Sequence[Completion], gold: GoldAnswers, *, n
         else:
             sampled.setdefault(completion.id.question_id, []).append(completion)
     answers = {question: gold.read(question, reader="eval") for question in greedy}
-    keys = {question: answer_key(answer) for question, answer in answers.items() if answer is not None}
-    if not keys:
+    right = {question: answer for question, answer in answers.items() if answer is not None}
+    if not right:
         raise ValueError("no held-out question has an answer: nothing can be evaluated")
-    means = [np.mean([_right(c, keys[q]) for c in group]) for q, group in sampled.items() if q in keys]
-    votes = [vote(group, key=answer_key, min_share=0).winner == keys[q] for q, group in sampled.items() if q in keys]
+    means = [np.mean([grade(c.answer, right[q]) for c in group]) for q, group in sampled.items() if q in right]
+    votes = [
+        grade(vote(group, key=answer_key, min_share=0).answer, right[q]) for q, group in sampled.items() if q in right
+    ]
     return EvalResult(
-        num_questions=len(keys),
+        num_questions=len(right),
         n=n,
-        greedy=float(np.mean([_right(greedy[q], key) for q, key in keys.items()])),
+        greedy=float(np.mean([grade(greedy[q].answer, answer) for q, answer in right.items()])),
         mean=float(np.mean(means)) if means else None,
         maj=float(np.mean(votes)) if votes else None,
         no_answer_frac=float(np.mean([c.answer is None for c in completions])),
         truncated_frac=float(np.mean([c.truncated for c in completions])),
         mean_length=float(np.mean([len(c.token_ids) for c in completions])),
     )
-
-
-def _right(completion: Completion, key: str) -> bool:
-    return completion.answer is not None and answer_key(completion.answer) == key

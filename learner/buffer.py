@@ -33,8 +33,8 @@ from learner.buffer_metrics import Lengths, group_times, rollout_times, stalenes
 from learner.ledger import DropReason, Ledger
 from learner.samples import sample_rows
 from questions.gold import GoldAnswers
+from rewards.canonical import answer_key
 from rewards.diagnostics import reward_diagnostics
-from rewards.normalize import answer_key
 from rewards.rules import REWARD_RULES, RewardRule, RuleContext
 
 REMEMBERED = 20_000

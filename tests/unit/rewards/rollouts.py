@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from dataflow.types import AskedId, Completion, FinishReason, GroupId, QuestionRollouts, Source, View
+from rewards.canonical import answer_key
 from rewards.contract import RuleContext
-from rewards.normalize import answer_key
 
 
 def key(answer: str) -> str:

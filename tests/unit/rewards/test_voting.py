@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataflow.types import Completion, GroupId, VoteClass
-from rewards.normalize import answer_key
+from rewards.canonical import answer_key
 from rewards.voting import vote
 from tests.unit.rewards.rollouts import completion, group_of, key
 
@@ -37,8 +37,8 @@ def test_exact_equivalence_reproduces_the_split_vote() -> None:
 
 def test_a_tie_goes_to_the_smallest_sample_index_whatever_arrives_first() -> None:
     group = group_of([None, "b", "a", "a", "b", "c"])
-    assert vote(group, key=key, min_share=0.0).winner == "b"
-    assert vote(group[::-1], key=key, min_share=0.0).winner == "b"
+    assert vote(group, key=key, min_share=0.0).answer == "b"
+    assert vote(group[::-1], key=key, min_share=0.0).answer == "b"
 
 
 def test_no_voter_is_an_abstention_and_no_division_by_zero() -> None:
