@@ -1,0 +1,160 @@
+"""Answers side by side: `python benchmarks/answers.py --data FOLDER [--verl FILE] [--pairs N]`.
+
+FOLDER holds train/math_original.parquet, eval/math_test.parquet and completions/math_50x8.jsonl. Prints: kinds of the gold answers and
+those that are no more than text; keys per second; agreement with published extractions and grades; and, where math-verify is
+installed and --verl names verl's scorer (verl/utils/reward_score/math_reward.py), all three on the same pairs of a gold answer and
+another spelling of it (which must be the same) or of another gold answer (which must not, unless both keys agree).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import random
+import re
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from rewards.canonical import canonical_key, same_answer
+from rewards.extract import extract_answer
+from rewards.grading import grade
+
+Same = Callable[[str, str], bool]
+RESPELLINGS: tuple[Callable[[str], str], ...] = (
+    lambda text: f"${text}$",
+    lambda text: text.replace(r"\frac", r"\dfrac"),
+    lambda text: re.sub(r"\\frac\{(\d)\}\{(\d)\}", r"\\frac\1\2", text),
+    lambda text: (
+        text.replace("(", r"\left(").replace(")", r"\right)") if r"\left" not in text else text.replace(r"\left", "")
+    ),
+    lambda text: re.sub(r"\s*([-+=,])\s*", r" \1 ", text),
+    lambda text: re.sub(r"(?<![\w.,{}!])(\d+)(?![\w.,{}!])", r"\1.0", text) if re.fullmatch(r"-?\d+", text) else text,
+    lambda text: re.sub(r"\s*\\text\{\s*([a-z ]+)\}\s*$", r"\\mbox{ \1}", text),
+    lambda text: text + ".",
+)
+
+
+def gold_answers(folder: Path) -> list[str]:
+    files = ("train/math_original.parquet", "eval/math_test.parquet")
+    rows = [row for name in files for row in pq.read_table(folder / name).to_pylist()]
+    return [row["reward_model"]["ground_truth"] for row in rows]
+
+
+def report_kinds(gold: list[str]) -> None:
+    began, times = time.perf_counter(), []
+    answers = []
+    for text in gold:
+        at = time.perf_counter()
+        answers.append(canonical_key(text))
+        times.append(time.perf_counter() - at)
+    total = time.perf_counter() - began
+    print(f"## Gold answers: {len(gold)} in {total:.2f} s, slowest {max(times) * 1e3:.1f} ms\n")
+    for kind, number in Counter(answer.kind for answer in answers).most_common():
+        print(f"{kind}: {number}")
+    texts = [text for text, answer in zip(gold, answers, strict=True) if answer.kind == "text"]
+    print(f"text: {len(texts) / len(gold):.2%}: {Counter(texts).most_common()}\n")
+    latex = list(dict.fromkeys(text for text in gold if "\\" in text or "^" in text or "," in text))
+    times = []
+    for text in latex:
+        at = time.perf_counter()
+        canonical_key(text + " ")  # another string, so not from the cache
+        times.append(time.perf_counter() - at)
+    p99 = sorted(times)[int(0.99 * len(times))]
+    print(f"LaTeX answers: {len(latex) / sum(times):,.0f} keys per second, p99 {p99 * 1e3:.2f} ms")
+    plain = [str(number) for number in range(20_000)] + [rf"\frac{{{number}}}{{7}}" for number in range(20_000)]
+    began = time.perf_counter()
+    for text in plain:
+        canonical_key(text)
+    print(f"plain numbers and fractions: {len(plain) / (time.perf_counter() - began):,.0f} keys per second\n")
+
+
+def report_completions(path: Path) -> None:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    total = extracted = graded = 0
+    differences: Counter[tuple[str | None, str, bool]] = Counter()
+    for row in rows:
+        for text, theirs, verdict in zip(row["completions"], row["extracted"], row["grades"], strict=True):
+            answer = extract_answer(text)
+            total += 1
+            extracted += (answer is None and not theirs) or (answer is not None and same_answer(answer, theirs))
+            graded += grade(answer, row["answer"]) == bool(verdict)
+            if grade(answer, row["answer"]) != bool(verdict):
+                differences[answer, row["answer"], bool(verdict)] += 1
+    print(f"## Completions: {total}\n\nextraction equal: {extracted / total:.2%}; verdict equal: {graded / total:.2%}")
+    for (answer, right, verdict), number in differences.items():
+        print(f"{number} x {answer!r} against {right!r}: published {verdict}, ours {not verdict}")
+    print()
+
+
+def competitors(verl: Path | None) -> dict[str, Same]:
+    found: dict[str, Same] = {"ours": same_answer}
+    if importlib.util.find_spec("math_verify"):
+        import math_verify
+
+        def theirs(one: str, other: str) -> bool:
+            parsed = [math_verify.parse(f"${text}$" if "$" not in text else text) for text in (one, other)]
+            return bool(math_verify.verify(*parsed))
+
+        found["math-verify"] = theirs
+    if verl is not None:
+        spec = importlib.util.spec_from_file_location("verl_scorer", verl)
+        assert spec is not None
+        assert spec.loader is not None
+        module: Any = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        found["verl"] = lambda one, other: bool(module.is_equiv(one, other))
+    return found
+
+
+def report_pairs(gold: list[str], found: dict[str, Same], num_pairs: int) -> None:
+    draws = random.Random(0)
+    respelled = [(text, RESPELLINGS[index % len(RESPELLINGS)](text)) for index, text in enumerate(gold)]
+    respelled = draws.sample([pair for pair in respelled if pair[0].strip() and pair[0] != pair[1]], k=num_pairs)
+    others = [
+        (one, other)
+        for one, other in zip(gold, draws.sample(gold, len(gold)), strict=True)
+        if not same_answer(one, other)
+    ]
+    others = draws.sample(others, k=min(num_pairs, len(others)))
+    print(f"## {len(respelled)} re-spellings, {len(others)} pairs of different answers\n")
+    print("| | re-spelling recognised | different kept apart | failures | pairs per second | p99 |")
+    print("|---|---|---|---|---|---|")
+    for name, same in found.items():
+        times: list[float] = []
+        failures = 0
+        right: list[list[bool]] = [[], []]
+        for want, pairs in enumerate((others, respelled)):
+            for one, other in pairs:
+                at = time.perf_counter()
+                try:
+                    right[want].append(same(one, other) == bool(want))
+                except Exception:  # whatever a scorer raises is a failure of its own
+                    failures += 1
+                    right[want].append(False)
+                times.append(time.perf_counter() - at)
+        p99 = sorted(times)[int(0.99 * len(times))]
+        cells = f"{statistics.fmean(right[1]):.2%} | {statistics.fmean(right[0]):.2%} | {failures}"
+        print(f"| {name} | {cells} | {len(times) / sum(times):,.0f} | {p99 * 1e3:.1f} ms |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--verl", type=Path)
+    parser.add_argument("--pairs", type=int, default=3000)
+    arguments = parser.parse_args()
+    gold = gold_answers(arguments.data)
+    report_kinds(gold)
+    report_completions(arguments.data / "completions" / "math_50x8.jsonl")
+    report_pairs(gold, competitors(arguments.verl), arguments.pairs)
+
+
+if __name__ == "__main__":
+    main()
