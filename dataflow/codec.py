@@ -9,7 +9,6 @@ and the field counts, and runs every carrier's own checks: a message from a stra
 from __future__ import annotations
 
 import dataclasses
-from functools import cache
 from typing import Any
 
 import msgpack
@@ -29,6 +28,7 @@ def _carriers() -> dict[str, type]:
 
 
 _BY_NAME = _carriers()
+_FIELD_NAMES = {name: tuple(field.name for field in dataclasses.fields(carrier)) for name, carrier in _BY_NAME.items()}
 
 
 class CodecError(ValueError):
@@ -69,14 +69,9 @@ def _pack(value: object) -> object:
     if isinstance(value, np.generic):
         return value.item()
     if type(value).__name__ in _BY_NAME and dataclasses.is_dataclass(value):
-        fields = [_field(getattr(value, name)) for name in _field_names(type(value))]
+        fields = [_field(getattr(value, name)) for name in _FIELD_NAMES[type(value).__name__]]
         return msgpack.ExtType(_CARRIER, encode([type(value).__name__, *fields]))
     raise TypeError(f"{type(value).__name__} does not travel")
-
-
-@cache
-def _field_names(carrier: type) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclasses.fields(carrier))
 
 
 def _field(value: object) -> object:
@@ -111,7 +106,7 @@ def _unpack(code: int, data: bytes, depth: int) -> object:
         cls = _BY_NAME.get(name)
         if cls is None:
             raise CodecError(f"unknown carrier {name!r}")
-        declared = _field_names(cls)
+        declared = _FIELD_NAMES[name]
         if len(declared) != len(fields):
             raise CodecError(f"{name} has {len(declared)} fields, the message {len(fields)}")
         return cls(**dict(zip(declared, fields, strict=True)))

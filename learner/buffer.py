@@ -36,6 +36,7 @@ from questions.gold import GoldAnswers
 from rewards.canonical import answer_key
 from rewards.diagnostics import reward_diagnostics
 from rewards.rules import REWARD_RULES, RewardRule, RuleContext
+from rewards.settings import VoteSettings
 
 REMEMBERED = 20_000
 """Questions that are gone and whose groups, should they come again, are known as duplicates; older ones count as unasked."""
@@ -50,8 +51,7 @@ class BufferPlan:
     run_seed: int
     incarnation: int
     limits: AdmissionLimits
-    min_share: float = 0.0
-    equivalence: str = "canonical"
+    vote: VoteSettings = field(default_factory=VoteSettings)
     normalize: str = "std"
     mask_truncated: bool = False
     skip_zero_advantage: bool = False
@@ -88,7 +88,7 @@ class ReplayBuffer:
         self._whole_at: dict[AskedId, int] = {}  # of the same
         self._lengths = Lengths()
         self._changed = asyncio.Condition()
-        self._key: Callable[[str], str] = partial(answer_key, equivalence=plan.equivalence)  # type: ignore[arg-type]
+        self._key: Callable[[str], str] = partial(answer_key, equivalence=plan.vote.equivalence, units=plan.vote.units)
         self._report: tuple[Metrics, list[dict[str, Any]]] | None = None
 
     # ---- admission ------------------------------------------------------------------------------------------------
@@ -177,7 +177,8 @@ class ReplayBuffer:
     def _context(self, statistics: list[TokenStatistics] | None) -> RuleContext:
         return RuleContext(
             key=self._key,
-            min_share=self._plan.min_share,
+            min_share=self._plan.vote.min_share,
+            min_voters=self._plan.vote.min_voters,
             run_seed=self._plan.run_seed,
             gold=partial(self._gold.read, reader="reward") if "gold" in self._rule.needs else None,
             statistics=None if statistics is None else {one.id: one for one in statistics},

@@ -85,9 +85,9 @@ def canonical_key(answer: str, *, units: Units = "drop") -> CanonicalAnswer:
     return _canonical(answer, units)
 
 
-def answer_key(answer: str, *, equivalence: Equivalence = "canonical") -> str:
+def answer_key(answer: str, *, equivalence: Equivalence = "canonical", units: Units = "drop") -> str:
     """The text `answer` votes by: its canonical key, or for `exact` the answer itself, as the authors' code counts."""
-    return answer if equivalence == "exact" else canonical_key(answer).key
+    return answer if equivalence == "exact" else canonical_key(answer, units=units).key
 
 
 def same_answer(one: str, other: str) -> bool:

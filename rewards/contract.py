@@ -23,6 +23,7 @@ class RuleContext:
     key: Callable[[str], str]  # equivalent answers have equal keys
     min_share: float  # a vote below this share of its voters abstains
     run_seed: int
+    min_voters: int = 1  # a vote of fewer abstains
     gold: Callable[[str], str | None] | None = None  # question id to answer; given only to rules that need "gold"
     statistics: Mapping[CompletionId, TokenStatistics] | None = None  # given to rules that need "token_statistics"
 

@@ -27,7 +27,7 @@ def judge_by_vote(
     rollouts: QuestionRollouts, context: RuleContext, *, trained: GroupKind, voters: GroupKind
 ) -> ScoredGroup:
     """The `trained` group, rewarded by the answer that the `voters` group elected."""
-    label = vote(rollouts.group(*voters), key=context.key, min_share=context.min_share)
+    label = vote(rollouts.group(*voters), key=context.key, min_share=context.min_share, min_voters=context.min_voters)
     completions = rollouts.group(*trained)
     return ScoredGroup(
         group=group_id(rollouts, trained),

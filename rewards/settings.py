@@ -14,5 +14,9 @@ class VoteSettings(Settings):
 
     min_share: float = Field(0.0, ge=0, le=1)
     """A vote whose winners / voters is below this abstains; 0 is the paper's."""
+    min_voters: int = Field(1, ge=1)
+    """A vote of fewer completions with an answer abstains."""
     equivalence: Literal["canonical", "exact"] = "canonical"
-    """`canonical`: answers vote by their normalized form. `exact`: by their raw text, as in the authors' code."""
+    """`canonical`: answers vote by their value. `exact`: by their raw text, as in the authors' code."""
+    units: Literal["drop", "keep"] = "drop"
+    """Whether 5 cm votes for 5 (`drop`) or for itself. A percentage is never its number."""

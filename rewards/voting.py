@@ -1,5 +1,5 @@
-"""From a group of completions to the answer it elects. The outcome depends on the completions' sample indices and
-answers alone, never on the order in which they arrived.
+"""From a group of answers to the one it elects. The outcome depends on the answers and their sample indices alone, never on the order
+in which they arrived.
 """
 
 from __future__ import annotations
@@ -7,37 +7,58 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from dataflow.types import Completion, Vote, VoteClass
+from rewards.canonical import answer_key
 
 
-def vote(completions: Sequence[Completion], *, key: Callable[[str], str], min_share: float) -> Vote:
-    """The most frequent class of answers in one group (docs/algorithm.md, "Reward rules"; arXiv 2508.00410).
+def majority_vote(
+    answers: Sequence[str | None],
+    *,
+    key: Callable[[str], str] = answer_key,
+    min_share: float = 0.0,
+    min_voters: int = 1,
+    version: int = 0,
+) -> Vote:
+    """The most frequent class of equivalent answers (docs/algorithm.md, "Reward rules"; arXiv 2508.00410).
 
-    completions: one group, in any order; those without an answer do not vote.
-    key: equivalent answers have equal keys.
-    min_share: the vote abstains where winners / voters is below it, and where nobody votes.
-    A tie goes to the class whose first member has the smallest sample index. `version` is that of the oldest token in
-    the voters' completions, or in all of them where none voted. Raises ValueError for a group of none.
+    answers: by sample index; None does not vote. key: equivalent answers have equal keys.
+    The vote abstains (`winner` None) with fewer voters than min_voters, where winners / voters is below min_share, and where nobody
+    votes. A tie goes to the class whose first member has the smallest sample index. version: of the label.
     """
-    if not completions:
-        raise ValueError("a vote needs at least one completion, got none: an empty group has no version")
-    members: dict[str, list[Completion]] = {}
-    for completion in sorted(completions, key=lambda c: c.id.sample_index):
-        if completion.answer is not None:
-            members.setdefault(key(completion.answer), []).append(completion)
+    members: dict[str, list[int]] = {}
+    for index, answer in enumerate(answers):
+        if answer is not None:
+            members.setdefault(key(answer), []).append(index)
 
     # Classes were opened in the order of their first member, and a stable sort keeps that order within a tie.
     ranked = sorted(members.items(), key=lambda item: -len(item[1]))
-    voters = [completion for group in members.values() for completion in group]
-    share = len(ranked[0][1]) / len(voters) if voters else 0.0
-    elected = bool(voters) and share >= min_share
+    num_voters = sum(map(len, members.values()))
+    share = len(ranked[0][1]) / num_voters if num_voters else 0.0
+    elected = num_voters >= max(1, min_voters) and share >= min_share
+    classes = tuple(VoteClass(answer=answers[indices[0]] or "", sample_indices=tuple(indices)) for _, indices in ranked)
     return Vote(
         winner=ranked[0][0] if elected else None,
-        answer=ranked[0][1][0].answer if elected else None,
+        answer=classes[0].answer if elected else None,
         share=share,
-        num_voters=len(voters),
-        classes=tuple(
-            VoteClass(answer=group[0].answer or "", sample_indices=tuple(c.id.sample_index for c in group))
-            for _, group in ranked
-        ),
-        version=min(completion.oldest_version for completion in voters or completions),
+        num_voters=num_voters,
+        classes=classes,
+        version=version,
+    )
+
+
+def vote(
+    completions: Sequence[Completion], *, key: Callable[[str], str], min_share: float = 0.0, min_voters: int = 1
+) -> Vote:
+    """majority_vote of one whole group, in any order. Its version is that of the oldest token in the voters' completions, or in all of
+    them where none voted. Raises ValueError for a group of none.
+    """
+    if not completions:
+        raise ValueError("a vote needs at least one completion, got none: an empty group has no version")
+    group = sorted(completions, key=lambda completion: completion.id.sample_index)
+    voters = [completion for completion in group if completion.answer is not None]
+    return majority_vote(
+        [completion.answer for completion in group],
+        key=key,
+        min_share=min_share,
+        min_voters=min_voters,
+        version=min(completion.oldest_version for completion in voters or group),
     )

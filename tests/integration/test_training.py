@@ -99,6 +99,19 @@ def test_a_stopped_run_goes_on_and_every_update_happens_once(tmp_path):
     assert rows[-1]["ledger/num_trained"] == 4 * 4 * 4
 
 
+def test_weights_are_published_every_so_many_updates(tmp_path):
+    run_training(small(tmp_path, publish={"every_updates": 2}, teacher={"publish_every": 2}))
+    rows = rows_of(tmp_path / "small")
+    assert [row["update"] for row in rows] == [1, 2, 3, 4]
+    assert [row["staleness/max"] <= 2 for row in rows] == [True] * 4
+    versions = set()
+    for file in sorted((tmp_path / "small" / "samples").glob("*.jsonl")):
+        for line in file.read_text().splitlines():
+            versions |= set(json.loads(line)["versions"])
+    assert versions <= {0, 2}  # no engine ever had the weights of an odd update
+    assert rows[-1]["ledger/num_trained"] == 4 * 4 * 4
+
+
 def test_two_ranks_train_synchronously_with_both_views(tmp_path):
     config = make_config(
         {

@@ -56,6 +56,16 @@ def test_a_share_below_the_bound_abstains(min_share: float, winner: str | None) 
     assert result.classes[0].answer == "7"
 
 
+def test_a_quorum_and_the_public_form() -> None:
+    import rewards
+
+    answers = ["1/2", None, "0.5", "3"]
+    assert rewards.majority_vote(answers).winner == "1/2"
+    assert rewards.majority_vote(answers, min_voters=3).num_voters == 3
+    assert rewards.majority_vote(answers, min_voters=4).winner is None
+    assert rewards.majority_vote([]).winner is None
+
+
 def test_version_is_the_oldest_among_voters_or_among_all_without_a_voter() -> None:
     group = GroupId(question_id="q", epoch=0, view="original", source="teacher")
     mute = completion(group, 0, None, versions=(1, 5))
