@@ -10,7 +10,8 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from actors.engine import EngineError, EngineStats, RolloutEngine, SampledSequence
 from actors.settings import EngineSettings, InflightMode
@@ -18,6 +19,9 @@ from dataflow.codec import decode as decode_message
 from dataflow.codec import encode
 from dataflow.process import pin_to_cores
 from dataflow.types import Completion, Rendezvous, RolloutTask, Source, Timings, Version, WeightManifest
+
+if TYPE_CHECKING:
+    from rewards.extract import Fallback
 
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.1, 5.0
 
@@ -193,8 +197,10 @@ class PlacedRolloutActor(RolloutActor):
         inflight: InflightMode = "recompute",
         incarnation: int = 0,
         initial_updates: int = 0,
+        fallbacks: Sequence[Fallback] = (),
     ) -> None:
-        """buffer: the replay buffer's Ray handle, whose `accept` takes the bytes. device: "cpu" or "cuda"."""
+        """buffer: the replay buffer's Ray handle, whose `accept` takes the bytes. device: "cpu" or "cuda". fallbacks: see
+        rewards.extract.extract_answer."""
         import torch
 
         from actors.engines import make_engine
@@ -219,7 +225,7 @@ class PlacedRolloutActor(RolloutActor):
             source=source,
             engine=engine,
             decode=template.decode,
-            extract=extract_answer,
+            extract=partial(extract_answer, fallbacks=fallbacks),
             buffer_accept=accept_of(buffer),
         )
 

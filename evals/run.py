@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,7 +22,7 @@ from questions.load import load_heldout
 from questions.prompts import PreparedQuestions, prepare
 from questions.settings import DataSettings
 from questions.template import PromptTemplate
-from rewards.extract import extract_answer
+from rewards.extract import Fallback, extract_answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,7 @@ class EvalPlan:
     temperature: float
     max_new_tokens: int
     seed: int
+    fallbacks: Sequence[Fallback] = ()  # see rewards.extract.extract_answer
 
 
 def evaluate_model(plan: EvalPlan) -> EvalResult:
@@ -75,7 +78,7 @@ async def _sample(plan: EvalPlan, template: PromptTemplate, heldout: PreparedQue
         source="policy",
         engine=engine,
         decode=template.decode,
-        extract=extract_answer,
+        extract=partial(extract_answer, fallbacks=plan.fallbacks),
         buffer_accept=keep,
     )
     tasks = evaluation_tasks(

@@ -36,6 +36,7 @@ def evaluate(arguments: EvalArguments) -> int:
         temperature=arguments.temperature,
         max_new_tokens=longest,
         seed=config.train.seed,
+        fallbacks=config.vote.fallbacks,
     )
     result = evaluate_model(plan)
     print(f"model: {model}")

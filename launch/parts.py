@@ -153,6 +153,7 @@ def _group(
             buffer=buffer,
             incarnation=incarnation,
             initial_updates=updates,
+            fallbacks=config.vote.fallbacks,
         )
 
     return RolloutGroup(source, make, num_actors=num_actors, max_restarts=rollout.max_restarts, start_timeout_s=300.0)

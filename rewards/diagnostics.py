@@ -12,6 +12,7 @@ import numpy as np
 
 from dataflow.metrics import Metrics
 from dataflow.types import Completion, QuestionRollouts, ScoredGroup, Source, Vote
+from rewards.canonical import canonical_key
 from rewards.contract import GroupKind
 from rewards.voting import vote
 
@@ -83,6 +84,7 @@ def _of_completions(rollouts: Sequence[QuestionRollouts], *, key: Key, gold_keys
             "reward/teacher_accuracy_frac": (right(c) for c in teacher if c.id.question_id in gold_keys),
             "vote/no_answer_frac": (float(c.answer is None) for c in policy),
             "vote/teacher_no_answer_frac": (float(c.answer is None) for c in teacher),
+            "vote/text_answer_frac": _kinds(policy, ("text", "unevaluated")),
             "vote/top_answer_frac": _top_answer(policy, key=key),
             "length/tokens_mean": (float(len(c.token_ids)) for c in policy),
             "length/teacher_tokens_mean": (float(len(c.token_ids)) for c in teacher),
@@ -96,6 +98,11 @@ def _of_completions(rollouts: Sequence[QuestionRollouts], *, key: Key, gold_keys
     return Metrics(
         scalars=scalars | {"length/tokens_max": float(lengths.max())}, histograms={"length/completion_tokens": lengths}
     )
+
+
+def _kinds(completions: Sequence[Completion], kinds: tuple[str, ...]) -> list[float]:
+    """1 or 0 for each answer: whether it is of one of these kinds (rewards/canonical.py)."""
+    return [float(canonical_key(c.answer).kind in kinds) for c in completions if c.answer is not None]
 
 
 def _of_votes(votes: Votes, *, gold_keys: Mapping[str, str]) -> Metrics:

@@ -20,7 +20,9 @@ Invariant: never raises, and costs time linear in the text.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 _TOKEN = re.compile(
     r"""
@@ -44,8 +46,29 @@ class _OpenBrace:
     contains_box: bool = False
 
 
-def extract_answer(text: str) -> str | None:
-    """The answer in the last complete box of `text`, stripped; None where there is none (grammar above)."""
+Fallback = Literal["hashes", "phrase"]
+_FALLBACKS: dict[Fallback, re.Pattern[str]] = {
+    "hashes": re.compile(r"####[ \t]*([^\n]+)"),
+    "phrase": re.compile(r"answer\s+is\s*:?[ \t]*([^\n]+?)(?=\.?[ \t]*(?:\n|\Z)|\.\s)", re.IGNORECASE),
+}
+
+
+def extract_answer(text: str, *, fallbacks: Sequence[Fallback] = ()) -> str | None:
+    """The answer in the last complete box of `text`, stripped; None where there is none (grammar above).
+
+    fallbacks: where no box holds one, tried in order: `hashes` is what follows the last "####" on its line (GSM8K), `phrase` what
+    follows the last "answer is" up to the end of its sentence. A text with a box that was never closed has no answer all the same.
+    """
+    answer = _boxed(text)
+    if answer is None and not re.search(r"\\(?:boxed|fbox)(?![A-Za-z])", text):
+        for name in fallbacks:
+            found = _FALLBACKS[name].findall(text)
+            if found and found[-1].strip(" *$"):
+                return str(found[-1]).strip().strip("*").strip()
+    return answer
+
+
+def _boxed(text: str) -> str | None:
     answer: str | None = None
     open_braces: list[_OpenBrace] = []
     for token in _TOKEN.finditer(text):

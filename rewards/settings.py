@@ -18,5 +18,7 @@ class VoteSettings(Settings):
     """A vote of fewer completions with an answer abstains."""
     equivalence: Literal["canonical", "exact"] = "canonical"
     """`canonical`: answers vote by their value. `exact`: by their raw text, as in the authors' code."""
+    fallbacks: tuple[Literal["hashes", "phrase"], ...] = ()
+    """Where a completion has no box: `hashes` takes what follows the last "####", `phrase` what follows the last "answer is"."""
     units: Literal["drop", "keep"] = "drop"
     """Whether 5 cm votes for 5 (`drop`) or for itself. A percentage is never its number."""

@@ -122,3 +122,23 @@ def test_hostile_text_is_read_in_linear_time() -> None:
     for unit in (r"\boxed{", "{", "}", "\\", r"\boxed ", r"\boxed 1,", r"{\boxed{}"):
         extract_answer(unit * (100_000 // len(unit)))
     assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("so 3 * 6 = 18\n#### 18", "18"),
+        ("#### 17\n#### 1,800 ", "1,800"),
+        ("The answer is 42.", "42"),
+        ("the answer is: $\\frac{1}{2}$. Done", "$\\frac{1}{2}$"),
+        ("The final answer is **7**", "7"),
+        ("The answer is 3.5 metres.\nGood.", "3.5 metres"),
+        (r"The answer is 3, that is \boxed{4}", "4"),
+        (r"The answer is 3, that is \boxed{4", None),
+        ("no idea", None),
+        ("####", None),
+    ],
+)
+def test_fallbacks_where_there_is_no_box(text: str, answer: str | None) -> None:
+    assert extract_answer(text, fallbacks=("hashes", "phrase")) == answer
+    assert extract_answer(text) == (answer if "boxed" in text else None)
