@@ -43,6 +43,7 @@ def test_hand_counted_quantities() -> None:
         "vote/teacher_share_mean": (1 + 1 / 2 + 0 + 1) / 4,
         "vote/num_answers_mean": (2 + 2 + 1 + 2) / 4,
         "vote/no_answer_frac": 1 / 16,
+        "vote/text_answer_frac": 0.0,
         "vote/teacher_no_answer_frac": 2 / 8,
         "vote/accuracy_frac": 1 / 4,
         "vote/teacher_accuracy_frac": 3 / 4,
