@@ -1,4 +1,4 @@
-"""The `corewarding` command: train, submit, resume, eval, export, trace."""
+"""The `corewarding` command: train, submit, resume, eval, export, trace, data."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from launch.config import ConfigError, TrainConfig, explain, load_config, make_c
 from launch.errors import RunStoppedError, UserError
 from learner.admission import CapacityError
 from questions.errors import DataSetError, TemplateError
+from questions.settings import DEFAULT_SYSTEM_PROMPT
 
 USER_ERRORS = (UserError, DataSetError, TemplateError, CapacityError, DataError)
 
@@ -28,6 +29,7 @@ HELP = """corewarding: label-free reinforcement learning of reasoning models
   corewarding resume RUN_DIR                            go on from the run's last checkpoint
   corewarding eval MODEL_OR_RUN [--num-questions ...]   held-out accuracy of a model folder or a run
   corewarding export RUN_DIR --out FOLDER               copy the trained Hugging Face model out of a run
+  corewarding data inspect FILE [--rephrased FILE]      rows, lengths, answers, pairs that look wrong
   corewarding trace RUN_DIR [--seconds 30]              a Perfetto trace and a Gantt picture of who did what when
 """
 
@@ -45,6 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         "eval": _eval,
         "export": _export,
         "trace": _trace,
+        "data": _data,
     }
     if words[0] not in commands:
         print(f"corewarding: unknown command {words[0]!r}\n\n{HELP}", file=sys.stderr)
@@ -196,6 +199,43 @@ def _trace(words: list[str]) -> int:
 
     arguments = tyro.cli(TraceArguments, args=words, prog="corewarding trace")
     print(write_trace(arguments.run_dir, seconds=arguments.seconds))
+    return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class InspectArguments:
+    """What is in a data set: rows, lengths, kinds of answers, pairs that look wrong, examples."""
+
+    source: tyro.conf.Positional[str]
+    """Parquet or JSONL file, folder, or Hugging Face datasets id."""
+    rephrased: str | None = None
+    """The same questions reworded, row by row."""
+    split: str = "train"
+    """Split of a folder or hub id."""
+    model: str | None = None
+    """Model folder whose tokens and chat template lengths are counted in; None: words."""
+    system_prompt: str = DEFAULT_SYSTEM_PROMPT
+    """System message of the template."""
+    examples: int = 2
+    """Questions to show."""
+
+
+def _data(words: list[str]) -> int:
+    if words[:1] != ["inspect"]:
+        raise ConfigError(
+            "data knows one thing to do: corewarding data inspect FILE [--rephrased FILE] [--model FOLDER]"
+        )
+    from launch.inspect_data import inspect_data
+
+    arguments = tyro.cli(InspectArguments, args=words[1:], prog="corewarding data inspect")
+    inspect_data(
+        arguments.source,
+        rephrased=arguments.rephrased,
+        split=arguments.split,
+        model=arguments.model,
+        system_prompt=arguments.system_prompt,
+        examples=arguments.examples,
+    )
     return 0
 
 

@@ -72,3 +72,32 @@ def test_recorded_completions_of_a_real_model_give_labels_and_a_gradient(tmp_pat
     assert max(row["reward/mean"] for row in rows) > 0
     assert all(row["label/share_mean"] > 0 for row in rows)
     assert max(row["train/grad_norm"] for row in rows) > 0
+
+
+def test_the_two_identical_math_pairs_are_found(capsys):
+    from launch.inspect_data import inspect_data
+
+    train = SHARED / "train"
+    problems = inspect_data(
+        str(train / "math_original.parquet"),
+        rephrased=str(train / "math_rephrased.parquet"),
+        split="train",
+        model=None,
+        system_prompt="",
+        examples=0,
+    )
+    assert problems["identical"] == 2
+    assert "2815 (the same words); 4458" in capsys.readouterr().out
+
+
+def test_gold_answers_of_math_are_more_than_text():
+    import pyarrow.parquet as pq
+
+    from rewards import canonical_key
+
+    files = ("train/math_original.parquet", "eval/math_test.parquet")
+    gold = [row["reward_model"]["ground_truth"] for name in files for row in pq.read_table(SHARED / name).to_pylist()]
+    assert len(gold) == 12_500
+    texts = [answer for answer in gold if canonical_key(answer).kind == "text"]
+    assert len(texts) <= 0.01 * len(gold)
+    assert sum("text" not in answer and "mbox" not in answer for answer in texts) <= 6
