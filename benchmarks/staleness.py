@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -52,7 +53,9 @@ def plot(table: dict[tuple[int, str], dict[str, float]], bounds: list[int], path
         strict=True,
     ):
         for correction in CORRECTIONS:
-            axis.plot(range(len(bounds)), [table[b, correction][key] for b in bounds], marker="o", label=correction)
+            values = [table[bound, correction][key] for bound in bounds]
+            shown = [math.nan if key == "mismatch/k3" and value <= 0 else value for value in values]  # no logarithm
+            axis.plot(range(len(bounds)), shown, marker="o", label=correction)
         axis.set_xticks(range(len(bounds)), [str(bound) for bound in bounds])
         axis.set(title=title, xlabel="staleness.max = pipeline_depth")
     axes[1].set_yscale("log")
