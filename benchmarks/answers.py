@@ -31,14 +31,19 @@ RESPELLINGS: tuple[Callable[[str], str], ...] = (
     lambda text: f"${text}$",
     lambda text: text.replace(r"\frac", r"\dfrac"),
     lambda text: re.sub(r"\\frac\{(\d)\}\{(\d)\}", r"\\frac\1\2", text),
-    lambda text: (
-        text.replace("(", r"\left(").replace(")", r"\right)") if r"\left" not in text else text.replace(r"\left", "")
-    ),
-    lambda text: re.sub(r"\s*([-+=,])\s*", r" \1 ", text),
+    lambda text: _sized(text),  # defined below
+    lambda text: text if "!" in text or "{," in text else re.sub(r"\s*([-+=,])\s*", r" \1 ", text),
     lambda text: re.sub(r"(?<![\w.,{}!])(\d+)(?![\w.,{}!])", r"\1.0", text) if re.fullmatch(r"-?\d+", text) else text,
     lambda text: re.sub(r"\s*\\text\{\s*([a-z ]+)\}\s*$", r"\\mbox{ \1}", text),
     lambda text: text + ".",
 )
+
+
+def _sized(text: str) -> str:
+    r"""Brackets with \left and \right, or without them."""
+    if r"\left" in text:
+        return text.replace(r"\left", "").replace(r"\right", "")
+    return text if r"\text" in text else text.replace("(", r"\left(").replace(")", r"\right)")
 
 
 def gold_answers(folder: Path) -> list[str]:
@@ -116,7 +121,8 @@ def competitors(verl: Path | None) -> dict[str, Same]:
 def report_pairs(gold: list[str], found: dict[str, Same], num_pairs: int) -> None:
     draws = random.Random(0)
     respelled = [(text, RESPELLINGS[index % len(RESPELLINGS)](text)) for index, text in enumerate(gold)]
-    respelled = draws.sample([pair for pair in respelled if pair[0].strip() and pair[0] != pair[1]], k=num_pairs)
+    respelled = [pair for pair in respelled if pair[0].strip() and pair[0] != pair[1]]
+    respelled = draws.sample(respelled, k=min(num_pairs, len(respelled)))
     others = [
         (one, other)
         for one, other in zip(gold, draws.sample(gold, len(gold)), strict=True)

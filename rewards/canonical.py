@@ -58,7 +58,7 @@ _DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
 _WRAPPED = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
 _CHOICE = re.compile(r"\s*(?:\(\s*([A-Z])\s*\)|([A-H]))\s*")
 _CHOICES = re.compile(r"\(?[A-Z]\)?(?:\s*,?\s*(?:and|or|,)\s*\(?[A-Z]\)?)+")
-_TIME = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])\s*([ap])\.?\s*m\.?", re.IGNORECASE)
+_TIME = re.compile(r"([01]?[0-9]|2[0-3])(?::([0-5][0-9]))?(?::([0-5][0-9]))?\s*([ap])\.?\s*m\.?", re.IGNORECASE)
 _MONTHS = [
     "january",
     "february",
@@ -114,14 +114,13 @@ def _rational(value: Fraction, *, decimal: bool = False) -> CanonicalAnswer:
 @lru_cache(maxsize=16_384)
 def _canonical(answer: str, units: Units) -> CanonicalAnswer:
     text = _undelimited(answer.strip())
-    bare = _WRAPPED.sub(r" \1 ", text).strip()
+    bare = _SPACING.sub(" ", _WRAPPED.sub(r" \1 ", text.replace(r"\!", ""))).strip(" .,")
     for pattern, kind in ((_CHOICE, "choice"), (_TIME, "time"), (_DATE, "date")):
-        match = pattern.fullmatch(bare.rstrip(".,"))
+        match = pattern.fullmatch(bare)
         if match is not None:
-            return CanonicalAnswer(
-                f"{kind}:" + ":".join(str(part).lower().lstrip("0") or "0" for part in match.groups() if part), kind
-            )
-    chosen = _CHOICES.fullmatch(bare.rstrip(".,"))
+            parts = (part.lower().lstrip("0") for part in match.groups() if part is not None)
+            return CanonicalAnswer(f"{kind}:" + ":".join(part or "0" for part in parts), kind)
+    chosen = _CHOICES.fullmatch(bare)
     if chosen is not None:
         return CanonicalAnswer(
             "{" + "; ".join(f"choice:{one.lower()}" for one in sorted(set(re.findall("[A-Z]", bare)))) + "}", "set"
