@@ -144,7 +144,7 @@ def _words(resources: dict[str, float]) -> str:
 def _ours(resources: dict[str, float]) -> dict[str, float]:
     """CPUs, GPUs and custom resources; not what Ray counts for itself."""
     own = ("node:", "memory", "object_store_memory", "accelerator_type:")
-    return {name: value for name, value in resources.items() if not name.startswith(own) and "_group_" not in name}
+    return {name: resources[name] for name in sorted(resources) if not name.startswith(own) and "_group_" not in name}
 
 
 async def probe(config: TrainConfig, *, timeout_s: float = 60.0) -> list[str]:

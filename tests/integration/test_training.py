@@ -31,7 +31,7 @@ def small(root, **changes):
         "run": {"name": "small", "root": str(root), "watchdog_s": 120},
     }
     for section, values in changes.items():
-        content[section] = {**content[section], **values} if isinstance(values, dict) else values
+        content[section] = {**content.get(section, {}), **values} if isinstance(values, dict) else values
     return make_config(content, where="test")
 
 
