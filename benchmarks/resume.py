@@ -20,7 +20,7 @@ from pathlib import Path
 from safetensors.numpy import load_file
 
 SMALL = [
-    "--staleness.max", "0", "--engine.deterministic", "True", "--engine.slots", "64", "--data.num-train", "256",
+    "--staleness.max", "0", "--engine.deterministic", "--engine.slots", "64", "--data.num-train", "256",
     "--train.questions-per-update", "8", "--eval.every-updates", "0", "--eval.num-questions", "1", "--run.resume", "auto",
     "--checkpoint.every-updates", "1", "--checkpoint.keep", "2",
 ]  # fmt: skip
