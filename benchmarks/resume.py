@@ -30,13 +30,15 @@ def start(root: Path, updates: int, extra: list[str]) -> subprocess.Popen[bytes]
     """The run as a user starts it, in a process group of its own."""
     words = [*SMALL, "--train.updates", str(updates), "--run.root", str(root), "--run.name", "run", *extra]
     command = [sys.executable, "-m", "launch.cli", "train", "configs/cpu.yaml", *words]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / "log").open("a") as log:
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
 
 
 def finish(root: Path, updates: int, extra: list[str]) -> Path:
     """Runs, or goes on, to the end; the last checkpoint's weights."""
     if start(root, updates, extra).wait() != 0:
-        raise SystemExit(f"the run in {root} failed")
+        raise SystemExit(f"the run in {root} failed:\n{(root / 'log').read_text()[-2000:]}")
     return root / "run" / "checkpoints" / f"step-{updates:06d}" / "model" / "model.safetensors"
 
 
