@@ -1,32 +1,81 @@
-"""Held-out accuracy: pure scoring of completions against held answers."""
+"""Held-out accuracy: pure scoring of generations against held answers."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from dataflow.types import Completion
+from dataflow.types import Completion, FinishReason
+from evals.estimates import bootstrap_interval, ks_of, pass_at_k
 from questions.gold import GoldAnswers
-from rewards.canonical import answer_key
+from rewards.canonical import canonical_key
 from rewards.grading import grade
-from rewards.voting import vote
+from rewards.voting import majority_vote
 
 GREEDY_EPOCH, SAMPLED_EPOCH = -1, -2  # keep evaluation's streams apart from training's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """What is kept of a completion to grade it, now or later."""
+
+    question_id: str
+    greedy: bool  # the one at temperature 0, else one of the n
+    sample_index: int
+    text: str
+    answer: str | None
+    finish_reason: FinishReason
+    num_tokens: int
+
+    @classmethod
+    def of(cls, completion: Completion) -> Generation:
+        return cls(
+            question_id=completion.id.question_id,
+            greedy=completion.id.epoch == GREEDY_EPOCH,
+            sample_index=completion.id.sample_index,
+            text=completion.text,
+            answer=completion.answer,
+            finish_reason=completion.finish_reason,
+            num_tokens=len(completion.token_ids),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuestionScore:
+    """What is right of one question."""
+
+    question_id: str
+    greedy: bool
+    samples: tuple[bool, ...]  # by sample index; () where only the greedy answer was taken
+    elected: str | None  # answer of the n samples' vote
+    majority: bool
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.samples))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EvalResult:
-    """Shares of right answers. `mean` and `maj` are over n samples at a temperature, `greedy` over one at temperature 0."""
+    """Shares of right answers. `mean`, `maj` and `pass_at` are over n samples at a temperature, `greedy` over one at temperature 0.
+
+    An interval is of 95%, by bootstrap over questions; () where there is no figure.
+    """
 
     num_questions: int
     n: int
     greedy: float
     mean: float | None = None  # None where only the greedy answer was taken
     maj: float | None = None
+    pass_at: dict[int, float] = field(default_factory=dict)  # k → pass@k
+    mean_interval: tuple[float, ...] = ()
+    greedy_interval: tuple[float, ...] = ()
     no_answer_frac: float = 0.0
+    text_answer_frac: float = 0.0  # of all answers: those no more than a text to us
     truncated_frac: float = 0.0
     mean_length: float = 0.0
 
@@ -35,8 +84,12 @@ class EvalResult:
             f"mean@{self.n}": self.mean,
             f"maj@{self.n}": self.maj,
             "greedy": self.greedy,
+            **{f"pass@{k}": value for k, value in self.pass_at.items()},
+            "mean_interval": list(self.mean_interval),
+            "greedy_interval": list(self.greedy_interval),
             "num_questions": self.num_questions,
             "no_answer_frac": self.no_answer_frac,
+            "text_answer_frac": self.text_answer_frac,
             "truncated_frac": self.truncated_frac,
             "mean_length": self.mean_length,
         }
@@ -44,34 +97,62 @@ class EvalResult:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> EvalResult:
         n = next(int(key.removeprefix("mean@")) for key in values if key.startswith("mean@"))
-        rest = {k: v for k, v in values.items() if "@" not in k}
-        return cls(n=n, mean=values[f"mean@{n}"], maj=values[f"maj@{n}"], **rest)
+        rest = {k: tuple(v) if k.endswith("interval") else v for k, v in values.items() if "@" not in k}
+        passes = {int(k.removeprefix("pass@")): v for k, v in values.items() if k.startswith("pass@")}
+        return cls(n=n, mean=values[f"mean@{n}"], maj=values[f"maj@{n}"], pass_at=passes, **rest)
 
 
 def score_completions(completions: Sequence[Completion], gold: GoldAnswers, *, n: int) -> EvalResult:
-    """Questions without a held answer are left out. ValueError where none has one."""
-    greedy: dict[str, Completion] = {}
-    sampled: dict[str, list[Completion]] = {}
-    for completion in completions:
-        if completion.id.epoch == GREEDY_EPOCH:
-            greedy[completion.id.question_id] = completion
-        else:
-            sampled.setdefault(completion.id.question_id, []).append(completion)
-    answers = {question: gold.read(question, reader="eval") for question in greedy}
-    right = {question: answer for question, answer in answers.items() if answer is not None}
-    if not right:
+    """As `summarize`, of fresh completions."""
+    generations = [Generation.of(completion) for completion in completions]
+    return summarize(score_questions(generations, gold), generations, n=n)
+
+
+def score_questions(generations: Sequence[Generation], gold: GoldAnswers) -> list[QuestionScore]:
+    """The questions that were asked greedily and have a held answer, by id. ValueError where there is none."""
+    groups: dict[str, list[Generation]] = defaultdict(list)
+    for generation in sorted(generations, key=lambda g: (g.question_id, not g.greedy, g.sample_index)):
+        groups[generation.question_id].append(generation)
+    scores = []
+    for question_id, (first, *others) in groups.items():
+        right = gold.read(question_id, reader="eval") if first.greedy else None
+        if right is not None:
+            elected = majority_vote([g.answer for g in others]).answer
+            scores.append(
+                QuestionScore(
+                    question_id=question_id,
+                    greedy=grade(first.answer, right),
+                    samples=tuple(grade(g.answer, right) for g in others),
+                    elected=elected,
+                    majority=grade(elected, right),
+                )
+            )
+    if not scores:
         raise ValueError("no held-out question has an answer: nothing can be evaluated")
-    means = [np.mean([grade(c.answer, right[q]) for c in group]) for q, group in sampled.items() if q in right]
-    votes = [
-        grade(vote(group, key=answer_key, min_share=0).answer, right[q]) for q, group in sampled.items() if q in right
-    ]
+    return scores
+
+
+def summarize(scores: Sequence[QuestionScore], generations: Sequence[Generation], *, n: int) -> EvalResult:
+    """Means over questions, and what became of the generations, questions without a held answer included."""
+    sampled = [score for score in scores if score.samples]
+    answers = [g.answer for g in generations if g.answer is not None]
+    greedy = [float(score.greedy) for score in scores]
+    means = [score.mean for score in sampled]
+    fewest = min((len(score.samples) for score in sampled), default=0)
     return EvalResult(
-        num_questions=len(right),
+        num_questions=len(scores),
         n=n,
-        greedy=float(np.mean([grade(greedy[q].answer, answer) for q, answer in right.items()])),
+        greedy=float(np.mean(greedy)),
         mean=float(np.mean(means)) if means else None,
-        maj=float(np.mean(votes)) if votes else None,
-        no_answer_frac=float(np.mean([c.answer is None for c in completions])),
-        truncated_frac=float(np.mean([c.truncated for c in completions])),
-        mean_length=float(np.mean([len(c.token_ids) for c in completions])),
+        maj=float(np.mean([score.majority for score in sampled])) if sampled else None,
+        pass_at={
+            k: float(np.mean([pass_at_k(len(score.samples), sum(score.samples), k) for score in sampled]))
+            for k in ks_of(fewest)
+        },
+        mean_interval=bootstrap_interval(means) if means else (),
+        greedy_interval=bootstrap_interval(greedy),
+        no_answer_frac=float(np.mean([g.answer is None for g in generations])),
+        text_answer_frac=float(np.mean([canonical_key(a).kind in ("text", "unevaluated") for a in answers] or [0.0])),
+        truncated_frac=float(np.mean([g.finish_reason == "length" for g in generations])),
+        mean_length=float(np.mean([g.num_tokens for g in generations])),
     )

@@ -1,13 +1,17 @@
-"""`corewarding eval`: held-out accuracy of a model folder or of a run's last checkpoint, on the embedded engine, in process."""
+"""An evaluation from a plan: questions, prompts, sampling in this process, grading; everything it writes is an EvalRecord."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,62 +19,184 @@ from actors.engines import make_engine
 from actors.rollout_actor import RolloutActor
 from actors.settings import EngineSettings
 from dataflow.codec import decode, encode
-from dataflow.types import Completion
-from evals.heldout import EvalResult, score_completions
+from evals.heldout import EvalResult, Generation, score_questions, summarize
+from evals.record import FORMAT, EvalError, EvalRecord, data_hash, model_hash
 from evals.tasks import evaluation_tasks
 from questions.load import load_heldout
 from questions.prompts import PreparedQuestions, prepare
 from questions.settings import DataSettings
-from questions.template import PromptTemplate
+from questions.template import PromptTemplate, local_folder
 from rewards.extract import Fallback, extract_answer
+from rewards.grading import grader_version
+
+AHEAD = 4  # sequences handed to the engine, for each of its slots
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalPlan:
     """What is evaluated, and how."""
 
-    model_folder: str
-    data: DataSettings
+    model_path: str  # folder or hub id
+    data: DataSettings  # its held-out questions
     engine: EngineSettings
-    num_questions: int
-    samples: int
+    num_questions: int | None  # None: all
+    samples: int  # n of mean@n; 0: greedy only
     temperature: float
     max_new_tokens: int
-    seed: int
+    max_model_len: int  # most tokens the model sees
+    data_seed: int  # of the arithmetic world's questions
+    seed: int  # of the samples
     fallbacks: Sequence[Fallback] = ()  # see rewards.extract.extract_answer
 
 
-def evaluate_model(plan: EvalPlan) -> EvalResult:
-    """DataSetError or TemplateError for data or a model that cannot be used."""
-    template = PromptTemplate.from_folder(plan.model_folder, system_prompt=plan.data.system_prompt)
-    questions = load_heldout(plan.data, seed=plan.seed)
-    heldout = prepare(questions, template, views=("original",), max_prompt_tokens=plan.data.max_prompt_tokens)
-    completions = asyncio.run(_sample(plan, template, heldout))
-    return score_completions(completions, questions.gold, n=plan.samples)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """A plan with everything read and checked."""
+
+    plan: EvalPlan
+    template: PromptTemplate
+    heldout: PreparedQuestions
+    rows: list[dict[str, str]]  # of questions.jsonl
+    manifest: dict[str, Any]
+    notes: tuple[str, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """8 hex digits of the manifest: evaluations that agree in all that counts share it."""
+        counted = {
+            key: value for key, value in self.manifest.items() if key not in ("created", "environment", "grading")
+        }
+        return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def write_result(result: EvalResult, plan: EvalPlan, out: Path) -> None:
-    """The result with what it is of, as JSON."""
-    content = {
-        "model": plan.model_folder,
-        "temperature": plan.temperature,
-        "max_new_tokens": plan.max_new_tokens,
-        "data": plan.data.model_dump(mode="json"),
-        **result.as_dict(),
+def prepare_evaluation(plan: EvalPlan) -> Evaluation:
+    """DataSetError, TemplateError or EvalError for data or a model that cannot be used."""
+    folder = local_folder(plan.model_path)
+    template = PromptTemplate.from_folder(folder, system_prompt=plan.data.system_prompt)
+    questions = load_heldout(plan.data, seed=plan.data_seed)
+    if not questions.questions:
+        raise EvalError("there are no held-out questions: name them by --data, or data.heldout of the configuration")
+    heldout = prepare(
+        questions,
+        template,
+        views=("original",),
+        max_prompt_tokens=plan.data.max_prompt_tokens,
+        max_model_len=plan.max_model_len,
+        max_new_tokens=plan.max_new_tokens,
+    )
+    heldout = replace(heldout, questions=heldout.questions[: plan.num_questions])
+    notes = list(questions.notes)
+    if heldout.num_dropped:
+        notes.append(
+            f"{heldout.num_dropped} questions are longer than data.max_prompt_tokens={plan.data.max_prompt_tokens}"
+        )
+    rows = [
+        {
+            "id": question.id,
+            "question": question.original,
+            "prompt": template.text(question.original),
+            "answer": questions.gold.read(question.id, reader="eval") or "",
+        }
+        for question in heldout.questions
+    ]
+    return Evaluation(
+        plan=plan,
+        template=template,
+        heldout=heldout,
+        rows=rows,
+        manifest=_manifest(plan, folder, template, questions.source, rows),
+        notes=tuple(notes),
+    )
+
+
+def _manifest(
+    plan: EvalPlan, folder: Path, template: PromptTemplate, source: str, rows: Sequence[dict[str, str]]
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "model": {"path": plan.model_path, "hash": model_hash(folder)},
+        "data": {
+            "source": source,
+            "hash": data_hash((row["id"], row["question"], row["answer"]) for row in rows),
+            "num_questions": len(rows),
+        },
+        "prompt": {"template": template.fingerprint, "system_prompt": plan.data.system_prompt},
+        "engine": {
+            "kind": plan.engine.kind,
+            "dtype": plan.engine.dtype,
+            **{name: version(name) for name in ("corewarding", "torch", "transformers")},
+        },
+        "sampling": {
+            "samples": plan.samples,
+            "temperature": plan.temperature,
+            "max_new_tokens": plan.max_new_tokens,
+            "seed": plan.seed,
+        },
+        "grading": grading(plan.fallbacks),
+        "environment": {"python": platform.python_version(), "machine": platform.machine()},
     }
-    out.write_text(json.dumps(content, indent=1) + "\n")
 
 
-async def _sample(plan: EvalPlan, template: PromptTemplate, heldout: PreparedQuestions) -> list[Completion]:
+def grading(fallbacks: Sequence[Fallback]) -> dict[str, Any]:
+    """What a verdict depends on besides the text."""
+    return {"version": grader_version(), "fallbacks": list(fallbacks)}
+
+
+def sample_into(
+    evaluation: Evaluation, record: EvalRecord, *, on_group: Callable[[list[Generation]], None]
+) -> list[Generation]:
+    """Samples what the record lacks; `on_group` hears of each group, those of an earlier attempt first. All generations."""
+    done = record.finished(samples=evaluation.plan.samples)
+    on_group(done)
+    finished = {(generation.question_id, generation.greedy) for generation in done}
+
+    def keep(group: list[Generation]) -> None:
+        record.append(group)
+        on_group(group)
+
+    asyncio.run(_sample(evaluation, finished, keep))
+    return record.generations()
+
+
+def grade_record(record: EvalRecord, *, fallbacks: Sequence[Fallback], num_samples: int) -> EvalResult:
+    """Extracts and grades what the record holds, from its texts, and writes the outcome into it."""
+    generations = [
+        replace(generation, answer=extract_answer(generation.text, fallbacks=fallbacks))
+        for generation in record.generations()
+    ]
+    scores = score_questions(generations, record.gold)
+    result = summarize(scores, generations, n=num_samples)
+    record.write_grades(result, scores, grading(fallbacks), generations)
+    return result
+
+
+async def _sample(
+    evaluation: Evaluation, finished: set[tuple[str, bool]], keep: Callable[[list[Generation]], None]
+) -> None:
+    plan, template = evaluation.plan, evaluation.template
+    tasks = [
+        task
+        for task in evaluation_tasks(
+            evaluation.heldout,
+            num_questions=len(evaluation.heldout.questions),
+            samples=plan.samples,
+            temperature=plan.temperature,
+            max_new_tokens=plan.max_new_tokens,
+            seed=plan.seed,
+        )
+        if (task.group.question_id, task.temperature == 0) not in finished
+    ]
+    if not tasks:
+        return
     engine = make_engine(
         plan.engine,
-        model_path=plan.model_folder,
-        max_model_len=heldout.longest + plan.max_new_tokens,
+        model_path=str(local_folder(plan.model_path)),
+        max_model_len=plan.engine.max_model_len or evaluation.heldout.longest + plan.max_new_tokens,
         device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
         eos_token_ids=template.eos_token_ids,
     )
 
-    async def keep(_: bytes) -> None:
+    async def accept(_: bytes) -> None:
         raise AssertionError("an evaluation delivers nothing to a buffer")
 
     actor = RolloutActor(
@@ -79,18 +205,17 @@ async def _sample(plan: EvalPlan, template: PromptTemplate, heldout: PreparedQue
         engine=engine,
         decode=template.decode,
         extract=partial(extract_answer, fallbacks=plan.fallbacks),
-        buffer_accept=keep,
+        buffer_accept=accept,
     )
-    tasks = evaluation_tasks(
-        heldout,
-        num_questions=plan.num_questions,
-        samples=plan.samples,
-        temperature=plan.temperature,
-        max_new_tokens=plan.max_new_tokens,
-        seed=plan.seed,
-    )
+    room = asyncio.Semaphore(max(1, AHEAD * plan.engine.slots // max(1, plan.samples)))  # groups under way
+
+    async def ask(task: Any) -> None:
+        async with room:
+            keep([Generation.of(completion) for completion in decode(await actor.sample(encode(task)))])
+
     try:
-        answers = await asyncio.gather(*(actor.sample(encode(task)) for task in tasks))
+        async with asyncio.TaskGroup() as asking:
+            for task in tasks:
+                asking.create_task(ask(task))
     finally:
         await actor.close()
-    return [completion for answer in answers for completion in decode(answer)]

@@ -7,19 +7,21 @@ import dataclasses
 import io
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import tyro
 from pydantic import ValidationError
 
+from actors.settings import EngineSettings
 from dataflow.types import DataError
+from evals.record import EvalError
 from launch.config import ConfigError, TrainConfig, explain, load_config, make_config, section_of
 from launch.errors import RunStoppedError, UserError
 from learner.admission import CapacityError
 from questions.errors import DataSetError, TemplateError
 from questions.settings import DEFAULT_SYSTEM_PROMPT
 
-USER_ERRORS = (UserError, DataSetError, TemplateError, CapacityError, DataError)
+USER_ERRORS = (UserError, DataSetError, TemplateError, CapacityError, DataError, EvalError)
 
 HELP = """corewarding: label-free reinforcement learning of reasoning models
 
@@ -27,7 +29,9 @@ HELP = """corewarding: label-free reinforcement learning of reasoning models
   corewarding submit CONFIG.yaml [--address URL] [--python PATH] [--any.key value ...]
                                                         the same as a job on a Ray cluster; follows its log
   corewarding resume RUN_DIR                            go on from the run's last checkpoint
-  corewarding eval MODEL_OR_RUN [--num-questions ...]   held-out accuracy of a model folder or a run
+  corewarding eval MODEL_OR_RUN [--data math500|gsm8k|amc|aime24|arithmetic|FILE]
+                                                        held-out accuracy with intervals; everything sampled is kept
+  corewarding eval --regrade FOLDER                     grade saved generations again; --compare FOLDER FOLDER: two results
   corewarding export RUN_DIR --out FOLDER               copy the trained Hugging Face model out of a run
   corewarding data inspect FILE [--rephrased FILE]      rows, lengths, answers, pairs that look wrong
   corewarding trace RUN_DIR [--seconds 30]              a Perfetto trace and a Gantt picture of who did what when
@@ -143,26 +147,67 @@ def _resume(words: list[str]) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class EvalArguments:
-    """Held-out accuracy: mean@n, maj@n and greedy."""
+    """Held-out accuracy with intervals: mean@n, maj@n, pass@k and greedy. Everything sampled is kept, and not sampled again."""
 
     model: tyro.conf.Positional[str]
-    """A model folder, or a run directory (its last checkpoint)."""
+    """A model folder or hub id, or a run directory (its last checkpoint)."""
+    data: str | None = None
+    """math500, gsm8k, amc, aime24 (from the hub), arithmetic, or a Parquet or JSONL file, folder or hub id; None: the run's."""
+    split: str = "test"
+    """Split of a folder or hub id."""
     config: Path | None = None
-    """Configuration that names the data; the run's own, else the built-in arithmetic world."""
-    num_questions: Annotated[int, tyro.conf.arg(help="Held-out questions.")] = 512
-    samples: int = 8
-    """n of mean@n and maj@n."""
+    """Configuration whose data, engine and lengths apply; of a run, its own."""
+    num_questions: int | None = None
+    """Only the first so many, in a fixed shuffled order; None: all, or 512 of the arithmetic world."""
+    samples: int | None = None
+    """n of mean@n, maj@n, pass@k; 0: greedy only; None: as the benchmark is usually reported, else 8."""
     temperature: float = 1.0
     """Of the n samples."""
     max_new_tokens: int | None = None
-    """Longest completion; None: the configuration's, or 32 for the arithmetic world."""
+    """Longest completion; None: the configuration's, else 32 for the arithmetic world and 3072."""
+    seed: int | None = None
+    """Of the n samples; None: the configuration's."""
+    fallbacks: tuple[Literal["hashes", "phrase"], ...] = ()
+    """Where a completion has no box; as vote.fallbacks."""
+    engine: EngineSettings = dataclasses.field(default_factory=EngineSettings)
+    """The sampler."""
+    second_opinion: bool = False
+    """Also grade by math-verify, in a process that can be killed, and list where it differs."""
     out: Path | None = None
-    """Also write the result as JSON."""
+    """Folder of the evaluation; None: one under runs/evals."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RegradeArguments:
+    """Extracts and grades saved generations again; needs neither model nor data set."""
+
+    folder: tyro.conf.Positional[Path]
+    """Of an evaluation."""
+    fallbacks: tuple[Literal["hashes", "phrase"], ...] = ()
+    """Where a completion has no box; as vote.fallbacks."""
+    second_opinion: bool = False
+    """Also grade by math-verify."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareArguments:
+    """Two evaluations side by side; refused where they are not of the same questions, sampled and graded in the same way."""
+
+    first: tyro.conf.Positional[Path]
+    """Folder of an evaluation."""
+    second: tyro.conf.Positional[Path]
+    """Folder of another."""
 
 
 def _eval(words: list[str]) -> int:
-    from launch.evaluate import evaluate
+    from launch.evaluate import evaluate, print_comparison, regrade
 
+    if "--regrade" in words:
+        again = tyro.cli(RegradeArguments, args=_without(words, "--regrade")[0], prog="corewarding eval --regrade")
+        return regrade(again.folder, fallbacks=again.fallbacks, second_opinion=again.second_opinion)
+    if "--compare" in words:
+        both = tyro.cli(CompareArguments, args=_without(words, "--compare")[0], prog="corewarding eval --compare")
+        return print_comparison(both.first, both.second)
     return evaluate(tyro.cli(EvalArguments, args=words, prog="corewarding eval"))
 
 

@@ -51,7 +51,7 @@ def print_summary(run_dir: RunDir, summary: dict[str, Any], model: str) -> None:
         for column in ("", "before", "after"):
             table.add_column(column, justify="left" if not column else "right")
         for key in before:
-            if key == "greedy" or "@" in key:
+            if (key == "greedy" or "@" in key) and before[key] is not None:
                 table.add_row(key, f"{before[key]:.3f}", f"{after[key]:.3f}")
         console.print(table)
     facts = Table(show_header=False, box=None)

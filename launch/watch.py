@@ -71,8 +71,13 @@ class Watch:
         self._write({"update": update, "kind": f"eval_{name}", "time_s": time.time(), **values})
         group = "eval_quick" if name == "quick" else "eval"
         for key, value in values.items():
-            self._board.add_scalar(f"{group}/{key}", value, update)
-        shown = "  ".join(f"{key} {values[key]:.3f}" for key in values if key == "greedy" or "@" in key)
+            if not isinstance(value, list):
+                self._board.add_scalar(f"{group}/{key}", value, update)
+        shown = "  ".join(
+            f"{key} {values[key]:.3f}"
+            for key in values
+            if key.startswith(("greedy", "mean@", "maj@")) and "_" not in key
+        )
         self.terminal.say(f"held-out ({name}, {result.num_questions} questions)  {shown}")
 
     def close(self) -> None:

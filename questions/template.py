@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ _TOKENIZER_FILES = (
     "tekken.json",
     "tokenizer_config.json",
 )
+_HUB_ID = re.compile(r"[\w-]+[\w.-]*/[\w.-]+")
 _PROBE = "What is 1 + 1?"
 
 
@@ -44,7 +46,7 @@ class PromptTemplate:
         TemplateError: no such folder, no tokenizer, no chat template, one that fails on these messages or leaves the
         question out, or no end-of-sequence token.
         """
-        folder = Path(model_path).expanduser()
+        folder = local_folder(model_path)
         tokenizer = _load_tokenizer(folder)
         if not tokenizer.chat_template:
             raise TemplateError(
@@ -95,11 +97,30 @@ class PromptTemplate:
         return str(self._tokenizer.decode(plain, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
-def _load_tokenizer(folder: Path) -> Any:
-    if not folder.is_dir():
+def local_folder(model_path: str | Path) -> Path:
+    """The model's folder; of a hub id, the one in the hub's cache, fetched if missing. TemplateError where there is none."""
+    folder = Path(model_path).expanduser()
+    if folder.is_dir():
+        return folder
+    if not _HUB_ID.fullmatch(str(model_path)):
         raise TemplateError(
-            f"model.path={folder}: there is no such folder; a folder that from_pretrained opens is expected"
+            f"model.path={model_path}: there is no such folder; a folder that from_pretrained opens, or a hub id, is expected"
         )
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(
+                str(model_path), allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
+            )
+        )
+    except (OSError, ValueError) as error:
+        raise TemplateError(
+            f"model.path={model_path}: there is no such folder, and as a hub id it cannot be fetched ({str(error).splitlines()[0]})"
+        ) from error
+
+
+def _load_tokenizer(folder: Path) -> Any:
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         found = sorted(path.name for path in folder.iterdir())
         raise TemplateError(f"model.path={folder}: the folder has no tokenizer (no tokenizer.json), found {found}")
