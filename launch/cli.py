@@ -1,4 +1,4 @@
-"""The `corewarding` command: train, submit, resume, eval, export, trace, data."""
+"""The `corewarding` command: train, submit, resume, eval, export, trace, data, rephrase."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ HELP = """corewarding: label-free reinforcement learning of reasoning models
   corewarding eval --regrade FOLDER                     grade saved generations again; --compare FOLDER FOLDER: two results
   corewarding export RUN_DIR --out FOLDER               copy the trained Hugging Face model out of a run
   corewarding data inspect FILE [--rephrased FILE]      rows, lengths, answers, pairs that look wrong
+  corewarding rephrase FILE --out FOLDER (--model FOLDER | --endpoint URL --endpoint-model NAME)
+                                                        the rephrased view, made by a model and checked
   corewarding trace RUN_DIR [--seconds 30]              a Perfetto trace and a Gantt picture of who did what when
 """
 
@@ -52,6 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         "export": _export,
         "trace": _trace,
         "data": _data,
+        "rephrase": _rephrase,
     }
     if words[0] not in commands:
         print(f"corewarding: unknown command {words[0]!r}\n\n{HELP}", file=sys.stderr)
@@ -282,6 +285,46 @@ def _data(words: list[str]) -> int:
         examples=arguments.examples,
     )
     return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class RephraseArguments:
+    """Makes the rephrased view of a data set: same meaning and answer in other words. Called again, it goes on where it stopped."""
+
+    source: tyro.conf.Positional[str]
+    """Parquet or JSONL file, folder, or Hugging Face datasets id."""
+    out: Path
+    """Folder of the pair of files, the journal and the report."""
+    model: str | None = None
+    """Model folder or hub id, asked on an engine in this process."""
+    endpoint: str | None = None
+    """OpenAI-compatible server, for example http://localhost:8000/v1; its key is read from OPENAI_API_KEY."""
+    endpoint_model: str | None = None
+    """Name of the model at the endpoint."""
+    split: str = "train"
+    """Split of a folder or hub id."""
+    limit: int | None = None
+    """Only the first so many questions."""
+    attempts: int = 3
+    """Replies asked for, at most, until one can be kept."""
+    agreement: int = 0
+    """Also answer both wordings so many times, and keep only those whose votes agree; 0: do not."""
+    temperature: float = 0.7
+    """Of the replies."""
+    max_new_tokens: int = 2048
+    """Longest reply."""
+    concurrency: int = 64
+    """Questions under way at once."""
+    seed: int = 0
+    """Of the replies, where the model is asked in this process."""
+    engine: EngineSettings = dataclasses.field(default_factory=EngineSettings)
+    """The sampler of --model."""
+
+
+def _rephrase(words: list[str]) -> int:
+    from launch.rephrase import rephrase_command
+
+    return rephrase_command(tyro.cli(RephraseArguments, args=words, prog="corewarding rephrase"))
 
 
 if __name__ == "__main__":
