@@ -31,7 +31,7 @@ from learner.settings import (
 )
 from questions.settings import DataSettings
 from rewards.rules import REWARD_RULES, RewardRule
-from rewards.settings import VoteSettings
+from rewards.settings import CollapseSettings, VoteSettings
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
@@ -90,6 +90,8 @@ class TrainConfig(Settings):
     """Running completions at a swap of weights."""
     vote: VoteSettings = VoteSettings()
     """How completions elect a label."""
+    collapse: CollapseSettings = CollapseSettings()
+    """Alarms for a model that agrees with itself about nothing."""
     advantage: AdvantageSettings = AdvantageSettings()
     """Rewards to advantages."""
     staleness: StalenessSettings = StalenessSettings()

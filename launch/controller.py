@@ -26,6 +26,7 @@ from dataflow.metrics import Metrics
 from dataflow.types import AskedId, Channel, GroupId, RolloutTask, Source, StepResult, Version, View
 from evals.heldout import EvalResult
 from launch.channels import WeightChannels
+from launch.collapse import CollapseGuard
 from launch.parts import Parts
 from launch.trace import Span
 from learner.group import Message
@@ -69,6 +70,8 @@ class Controller:
         self.clock = Clock()
         self.num_trained_here = 0
         self.stopped_early: str | None = None
+        per_update = parts.config.train.questions_per_update
+        self.collapse = CollapseGuard(parts.config.collapse, parts.watch, questions_per_update=per_update)
         self.idle: list[dict[Source, float]] = []  # share of each update's time in which the actors had nothing to do
         self.spans: list[tuple[float, float]] = []  # wall clock in which an update's completions were sampled
         self._order = asyncio.Lock()  # the cursor moves with the buffer's admission, and checkpoints see both
@@ -184,6 +187,10 @@ class Controller:
             )
             self._write_down(result, times, await report)
             await self._after_update(update)
+            await self.collapse.pause(update, alive=self._alive)
+            if self.collapse.stops:
+                self.stopped_early = f"collapse.on_collapse is stop, after update {update}"
+                break
             limit = config.run.max_wall_s
             if limit is not None and time.time() - self.clock.started_s > limit and update < config.train.updates:
                 self.stopped_early = f"run.max_wall_s = {limit:g} s were used up after update {update}"
@@ -243,6 +250,7 @@ class Controller:
             scalars = rates | {key: value for one in stats.values() for key, value in one.items()}
             sync = await published if published is not None else Metrics()
             metrics = Metrics.union([result.metrics, decode(report[0]), times, sync, Metrics(scalars=scalars)])
+            self.collapse.seen(result.version.updates, metrics.scalars)
             self.idle.append({source: one.get(f"rollout_{source}/idle_frac", 0.0) for source, one in stats.items()})
             known = metrics.scalars
             self.spans.append((known["rollout/first_started_s"], known["rollout/last_finished_s"]))
@@ -300,6 +308,9 @@ class Controller:
         await learner.save(folder / "learner")
         await learner.export(folder / "model", "policy")
         store.commit(folder, state)
+        self._progress_at = time.monotonic()
+
+    def _alive(self) -> None:
         self._progress_at = time.monotonic()
 
     async def _watch(self) -> None:

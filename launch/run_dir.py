@@ -18,7 +18,15 @@ import yaml
 from launch.config import PROJECT_ROOT, TrainConfig
 from launch.errors import UserError
 
-_CHANGEABLE = {"run", "eval", "checkpoint", "learner", "engine", "publish"}  # keys that a resumed run may have changed
+_CHANGEABLE = {
+    "run",
+    "eval",
+    "collapse",
+    "checkpoint",
+    "learner",
+    "engine",
+    "publish",
+}  # keys that a resumed run may have changed
 
 
 class RunDirError(UserError):

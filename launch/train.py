@@ -122,6 +122,11 @@ async def _run(
     print_summary(run_dir, summary, str(latest.model if latest else "no checkpoint"))
     if controller.stopped_early:
         print(f"stopped early: {controller.stopped_early}")
+    if controller.collapse.stops:
+        raise RunStoppedError(
+            f"{controller.collapse.stops}\nlook at {run_dir.samples}; lower train.lr, raise kl.coef or vote.min_share, "
+            "lower staleness.max, or choose a rule whose labels come from elsewhere (co_rewarding_i, _ii, _iii)"
+        )
 
 
 def _measured(controller: Controller, watch: Watch) -> dict[str, Any]:

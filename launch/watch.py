@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
@@ -79,6 +80,16 @@ class Watch:
             if key.startswith(("greedy", "mean@", "maj@")) and "_" not in key
         )
         self.terminal.say(f"held-out ({name}, {result.num_questions} questions)  {shown}")
+
+    def earlier_updates(self) -> list[dict[str, Any]]:
+        """Rows of the updates before a resume."""
+        rows = [json.loads(line) for line in self._run_dir.metrics.read_text().splitlines()]
+        return [row for row in rows if row["kind"] == "update"]
+
+    @property
+    def continue_file(self) -> Path:
+        """What a person makes to let a paused run go on."""
+        return self._run_dir.path / "continue"
 
     def close(self) -> None:
         self._metrics.close()

@@ -13,6 +13,7 @@ import numpy as np
 from dataflow.metrics import Metrics
 from dataflow.types import Completion, QuestionRollouts, ScoredGroup, Source, Vote
 from rewards.canonical import canonical_key
+from rewards.collapse import repetition
 from rewards.contract import GroupKind
 from rewards.voting import vote
 
@@ -88,6 +89,7 @@ def _of_completions(rollouts: Sequence[QuestionRollouts], *, key: Key, gold_keys
             "vote/top_answer_frac": _top_answer(policy, key=key),
             "length/tokens_mean": (float(len(c.token_ids)) for c in policy),
             "length/teacher_tokens_mean": (float(len(c.token_ids)) for c in teacher),
+            "length/repetition_mean": (repetition(c.token_ids) for c in policy),
             "length/truncated_frac": (float(c.truncated) for c in policy),
             "length/teacher_truncated_frac": (float(c.truncated) for c in teacher),
         }

@@ -11,6 +11,7 @@ from dataflow.codec import encode
 from dataflow.types import GroupId, RolloutTask, TrainingSample
 from launch.cli import main
 from launch.config import make_config
+from launch.errors import RunStoppedError
 from launch.run_dir import RunDirError
 from launch.train import run_training
 
@@ -220,3 +221,18 @@ def test_a_run_whose_numbers_break_ends_with_one_message(tmp_path, capfd):
     message = capfd.readouterr().err.strip().splitlines()[-2:]
     assert message[0].startswith("corewarding: update 2: loss/total is")
     assert message[1] == "no checkpoint was made yet"
+
+
+def test_a_run_that_collapses_ends_with_its_alarm_and_keeps_the_checkpoint_from_before(tmp_path):
+    collapsing = small(
+        tmp_path,
+        train={"updates": 12, "lr": 0.03},
+        collapse={"on_collapse": "stop", "patience": 1},
+        checkpoint={"every_updates": 1, "keep": 20},
+    )
+    with pytest.raises(RunStoppedError, match=r"collapse: .*\(.*frac .*, collapse\.\w+_frac") as stopped:
+        run_training(collapsing)
+    summary = json.loads((tmp_path / "small" / "summary.json").read_text())
+    assert 2 <= summary["updates"] < 12
+    assert "lower train.lr" in str(stopped.value)
+    assert (tmp_path / "small" / "checkpoints" / "step-000001" / "COMMITTED").is_file()

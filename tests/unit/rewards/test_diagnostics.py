@@ -52,6 +52,7 @@ def test_hand_counted_quantities() -> None:
         "vote/top_answer_frac": (3 / 7 + 7 / 8) / 2,  # 7
         "length/tokens_mean": 3.0,
         "length/tokens_max": 3.0,
+        "length/repetition_mean": 0.0,
         "length/teacher_tokens_mean": 3.0,
         "length/truncated_frac": 0.0,
         "length/teacher_truncated_frac": 0.0,

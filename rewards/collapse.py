@@ -1,0 +1,103 @@
+"""Alarms for a model that agrees with itself about nothing: raised from an update's metrics, without any label.
+
+A label-free reward can be won without being right: by one answer to every question, by no answer at all, by text without end, by
+saying the same again and again. Each signal is a share in [0, 1]. It raises its alarm when for `patience` updates in a row it is
+above its threshold, and above what it was at the start of the run by `rise`; it may be raised again after it has fallen. The
+false-alarm rate on healthy runs, and what collapsed runs raise, are in docs/results.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rewards.settings import CollapseSettings
+
+SIGNALS = {
+    "top_answer_frac": "vote/top_answer_frac",
+    "no_answer_frac": "vote/no_answer_frac",
+    "truncated_frac": "length/truncated_frac",
+    "repetition_frac": "length/repetition_mean",
+}
+MEANING = {
+    "top_answer_frac": "one answer is given to most questions",
+    "no_answer_frac": "most completions hold no answer",
+    "truncated_frac": "most completions are cut off at rollout.max_new_tokens",
+    "repetition_frac": "completions repeat themselves",
+}
+NGRAM = 4
+FEWEST_QUESTIONS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """One signal over its threshold for long enough."""
+
+    signal: str
+    value: float
+    threshold: float
+    update: int
+
+    def __str__(self) -> str:
+        return (
+            f"collapse: {MEANING[self.signal]} ({SIGNALS[self.signal]} {self.value:.2f}, collapse.{self.signal} "
+            f"{self.threshold:g}, at update {self.update})"
+        )
+
+
+@dataclass(slots=True)
+class _State:
+    start: list[float] = field(default_factory=list)  # the run's first values
+    above: int = 0  # updates in a row
+    raised: bool = False
+
+
+class CollapseAlarm:
+    """Sees every update once, in order; a resumed run shows it the earlier ones first."""
+
+    def __init__(self, settings: CollapseSettings, *, questions_per_update: int) -> None:
+        """With fewer than FEWEST_QUESTIONS in an update, a few of one answer mean nothing: top_answer_frac is not looked at."""
+        self._settings = settings
+        few = questions_per_update < FEWEST_QUESTIONS
+        self._states = {
+            name: _State()
+            for name in SIGNALS
+            if getattr(settings, name) is not None and not (few and name == "top_answer_frac")
+        }
+
+    @property
+    def raised(self) -> tuple[str, ...]:
+        """Signals whose alarm is raised now."""
+        return tuple(name for name, state in self._states.items() if state.raised)
+
+    def seen(self, update: int, scalars: Mapping[str, float]) -> list[Alarm]:
+        """Alarms that this update raises."""
+        alarms = []
+        for name, state in self._states.items():
+            value = scalars.get(SIGNALS[name])
+            if value is None:
+                continue
+            if len(state.start) < self._settings.patience:
+                state.start.append(value)
+            threshold = max(getattr(self._settings, name), sum(state.start) / len(state.start) + self._settings.rise)
+            state.above = state.above + 1 if value > threshold else 0
+            if state.above >= self._settings.patience and not state.raised:
+                state.raised = True
+                alarms.append(Alarm(name, value, threshold, update))
+            state.raised = state.raised and state.above > 0
+        return alarms
+
+
+def repetition(token_ids: NDArray[np.int32]) -> float:
+    """Share of a completion's 4-grams that occurred in it before, [L] token ids; 0 where there is none."""
+    count = len(token_ids) - NGRAM + 1
+    if count < 1:
+        return 0.0
+    ids = token_ids.astype(np.uint64)
+    hashes = np.zeros(count, np.uint64)
+    for place in range(NGRAM):  # a polynomial over the window, modulo 2^64
+        hashes = hashes * np.uint64(0x9E3779B97F4A7C15) + ids[place : place + count] + np.uint64(1)
+    return 1.0 - len(np.unique(hashes)) / count
