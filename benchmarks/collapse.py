@@ -1,8 +1,8 @@
 """Collapse alarms on runs that were made: `python benchmarks/collapse.py RUN_DIR [RUN_DIR ...]`.
 
-Replays every metrics.jsonl through the alarms at their default thresholds and prints, by rule, how many runs raised which alarm and
-when. A run is healthy if its held-out greedy accuracy did not fall by more than 0.05; an alarm of a healthy run is a false one. Runs are
-made by benchmarks/rules.py, benchmarks/staleness.py or `corewarding train`.
+Replays every metrics.jsonl through the alarms at their default thresholds and prints, by rule, how many runs raised which alarm
+and when. A run is healthy if its held-out greedy accuracy did not fall by more than 0.05; an alarm of a healthy run is a
+false one. Runs are made by benchmarks/rules.py, benchmarks/staleness.py or `corewarding train`.
 """
 
 from __future__ import annotations

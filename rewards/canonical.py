@@ -48,10 +48,10 @@ class CanonicalAnswer:
 
 
 _PLAIN = re.compile(
-    r"""\s* \$? \s* (?P<sign> [-+]? ) \s*
+    r"""\s*+ \$?+ \s*+ (?P<sign> [-+]?+ ) \s*+  # possessive: a text of spaces is refused in one pass
     (?: (?P<integer> [0-9]{1,300} ) (?: \. (?P<decimals> [0-9]{0,300} ) )?
       | \\ [dt]? frac \{ (?P<over> [0-9]{1,300} ) \} \{ (?P<under> [0-9]{1,300} ) \} )
-    \s* \$? \s*""",
+    \s*+ \$?+ \s*+""",
     re.VERBOSE,
 )
 _DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))

@@ -47,10 +47,11 @@ class _OpenBrace:
 
 
 Fallback = Literal["hashes", "phrase"]
-_FALLBACKS: dict[Fallback, re.Pattern[str]] = {
-    "hashes": re.compile(r"####[ \t]*([^\n]+)"),
-    "phrase": re.compile(r"answer\s+is\s*:?[ \t]*([^\n]+?)(?=\.?[ \t]*(?:\n|\Z)|\.\s)", re.IGNORECASE),
+_FALLBACKS: dict[Fallback, re.Pattern[str]] = {  # possessive, so that no run of spaces is read twice
+    "hashes": re.compile(r"####[ \t]*+(?=[^\n])"),
+    "phrase": re.compile(r"answer\s++is\s*+:?+[ \t]*+(?=[^\n])", re.IGNORECASE),
 }
+_SENTENCE_END = re.compile(r"\.(?=\s|\Z)")
 
 
 def extract_answer(text: str, *, fallbacks: Sequence[Fallback] = ()) -> str | None:
@@ -62,10 +63,19 @@ def extract_answer(text: str, *, fallbacks: Sequence[Fallback] = ()) -> str | No
     answer = _boxed(text)
     if answer is None and not re.search(r"\\(?:boxed|fbox)(?![A-Za-z])", text):
         for name in fallbacks:
-            found = _FALLBACKS[name].findall(text)
-            if found and found[-1].strip(" *$"):
-                return str(found[-1]).strip().strip("*").strip()
+            found = _after(text, name)
+            if found.strip(" *$"):
+                return found.strip().strip("*").strip()
     return answer
+
+
+def _after(text: str, name: Fallback) -> str:
+    """What follows the last sign of `name` on its line, for `phrase` in its sentence; empty where there is none."""
+    *_, last = (None, *_FALLBACKS[name].finditer(text))
+    if last is None:
+        return ""
+    line = text[last.end() :].split("\n", 1)[0]
+    return _SENTENCE_END.split(line, maxsplit=1)[0] if name == "phrase" else line
 
 
 def _boxed(text: str) -> str | None:

@@ -142,3 +142,19 @@ def test_hostile_text_is_read_in_linear_time() -> None:
 def test_fallbacks_where_there_is_no_box(text: str, answer: str | None) -> None:
     assert extract_answer(text, fallbacks=("hashes", "phrase")) == answer
     assert extract_answer(text) == (answer if "boxed" in text else None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "answer is a" + " " * 100_000 + "b",
+        "answer is" * 20_000,
+        "#### " * 20_000,
+        "answer is " + ". " * 50_000,
+        "answer" + " " * 100_000,
+    ],
+)
+def test_a_fallback_reads_a_long_text_once(text):
+    began = time.perf_counter()
+    extract_answer(text, fallbacks=("hashes", "phrase"))
+    assert time.perf_counter() - began < 1.0

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from rewards.canonical import Equivalence, answer_key, same_answer
 from rewards.extract import extract_answer
+from rewards.voting import majority_vote
 from tests.unit.rewards.rollouts import key
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -42,3 +45,16 @@ def test_equality_of_keys_agrees_with_the_published_grades() -> None:
         if (key(answer) == key(str(question["answer"]))) != right
     ]
     assert sorted(differing) == [("10{,}000", "10000", False)] + [(r"25\%", "25", True)] * 9
+
+
+def test_the_vote_by_value_labels_at_least_as_well_as_the_vote_by_string() -> None:
+    """Per question, not only on average: no label that strings get right is lost."""
+    right: dict[Equivalence, set[str]] = {"canonical": set(), "exact": set()}
+    for question in published():
+        answers = [extract_answer(text) for text in question["completions"]]  # type: ignore[attr-defined]
+        for equivalence, questions in right.items():
+            label = majority_vote(answers, key=partial(answer_key, equivalence=equivalence)).answer
+            if label is not None and same_answer(label, str(question["answer"])):
+                questions.add(str(question["question"]))
+    assert right["canonical"] >= right["exact"]
+    assert len(right["canonical"]) > 25  # of 50
