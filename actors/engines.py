@@ -22,7 +22,24 @@ def _scripted() -> Callable[..., RolloutEngine]:
     return ScriptedEngine
 
 
-ENGINES: dict[str, Callable[[], Callable[..., RolloutEngine]]] = {"embedded": _embedded, "scripted": _scripted}
+def _vllm() -> Callable[..., RolloutEngine]:
+    from actors.vllm.engine import VllmEngine
+
+    return VllmEngine
+
+
+def _sglang() -> Callable[..., RolloutEngine]:
+    from actors.sglang.engine import SglangEngine
+
+    return SglangEngine
+
+
+ENGINES: dict[str, Callable[[], Callable[..., RolloutEngine]]] = {
+    "embedded": _embedded,
+    "vllm": _vllm,
+    "sglang": _sglang,
+    "scripted": _scripted,
+}
 
 
 def make_engine(

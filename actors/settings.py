@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -37,8 +37,11 @@ class RolloutSettings(Settings):
 class EngineSettings(Settings):
     """The sampler inside a rollout actor."""
 
-    kind: Literal["embedded", "scripted"] = "embedded"
-    """`embedded`: our continuous-batching sampler. `scripted`: replays recorded completions from `script` (no model)."""
+    kind: Literal["embedded", "vllm", "sglang", "scripted"] = "embedded"
+    """`embedded`: our continuous-batching sampler. `vllm`: vLLM in the actor's process. `sglang`: an SGLang server that the actor
+    starts, or the one at `url`. `scripted`: replays recorded completions from `script` (no model)."""
+    python: str | None = None
+    """Python of the environment that has vLLM or SGLang; None: the run's own. For vllm it needs corewarding and the same Ray, too."""
     slots: int = Field(128, ge=1)
     """Sequences decoded together; a slot is refilled as soon as its sequence ends."""
     max_model_len: int | None = Field(None, ge=2)
@@ -54,6 +57,22 @@ class EngineSettings(Settings):
     all slots over the whole cache, every prompt is prefilled alone. Embedded engine, one thread; slower while slots are free."""
     cores: tuple[int, ...] | None = None
     """CPU cores that all threads of an engine's process may use; None: any."""
+    tensor_parallel: int = Field(1, ge=1)
+    """GPUs, or on the CPU processes, that share one engine's model (vllm, sglang)."""
+    memory_fraction: float = Field(0.9, gt=0, lt=1)
+    """Of a GPU's memory, for weights and KV cache of the engine (vllm, sglang); leave room where the learner is on it too."""
+    kv_cache_mb: int | None = Field(None, ge=1)
+    """KV cache of the engine (vllm); None: on a GPU what memory_fraction leaves, on a CPU room for all slots at full length."""
+    quantization: str | None = None
+    """Of the engine's weights, by the engine's own name for it, for example `fp8` (vllm, sglang)."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments by the engine's own names (vllm: EngineArgs, sglang: ServerArgs); they win over what we set."""
+    url: str | None = None
+    """An SGLang server that runs already, for example http://node3:30000; it must serve `model.path`."""
+    api_key: str | None = None
+    """Of the server at `url`; a server of our own gets a fresh one."""
+    start_timeout_s: float = Field(300.0, gt=0)
+    """For an SGLang server to come up."""
     script: str | None = None
     """JSONL of recorded completions for `kind: scripted`: objects with `question` and `completions`."""
     script_seconds_per_token: float = Field(0.0, ge=0)

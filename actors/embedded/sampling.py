@@ -6,21 +6,12 @@ same stream, and two runs that ask the same questions of the same weights get th
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dataflow.types import CompletionId
-
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-
-
-def stream_key(run_seed: int, completion: CompletionId) -> int:
-    """64-bit key of one completion's stream."""
-    return int.from_bytes(hashlib.blake2b(f"{run_seed}/{completion}".encode(), digest_size=8).digest(), "little")
 
 
 def uniforms(keys: NDArray[np.uint64], draws: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -5,24 +5,12 @@ A sequence that ends frees its row at once: the last running row moves into its 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.embedded.sampling import stream_key
 from actors.engine import SampledSequence, as_arrays
-from dataflow.types import FinishReason, RolloutTask
-
-
-@dataclass(eq=False)
-class Pending:
-    """One sequence that waits for a slot, or holds one."""
-
-    task: RolloutTask
-    sample_index: int
-    request: object  # the engine's handle of who asked
-    started_s: float = 0.0
+from actors.stepped import Pending
+from dataflow.types import FinishReason
 
 
 class Slots:
@@ -53,7 +41,7 @@ class Slots:
         self.num_new[row] = 0
         self.max_new[row] = task.max_new_tokens
         self.temperature[row] = task.temperature
-        self.key[row] = stream_key(task.run_seed, task.group.completion(pending.sample_index))
+        self.key[row] = pending.stream_key
         return row
 
     def record(self, rows: slice, tokens: NDArray[np.int64], logprobs: NDArray[np.float32], version: int) -> None:

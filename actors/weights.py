@@ -17,6 +17,7 @@ class WeightReceiver:
     """The receiving end of one engine. join → begin → receive → take, or abort at any point."""
 
     def __init__(self, parameters: Mapping[str, Tensor], device: torch.device) -> None:
+        """parameters: of the model by name, on any device (meta will do); what arrives is staged on `device`."""
         self._parameters, self._device = parameters, device
         self._group: WeightGroup | None = None
         self._manifest: WeightManifest | None = None
@@ -47,7 +48,9 @@ class WeightReceiver:
                 f"{announced.get(first)}, expected {expected.get(first)}"
             )
         if not self._staged:
-            self._staged = {name: torch.empty_like(p) for name, p in self._parameters.items()}
+            self._staged = {
+                name: torch.empty(p.shape, dtype=p.dtype, device=self._device) for name, p in self._parameters.items()
+            }
         self._manifest, self._received = manifest, False
 
     def receive(self) -> None:
@@ -74,3 +77,12 @@ class WeightReceiver:
         if self._group is not None:
             self._group.close()
             self._group = None
+
+
+def parameters_of(model_path: str, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The model's parameters by their Hugging Face names, on the meta device; tied ones once, as a learner sends them."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model_path), dtype=dtype)
+    return dict(model.named_parameters())

@@ -1,0 +1,277 @@
+"""What an engine that samples in a thread of its own shares with the next: callers on asyncio, commands between two steps.
+
+A subclass steps, swaps and drops; this class admits nothing by itself. Between two steps, and only there, commands are taken:
+requests enter, weights are committed, tasks aborted. An error in the thread reaches every caller that waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import queue
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from actors.engine import EngineError, EngineStats, SampledSequence
+from actors.weights import WeightReceiver
+from dataflow.types import CompletionId, Rendezvous, RolloutTask, Version, WeightManifest
+
+
+@dataclass(eq=False)
+class Request:
+    """One task's caller: where its sequences go."""
+
+    task: RolloutTask
+    loop: asyncio.AbstractEventLoop
+    results: asyncio.Queue[SampledSequence | EngineError] = field(default_factory=asyncio.Queue)
+    num_left: int = 0
+
+    def __post_init__(self) -> None:
+        self.num_left = self.task.group_size
+
+    def deliver(self, item: SampledSequence | EngineError) -> None:
+        self.loop.call_soon_threadsafe(self.results.put_nowait, item)
+
+
+@dataclass(eq=False)
+class Pending:
+    """One sequence that waits for its start, or runs."""
+
+    request: Request
+    sample_index: int
+    started_s: float = 0.0
+
+    @property
+    def task(self) -> RolloutTask:
+        return self.request.task
+
+    @property
+    def stream_key(self) -> int:
+        """64-bit seed of its draws."""
+        return stream_key(self.task.run_seed, self.task.group.completion(self.sample_index))
+
+
+class SteppedEngine(ABC):
+    """See actors.engine.RolloutEngine for what each method promises. A subclass ends its constructor by _start()."""
+
+    def __init__(self, name: str, *, version: Version, max_model_len: int, weights: WeightReceiver) -> None:
+        self._name, self._version, self._max_model_len, self._weights = name, version, max_model_len, weights
+        self._waiting: deque[Pending] = deque()
+        self._requests: dict[tuple[str, int], Request] = {}
+        self._commands: queue.SimpleQueue[tuple[Callable[[], None], Future[None]]] = queue.SimpleQueue()
+        self._gate = threading.Lock()  # no command slips in behind the thread's last look at the queue
+        self._ended = self._paused = self._closed = False
+        self._failure: BaseException | None = None
+        self._tokens = self._prefilled = self._steps = 0
+        self._busy_s = self._idle_s = self._swap_s = 0.0
+        self._thread = threading.Thread(target=self._run, name=f"{name}-engine", daemon=True)
+
+    # ---- a subclass's share, all called in the thread ----------------------------------------------------------------
+
+    @abstractmethod
+    def _step(self) -> None:
+        """Starts what waits, as far as there is room, and samples one token for everything that runs."""
+
+    @abstractmethod
+    def _num_running(self) -> int: ...
+
+    @abstractmethod
+    def _drop(self, request: Request) -> None:
+        """Forgets the request's running sequences."""
+
+    @abstractmethod
+    def _swap(self, weights: Mapping[str, Tensor], version: Version) -> None:
+        """New weights in; running sequences as `inflight.mode` says; the next token is stamped `version`."""
+
+    def _stop(self) -> None:  # noqa: B027 (not every engine has something to stop)
+        """Last call, however the thread ends."""
+
+    def _start(self) -> None:
+        self._thread.start()
+
+    # ---- called from asyncio -----------------------------------------------------------------------------------------
+
+    @property
+    def version(self) -> Version:
+        return self._version
+
+    @property
+    def max_model_len(self) -> int:
+        return self._max_model_len
+
+    async def generate(self, task: RolloutTask) -> AsyncIterator[SampledSequence]:
+        check_length(task, self._max_model_len)
+        request = Request(task, asyncio.get_running_loop())
+        await self._call(lambda: self._enqueue(request))
+        for _ in range(task.group_size):
+            item = await request.results.get()
+            if isinstance(item, EngineError):
+                raise item
+            yield item
+
+    async def abort(self, task: RolloutTask) -> None:
+        await self._call(lambda: self._abort(_key(task)))
+
+    async def pause(self) -> None:
+        await self._call(lambda: setattr(self, "_paused", True))
+
+    async def resume(self) -> None:
+        await self._call(lambda: setattr(self, "_paused", False))
+
+    async def join(self, rendezvous: Rendezvous, rank: int) -> None:
+        await asyncio.to_thread(self._weights.join, rendezvous, rank)
+
+    async def begin(self, manifest: WeightManifest) -> None:
+        self._weights.begin(manifest)
+
+    async def receive(self) -> None:
+        await asyncio.to_thread(self._weights.receive)
+
+    async def commit(self, version: Version) -> None:
+        staged = self._weights.take(version)
+        await self._call(lambda: self._swap(staged, version))
+
+    async def load_weights(self, weights: Mapping[str, Tensor], version: Version) -> None:
+        """Commits weights that are in this process already."""
+        await self._call(lambda: self._swap(weights, version))
+
+    async def abort_update(self) -> None:
+        await asyncio.to_thread(self._weights.abort)
+
+    def stats(self) -> EngineStats:
+        return EngineStats(
+            generated_tokens=self._tokens,
+            prefill_tokens=self._prefilled,
+            steps=self._steps,
+            busy_s=self._busy_s,
+            idle_s=self._idle_s,
+            swap_s=self._swap_s,
+            running=self._num_running(),
+            queued=len(self._waiting),
+        )
+
+    async def close(self) -> None:
+        if not (self._closed or self._ended):
+            await self._call(lambda: setattr(self, "_closed", True))
+        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._weights.abort)
+
+    async def _call(self, command: Callable[[], None]) -> None:
+        """Runs `command` in the engine's thread between two steps."""
+        done: Future[None] = Future()
+
+        def run() -> None:
+            try:
+                command()
+            except EngineError as error:  # refused; the thread goes on
+                done.set_exception(error)
+            except BaseException as error:
+                done.set_exception(EngineError(f"the {self._name} engine failed: {error!r}"))
+                raise
+            else:
+                done.set_result(None)
+
+        with self._gate:
+            if self._ended or self._closed:
+                raise EngineError(f"the {self._name} engine has stopped") from self._failure
+            self._commands.put((run, done))
+        await asyncio.wrap_future(done)
+
+    # ---- the engine's thread -----------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self._closed:
+                self._take_commands()
+                if self._closed or self._paused or not self._has_work():
+                    continue
+                began = time.perf_counter()
+                self._step()
+                self._busy_s += time.perf_counter() - began
+        except BaseException as error:
+            self._failure = error
+            self._end_all(EngineError(f"the {self._name} engine failed: {error!r}"))
+            raise
+        finally:
+            self._stop()
+        self._end_all(EngineError(f"the {self._name} engine was closed"))
+
+    def _has_work(self) -> bool:
+        return bool(self._num_running() or self._waiting)
+
+    def _take_commands(self) -> None:
+        """Everything that is queued; waits for a command when there is nothing else to do."""
+        if self._paused or not self._has_work():
+            began = time.perf_counter()
+            command, _ = self._commands.get()
+            self._idle_s += time.perf_counter() - began
+            command()
+        while not self._commands.empty():
+            self._commands.get()[0]()
+
+    def _end_all(self, error: EngineError) -> None:
+        """Whoever waits, or was about to ask, gets `error`."""
+        with self._gate:
+            self._ended = True
+            while not self._commands.empty():
+                self._commands.get()[1].set_exception(error)
+        for request in self._requests.values():
+            request.deliver(error)
+        self._requests.clear()
+
+    def _enqueue(self, request: Request) -> None:
+        key = _key(request.task)
+        if key in self._requests:
+            raise EngineError(f"task {request.task.group} is running already")
+        self._requests[key] = request
+        self._waiting.extend(Pending(request, index) for index in range(request.task.group_size))
+
+    def _abort(self, key: tuple[str, int]) -> None:
+        request = self._requests.pop(key, None)
+        if request is None:
+            return
+        self._waiting = deque(pending for pending in self._waiting if pending.request is not request)
+        self._drop(request)
+        request.deliver(EngineError(f"task {request.task.group} was aborted"))
+
+    def _deliver(self, pending: Pending, sequence: SampledSequence) -> None:
+        """Hands a finished sequence to whoever asked for it."""
+        request = pending.request
+        request.deliver(sequence)
+        request.num_left -= 1
+        if request.num_left == 0:
+            del self._requests[_key(request.task)]
+
+    def _drain(self, version: Version, step: Callable[[], None]) -> None:
+        """Steps until no sequence runs; `step` must start none."""
+        if self._paused and self._num_running():
+            raise EngineError(f"{version} cannot be committed under inflight.mode drain while the engine is paused")
+        began = time.perf_counter()
+        while self._num_running():
+            step()
+        self._busy_s += time.perf_counter() - began
+
+
+def stream_key(run_seed: int, completion: CompletionId) -> int:
+    """64-bit key of one completion's stream of draws."""
+    return int.from_bytes(hashlib.blake2b(f"{run_seed}/{completion}".encode(), digest_size=8).digest(), "little")
+
+
+def check_length(task: RolloutTask, max_model_len: int) -> None:
+    """EngineError where the task could not end within max_model_len."""
+    if len(task.prompt_token_ids) + task.max_new_tokens > max_model_len:
+        raise EngineError(
+            f"task {task.group}: {len(task.prompt_token_ids)} prompt tokens + rollout.max_new_tokens "
+            f"{task.max_new_tokens} exceed engine.max_model_len {max_model_len}"
+        )
+
+
+def _key(task: RolloutTask) -> tuple[str, int]:
+    return str(task.group), task.attempt

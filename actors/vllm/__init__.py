@@ -1,0 +1,1 @@
+"""vLLM as a rollout engine. Imported where engine.kind is vllm, and nowhere else."""

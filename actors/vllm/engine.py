@@ -1,0 +1,208 @@
+"""vLLM as a RolloutEngine: its LLMEngine in this process, stepped by one thread (actors/stepped.py).
+
+Every completion is a request of its own with its own seed; vLLM never holds more than `engine.slots` of them, so that what has not
+started can still be drained around, or aborted for nothing. Versions are those of vLLM's own spans. A commit pauses the scheduler
+between two steps, loads the staged weights through vLLM's weight-transfer API (worker.py) and goes on: `recompute` preempts what runs
+and clears the KV cache, `keep_kv` leaves both. Prompts are cached under their version's salt, so no block outlives its weights.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+# Read when vllm is imported: the engine core runs in our thread, and threads are placed by us.
+os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoConfig
+from vllm import EngineArgs, SamplingParams
+from vllm.config import WeightTransferConfig
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.llm_engine import LLMEngine
+
+from actors.engine import EngineError, SampledSequence
+from actors.settings import EngineSettings, InflightMode
+from actors.stepped import Pending, Request, SteppedEngine
+from actors.vllm.worker import BACKEND, STAGED
+from actors.weights import WeightReceiver, parameters_of
+from dataflow.types import FinishReason, Version
+
+_CPU_BLOCK = 32  # tokens; the CPU's attention wants a multiple of it
+
+
+class VllmEngine(SteppedEngine):
+    """See actors.engine.RolloutEngine for what each method promises."""
+
+    def __init__(
+        self,
+        model_path: str | Path,
+        *,
+        settings: EngineSettings,
+        max_model_len: int,
+        device: torch.device,
+        eos_token_ids: Iterable[int],
+        incarnation: int = 0,
+        initial_updates: int = 0,
+        inflight: InflightMode = "recompute",
+        ignore_eos: bool = False,
+    ) -> None:
+        """EngineError, with vLLM's own words, where it refuses the model or an argument."""
+        if settings.deterministic:
+            raise EngineError("engine.deterministic: only the embedded engine is; set engine.kind: embedded")
+        self._inflight, self._num_slots = inflight, settings.slots
+        self._stop_tokens, self._ignore_eos = ([] if ignore_eos else sorted(eos_token_ids)), ignore_eos
+        self._running: dict[str, Pending] = {}
+        self._last_request = 0
+        self._llm = _load(str(model_path), settings, max_model_len, device)
+        self._llm.set_weight_version(str(initial_updates))
+        self._handle = f"{os.getpid()}-{id(self)}"
+        super().__init__(
+            "vLLM",
+            version=Version(incarnation=incarnation, updates=initial_updates),
+            max_model_len=max_model_len,
+            weights=_receiver(str(model_path), settings, device),
+        )
+        self._start()
+
+    # ---- the engine's thread -----------------------------------------------------------------------------------------
+
+    def _num_running(self) -> int:
+        return len(self._running)
+
+    def _step(self) -> None:
+        while self._waiting and len(self._running) < self._num_slots:
+            self._admit(self._waiting.popleft())
+        self._decode()
+
+    def _admit(self, pending: Pending) -> None:
+        task = pending.task
+        self._last_request += 1
+        request_id = str(self._last_request)
+        parameters = SamplingParams(
+            temperature=task.temperature,
+            seed=pending.stream_key >> 1,  # vLLM takes 63 bits
+            max_tokens=task.max_new_tokens,
+            stop_token_ids=self._stop_tokens,
+            ignore_eos=self._ignore_eos,
+            logprobs=0,  # of the sampled token alone
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        prompt: Any = {"prompt_token_ids": task.prompt_token_ids.tolist(), "cache_salt": str(self._version)}
+        self._llm.add_request(request_id, prompt, parameters)
+        pending.started_s = time.time()
+        self._running[request_id] = pending
+        self._prefilled += len(task.prompt_token_ids)
+
+    def _decode(self) -> None:
+        """One step; finished sequences go."""
+        self._steps += 1
+        for output in self._llm.step():
+            assert isinstance(output, RequestOutput)
+            pending = self._running.pop(output.request_id, None)
+            if pending is not None:
+                sequence = _sequence(pending, output.outputs[0])
+                self._tokens += len(sequence.token_ids)
+                self._deliver(pending, sequence)
+
+    def _drop(self, request: Request) -> None:
+        dropped = [request_id for request_id, pending in self._running.items() if pending.request is request]
+        self._llm.abort_request(dropped)
+        for request_id in dropped:
+            del self._running[request_id]
+
+    def _swap(self, weights: Mapping[str, Tensor], version: Version) -> None:
+        if self._inflight == "drain":
+            self._drain(version, self._decode)
+        began = time.perf_counter()
+        self._llm.sleep(0, "keep")  # stops the scheduler; running requests stay
+        STAGED[self._handle] = weights
+        try:
+            self._llm.collective_rpc("start_weight_update")
+            self._llm.collective_rpc("update_weights", args=({"handle": self._handle},))
+            self._llm.collective_rpc("finish_weight_update")
+        finally:
+            del STAGED[self._handle]
+        if self._inflight != "keep_kv":
+            self._llm.reset_prefix_cache(reset_running_requests=True)
+        self._llm.set_weight_version(str(version.updates))
+        self._version = version
+        self._llm.wake_up(["scheduling"])
+        self._swap_s += time.perf_counter() - began
+
+    def _stop(self) -> None:
+        self._llm.engine_core.shutdown()
+
+
+def _load(model_path: str, settings: EngineSettings, max_model_len: int, device: torch.device) -> LLMEngine:
+    arguments: dict[str, Any] = {
+        "model": model_path,
+        "skip_tokenizer_init": True,
+        "dtype": settings.dtype,
+        "max_model_len": max_model_len,
+        "max_num_seqs": settings.slots,
+        "tensor_parallel_size": settings.tensor_parallel,
+        "quantization": settings.quantization,
+        "gpu_memory_utilization": settings.memory_fraction,
+        "logprobs_mode": "processed_logprobs",  # of the distribution that is sampled from, temperature included
+        "generation_config": "vllm",  # no top-p, top-k or penalties of the model's own
+        "enable_prefix_caching": True,
+        "async_scheduling": False,  # what a step returns was sampled in it
+        "disable_log_stats": True,
+        "seed": 0,
+        "weight_transfer_config": WeightTransferConfig(backend=BACKEND),
+        "worker_extension_cls": "actors.vllm.worker.Extension",
+    }
+    if settings.kv_cache_mb is not None:
+        arguments["kv_cache_memory_bytes"] = settings.kv_cache_mb * 2**20
+    if device.type == "cpu":
+        arguments |= {"enforce_eager": True, "block_size": _CPU_BLOCK}
+        arguments.setdefault("kv_cache_memory_bytes", _kv_bytes(model_path, settings, max_model_len))
+    try:
+        return LLMEngine.from_engine_args(EngineArgs(**arguments | settings.arguments))
+    except Exception as error:  # of many kinds, all of them vLLM's refusals
+        raise EngineError(f"vLLM refuses engine.*, engine.arguments or the model: {error}") from error
+
+
+def _kv_bytes(model_path: str, settings: EngineSettings, max_model_len: int) -> int:
+    """Room for every slot at full length, and a block each to spare."""
+    config = AutoConfig.from_pretrained(model_path)
+    heads = config.num_key_value_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    token = 2 * config.num_hidden_layers * heads * size * getattr(torch, settings.dtype).itemsize
+    blocks = settings.slots * (-(-max_model_len // _CPU_BLOCK) + 1) + 1
+    return int(token * blocks * _CPU_BLOCK)
+
+
+def _receiver(model_path: str, settings: EngineSettings, device: torch.device) -> WeightReceiver:
+    return WeightReceiver(parameters_of(model_path, getattr(torch, settings.dtype)), device)
+
+
+def _sequence(pending: Pending, output: CompletionOutput) -> SampledSequence:
+    tokens = np.array(output.token_ids, np.int32)
+    assert output.logprobs is not None
+    assert output.weight_versions is not None
+    logprobs = [position[token].logprob for token, position in zip(output.token_ids, output.logprobs, strict=True)]
+    versions = np.empty(len(tokens), np.int32)
+    for span in output.weight_versions:
+        versions[span.start : span.end] = int(span.version)
+    finish: FinishReason = "stop" if output.finish_reason == "stop" else "length"
+    return SampledSequence(
+        sample_index=pending.sample_index,
+        token_ids=tokens,
+        behavior_logprobs=np.array(logprobs, np.float32),
+        token_versions=versions,
+        finish_reason=finish,
+        started_s=pending.started_s,
+        finished_s=time.time(),
+    )

@@ -1,0 +1,106 @@
+"""vLLM's side of a weight update: a backend of its weight-transfer API whose weights have arrived already.
+
+The rollout actor has taken the stream in, checked it and staged it under Hugging Face names while the engine went on sampling; what
+is left for the update itself is loading. With one worker the staged tensors are in this very process; several workers map them from
+shared memory, and each loads its part. The weights are loaded layer by layer through vLLM's own loader, so whatever it packs, fuses or
+quantizes is made anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing.shared_memory import SharedMemory
+
+import torch
+from torch import Tensor
+from vllm.distributed.weight_transfer.base import WeightTransferEngine, WeightTransferInitInfo, WeightTransferUpdateInfo
+from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+
+from dataflow.codec import decode
+from dataflow.types import WeightManifest
+from transport.stream import DTYPES
+
+BACKEND = "staged"
+STAGED: dict[str, Mapping[str, Tensor]] = {}  # by handle, of the engines in this process
+
+
+@dataclass
+class StagedInitInfo(WeightTransferInitInfo):
+    """Nothing to set up."""
+
+
+@dataclass
+class StagedUpdateInfo(WeightTransferUpdateInfo):
+    """Where the staged tensors are: in STAGED of this process, or in shared memory as the manifest lays them out."""
+
+    handle: str
+    manifest: bytes | None = None
+
+
+class StagedTransferEngine(WeightTransferEngine[StagedInitInfo, StagedUpdateInfo]):
+    """Loads what is staged."""
+
+    init_info_cls = StagedInitInfo
+    update_info_cls = StagedUpdateInfo
+
+    def init_transfer_engine(self, init_info: StagedInitInfo) -> None: ...
+
+    def start_weight_update(self) -> None:
+        from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
+
+        initialize_layerwise_reload(self.model)
+
+    def update_weights(self, update_info: dict[str, object]) -> None:
+        self.receive_weights(self.parse_update_info(update_info))
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize()
+
+    def receive_weights(self, update_info: StagedUpdateInfo) -> None:
+        if update_info.manifest is None:
+            self.model.load_weights(STAGED[update_info.handle].items())
+            return
+        memory = SharedMemory(update_info.handle)
+        try:
+            self.model.load_weights(shared_tensors(memory, update_info.manifest).items())
+        finally:
+            memory.close()
+
+    def finish_weight_update(self) -> None:
+        from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
+
+        finalize_layerwise_reload(self.model, self.model_config)
+        if self.device.type == "cpu":
+            _repack_output_layer(self.model)
+
+    def shutdown(self) -> None: ...
+
+
+class Extension:
+    """Named as vLLM's worker extension, so that worker processes import this module and know the backend."""
+
+
+def shared_tensors(memory: SharedMemory, manifest: bytes) -> dict[str, Tensor]:
+    """The manifest's tensors, one after the other in `memory`."""
+    message = decode(manifest)
+    assert isinstance(message, WeightManifest)
+    tensors, offset = {}, 0
+    for spec in message.tensors:
+        count = spec.num_bytes // DTYPES[spec.dtype].itemsize
+        flat = torch.frombuffer(memory.buf, dtype=DTYPES[spec.dtype], count=count, offset=offset)
+        tensors[spec.name] = flat.view(spec.shape)
+        offset += spec.num_bytes
+    return tensors
+
+
+def _repack_output_layer(model: torch.nn.Module) -> None:
+    """On a CPU the output layer multiplies by a packed copy of its weight; loading leaves it old where it is tied to the embedding."""
+    from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
+
+    head = getattr(model, "lm_head", None)
+    if head is not None and getattr(head, "weight", None) is not None:
+        dispatch_cpu_unquantized_gemm(head, remove_weight=False)
+
+
+if BACKEND not in WeightTransferEngineFactory._registry:
+    WeightTransferEngineFactory.register_engine(BACKEND, StagedTransferEngine)

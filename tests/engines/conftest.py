@@ -1,0 +1,42 @@
+"""CW_ENGINES names the kinds to test (default: all that are installed); a named kind that is missing is a failure, not a skip."""
+
+import os
+
+import pytest
+
+from tests.engines.world import Learner, missing, write_model
+
+KINDS = ("embedded", "vllm", "sglang")
+NAMED = tuple(filter(None, os.environ.get("CW_ENGINES", "").split(",")))
+
+
+def pytest_generate_tests(metafunc):
+    if "kind" in metafunc.fixturenames:
+        metafunc.parametrize("kind", NAMED or KINDS, scope="module")
+
+
+@pytest.fixture(autouse=True)
+def installed(kind):
+    reason = missing(kind)
+    if reason and NAMED:
+        pytest.fail(reason)
+    if reason:
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def tied(tmp_path_factory):
+    """Two models of one shape with different weights, output layer tied to the embedding."""
+    return [write_model(tmp_path_factory.mktemp("tied"), seed=seed, tied=True) for seed in (0, 1)]
+
+
+@pytest.fixture(scope="session")
+def untied(tmp_path_factory):
+    return [write_model(tmp_path_factory.mktemp("untied"), seed=seed, tied=False) for seed in (2, 3)]
+
+
+@pytest.fixture
+def learner():
+    made = Learner()
+    yield made
+    made.close()

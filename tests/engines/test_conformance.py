@@ -1,0 +1,224 @@
+"""What every engine promises (actors/engine.py), asked of each on real weights, a real transport and real processes."""
+
+import asyncio
+import dataclasses
+
+import numpy as np
+import pytest
+
+from actors.engine import EngineError
+from dataflow.types import Version
+from tests.engines.world import MAX_LEN, forward, logprobs_of, run, start, task_of
+
+SWAP_TOKENS = 140
+
+
+async def test_greedy_is_the_argmax_of_a_transformers_forward(kind, tied):
+    engine = start(kind, tied[0])
+    tasks = [task_of(number, temperature=0.0, group_size=1, max_new_tokens=40) for number in range(8)]
+    for task, (sequence,) in zip(tasks, await asyncio.gather(*(run(engine, t) for t in tasks)), strict=True):
+        assert forward(tied[0], task, sequence).argmax(-1).tolist() == sequence.token_ids.tolist()
+    await engine.close()
+
+
+async def test_logprobs_seeds_lengths_and_many_requests(kind, tied):
+    """One engine for what needs no swap: starting a server takes most of a minute."""
+    engine = start(kind, tied[0], slots=32)
+    for temperature in (1.0, 0.6):
+        tasks = [
+            task_of(number, temperature=temperature, max_new_tokens=24) for number in range(16)
+        ]  # 64 completions, 32 slots
+        groups = await asyncio.gather(*(run(engine, task) for task in tasks))
+        errors = []
+        for task, sequences in zip(tasks, groups, strict=True):
+            assert [s.sample_index for s in sequences] == [0, 1, 2, 3]
+            assert len({tuple(s.token_ids) for s in sequences}) == 4
+            for sequence in sequences:
+                assert len(sequence.token_ids) == 24
+                assert sequence.finish_reason == "length"
+                assert set(sequence.token_versions.tolist()) == {0}
+                errors.append(np.abs(sequence.behavior_logprobs - logprobs_of(tied[0], task, sequence)))
+        assert np.quantile(np.concatenate(errors), 0.99) < 5e-6 / temperature
+        assert np.concatenate(errors).max() < 5e-5 / temperature
+
+    again = await asyncio.gather(*(run(engine, dataclasses.replace(task, attempt=1)) for task in tasks[:4]))
+    first = [[s.token_ids[:8].tolist() for s in group] for group in groups[:4]]
+    assert [[s.token_ids[:8].tolist() for s in group] for group in again] == first
+
+    at_the_limit = task_of(1, prompt_length=MAX_LEN - 10, max_new_tokens=10)
+    assert [len(s.token_ids) for s in await run(engine, at_the_limit)] == [10] * 4
+    with pytest.raises(EngineError, match=r"max_model_len 160"):
+        await run(engine, task_of(1, prompt_length=MAX_LEN - 10, max_new_tokens=11))
+    assert engine.stats().running == engine.stats().queued == 0
+    await engine.close()
+
+
+async def test_stop_tokens_end_a_completion_and_are_kept(kind, tied):
+    eos = tuple(range(16))
+    engine = start(kind, tied[0], slots=4, eos=eos)
+    sequences = await run(engine, task_of(1, group_size=8, max_new_tokens=60))
+    assert any(s.finish_reason == "stop" for s in sequences)
+    for s in sequences:
+        assert (s.finish_reason == "stop") == (int(s.token_ids[-1]) in eos)
+        assert not set(s.token_ids[:-1].tolist()) & set(eos)
+        assert len(s.behavior_logprobs) == len(s.token_ids) == len(s.token_versions)
+    await engine.close()
+
+
+@pytest.mark.parametrize("models", ["tied", "untied"])
+async def test_a_swap_splits_versions_exactly_and_serves_no_old_cache(kind, models, learner, request):
+    old, new = request.getfixturevalue(models)
+    engine = start(kind, old)
+    await learner.meet(engine)
+    long = task_of(2, prompt_length=100, temperature=0.0, group_size=1)  # longer than any engine's cache block
+    (before,) = await run(engine, long)
+
+    task = task_of(3, group_size=6, max_new_tokens=SWAP_TOKENS)
+    running = asyncio.create_task(run(engine, task))
+    await asyncio.sleep(0)
+    await learner.publish(new, 5, engine)
+    sequences = await running
+    for sequence in sequences:
+        versions = sequence.token_versions.tolist()
+        assert versions == sorted(versions)
+        assert set(versions) <= {0, 5}
+        switch = versions.count(0)
+        for folder, part in ((old, slice(0, switch)), (new, slice(switch, None))):
+            expected = logprobs_of(folder, task, sequence)
+            np.testing.assert_allclose(sequence.behavior_logprobs[part], expected[part], atol=1e-4)
+    assert any(set(s.token_versions.tolist()) == {0, 5} for s in sequences)
+
+    assert engine.version == Version(incarnation=0, updates=5)
+    (after,) = await run(engine, dataclasses.replace(long, attempt=1))
+    assert forward(new, long, after).argmax(-1).tolist() == after.token_ids.tolist()
+    assert before.token_ids.tolist() != after.token_ids.tolist()
+    np.testing.assert_allclose(after.behavior_logprobs, logprobs_of(new, long, after), atol=5e-5)
+
+    await learner.publish(old, 6, engine)  # and back
+    (again,) = await run(engine, dataclasses.replace(long, attempt=2))
+    assert again.token_ids.tolist() == before.token_ids.tolist()
+    assert set(again.token_versions.tolist()) == {6}
+    await engine.close()
+
+
+async def test_keep_kv_goes_on_and_serves_new_requests_from_the_new_weights(kind, tied, learner):
+    old, new = tied
+    engine = start(kind, old, inflight="keep_kv")
+    await learner.meet(engine)
+    long = task_of(2, prompt_length=100, temperature=0.0, group_size=1)
+    await run(engine, long)
+    task = task_of(3, group_size=6, max_new_tokens=SWAP_TOKENS)
+    running = asyncio.create_task(run(engine, task))
+    await asyncio.sleep(0)
+    await learner.publish(new, 5, engine)
+    crossed = 0
+    for sequence in await running:
+        switch = sequence.token_versions.tolist().count(0)
+        expected = logprobs_of(old, task, sequence)[:switch]
+        np.testing.assert_allclose(sequence.behavior_logprobs[:switch], expected, atol=1e-4)
+        if 0 < switch < SWAP_TOKENS:
+            crossed += 1
+            rebuilt = logprobs_of(new, task, sequence)[switch:]
+            assert np.abs(sequence.behavior_logprobs[switch:] - rebuilt).max() > 1e-3
+    assert crossed
+    (after,) = await run(engine, dataclasses.replace(long, attempt=1))
+    assert forward(new, long, after).argmax(-1).tolist() == after.token_ids.tolist()
+    await engine.close()
+
+
+async def test_drain_lets_no_completion_cross(kind, tied, learner):
+    old, new = tied
+    engine = start(kind, old, slots=4, inflight="drain")
+    await learner.meet(engine)
+    tasks = [task_of(number, max_new_tokens=100) for number in (1, 2)]
+    both = [asyncio.create_task(run(engine, task)) for task in tasks]
+    await asyncio.sleep(0.05)
+    await learner.publish(new, 5, engine)
+    seen = set()
+    for task, running in zip(tasks, both, strict=True):
+        for sequence in await running:
+            (version,) = set(sequence.token_versions.tolist())
+            seen.add(version)
+            expected = logprobs_of(old if version == 0 else new, task, sequence)
+            np.testing.assert_allclose(sequence.behavior_logprobs, expected, atol=1e-4)
+    assert seen == {0, 5}
+    await engine.close()
+
+
+async def test_abort_pause_and_resume_lose_nothing(kind, tied):
+    engine = start(kind, tied[0], slots=8)
+    doomed, kept = task_of(1, max_new_tokens=140), task_of(2, max_new_tokens=100)
+    running = [asyncio.create_task(run(engine, task)) for task in (doomed, kept)]
+    await asyncio.sleep(0.02)
+    await engine.abort(doomed)
+    with pytest.raises(EngineError, match="aborted"):
+        await running[0]
+    await engine.pause()
+    late = asyncio.create_task(run(engine, task_of(3)))
+    await asyncio.sleep(0.3)
+    assert not late.done()
+    await engine.resume()
+    for task, sequences in ((kept, await running[1]), (task_of(3), await late)):
+        assert len(sequences) == 4
+        for sequence in sequences:
+            assert len(sequence.token_ids) == task.max_new_tokens
+            np.testing.assert_allclose(sequence.behavior_logprobs, logprobs_of(tied[0], task, sequence), atol=5e-5)
+    again = await run(engine, dataclasses.replace(doomed, attempt=1))  # as a new attempt it is a task like any other
+    assert len(again) == 4
+    await engine.abort(task_of(9))  # unknown
+    await engine.close()
+
+
+async def test_a_wrong_manifest_is_refused_and_the_old_weights_stay(kind, tied, untied, learner):
+    engine = start(kind, tied[0])
+    await learner.meet(engine)
+    manifest, _ = learner.announce(untied[0], 5)
+    with pytest.raises(EngineError, match=r"does not fit this model.*lm_head"):
+        await engine.begin(manifest)
+    with pytest.raises(EngineError):
+        await engine.commit(Version(incarnation=0, updates=5))
+    task = task_of(4, temperature=0.0, group_size=1)
+    (sequence,) = await run(engine, task)
+    assert forward(tied[0], task, sequence).argmax(-1).tolist() == sequence.token_ids.tolist()
+    assert engine.version.updates == 0
+    await learner.publish(tied[1], 1, engine)  # the refusal cost nothing
+    (sequence,) = await run(engine, dataclasses.replace(task, attempt=1))
+    assert forward(tied[1], task, sequence).argmax(-1).tolist() == sequence.token_ids.tolist()
+    await engine.close()
+
+
+async def test_two_engines_in_one_weight_group(kind, tied, learner):
+    """The second is ours: one stream, whatever takes it in."""
+    engines = [start(kind, tied[0]), start("embedded", tied[0])]
+    await learner.meet(*engines)
+    await learner.publish(tied[1], 1, *engines)
+    task = task_of(5, temperature=0.0, group_size=1)
+    (one,), (other,) = [await run(engine, task) for engine in engines]
+    assert one.token_ids.tolist() == other.token_ids.tolist()
+    assert set(one.token_versions.tolist()) == {1}
+    for engine in engines:
+        await engine.close()
+
+
+async def test_a_dead_engine_gives_one_clear_error(kind, tied):
+    engine = start(kind, tied[0])
+    running = asyncio.create_task(run(engine, task_of(1, max_new_tokens=150)))
+    await asyncio.sleep(0.05)
+    kill(engine)
+    with pytest.raises(EngineError, match=r"engine|server"):
+        await asyncio.wait_for(running, 30)
+    with pytest.raises(EngineError):
+        await asyncio.wait_for(run(engine, task_of(2)), 30)
+    await engine.close()
+
+
+def kill(engine):
+    """The next step fails; a server is killed."""
+    if hasattr(engine, "process"):
+        engine.process.kill()
+        return
+
+    def broken():
+        raise RuntimeError("out of memory")
+
+    engine._step = broken
