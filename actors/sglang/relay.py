@@ -1,0 +1,84 @@
+"""Weights from the rollout actor, where they are staged and checked, to its server's processes: a small group of its own over gloo.
+
+SGLang joins such a group by torch's internal helper, with the group's name as prefix of the store; so does this end.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import distributed_c10d as c10d
+
+from actors.engine import EngineError
+
+_numbers = itertools.count()
+
+
+class Relay:
+    """Rank 0 of a group whose other ranks are one server's tensor-parallel workers."""
+
+    def __init__(self, host: str, num_workers: int, *, timeout_s: float) -> None:
+        self.name = f"corewarding-{os.getpid()}-{next(_numbers)}"
+        self.world_size = num_workers + 1
+        self._timeout = timedelta(seconds=timeout_s)
+        self._store = dist.TCPStore(host, 0, is_master=True, timeout=self._timeout, wait_for_workers=False)
+        self.host, self.port = host, self._store.port
+        self._group: Any = None
+
+    def connect(self) -> None:
+        """Blocks until the workers have joined. EngineError where they do not."""
+        try:
+            self._group, _ = c10d._new_process_group_helper(  # type: ignore[attr-defined]
+                self.world_size,
+                0,
+                [],
+                c10d.Backend("gloo"),
+                c10d.PrefixStore(self.name, self._store),
+                group_name=self.name,
+                timeout=self._timeout,
+            )
+        except RuntimeError as error:
+            raise EngineError(f"the SGLang server did not join its weight group: {error}") from error
+        c10d._world.pg_group_ranks[self._group] = {rank: rank for rank in range(self.world_size)}
+
+    def send(self, tensors: Mapping[str, Tensor]) -> None:
+        """Broadcasts them one after the other. Blocks; EngineError where the server is lost."""
+        try:
+            works = [dist.broadcast(tensor, src=0, group=self._group, async_op=True) for tensor in tensors.values()]
+            for work in works:
+                work.wait()
+        except RuntimeError as error:
+            raise EngineError(f"the SGLang server left its weight group: {error}") from error
+
+    def close(self) -> None:
+        if self._group is not None:
+            dist.destroy_process_group(self._group)
+            self._group = None
+
+
+def in_buckets(tensors: Mapping[str, Tensor], bucket_bytes: int) -> list[dict[str, Tensor]]:
+    """Runs of whole tensors of at most bucket_bytes each, or of a single larger one."""
+    buckets: list[dict[str, Tensor]] = []
+    room = 0
+    for name, tensor in tensors.items():
+        if not buckets or tensor.nbytes > room:
+            buckets.append({})
+            room = bucket_bytes
+        buckets[-1][name] = tensor
+        room -= tensor.nbytes
+    return buckets
+
+
+def described(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Names, dtypes and shapes as SGLang's endpoint wants them."""
+    return {
+        "names": list(tensors),
+        "dtypes": [str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()],
+        "shapes": [list(tensor.shape) for tensor in tensors.values()],
+    }

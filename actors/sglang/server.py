@@ -1,0 +1,185 @@
+"""An SGLang server: started and owned here, or running elsewhere; and the HTTP it is spoken to by.
+
+Its weight endpoints take paths and pickles from whoever reaches them, so a server of ours listens on loopback alone, asks for a key
+made for it, and is never sent anything but shapes and a rendezvous. Its process group ends with the engine, and with the actor if that
+dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from actors.engine import EngineError
+from actors.settings import EngineSettings
+from transport.group import LOOPBACK
+
+_STOP_S = 10.0
+_LOG_LINES = 12
+
+
+class ServerGoneError(EngineError):
+    """The server cannot be reached any more."""
+
+
+class SglangServer:
+    """Started by the constructor, which returns when it is healthy. EngineError, with the end of its log, where it does not."""
+
+    def __init__(self, arguments: Mapping[str, Any], settings: EngineSettings, environment: Mapping[str, str]) -> None:
+        self.process: subprocess.Popen[bytes] | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self._log: Path | None = None
+        if settings.url is not None:
+            self.url, self._key = settings.url.rstrip("/"), settings.api_key
+        else:
+            port = _free_port()
+            self.url, self._key = f"http://{LOOPBACK}:{port}", secrets.token_hex(16)
+            self._start(dict(arguments) | {"host": LOOPBACK, "port": port}, settings, environment)
+        self._wait(settings.start_timeout_s)
+
+    async def post(self, path: str, **body: Any) -> Any:
+        """The answer's JSON, or its text; EngineError with the server's words where it refuses."""
+        status, answer = await self.ask(path, **body)
+        if status != 200:
+            raise EngineError(f"the SGLang server refuses {path}: {status} {answer}")
+        return answer
+
+    async def ask(self, path: str, **body: Any) -> tuple[int, Any]:
+        """Status and answer. ServerGoneError where there is none."""
+        try:
+            async with self._http().post(self.url + path, json=body) as response:
+                text = await response.text()
+                with contextlib.suppress(ValueError):
+                    return response.status, json.loads(text)
+                return response.status, text.strip()
+        except (TimeoutError, aiohttp.ClientError, ConnectionError) as error:
+            raise self._gone(error) from error
+
+    async def stream(self, path: str, **body: Any) -> Any:
+        """Server-sent events of one generation, each as its JSON. ServerGoneError where they break off."""
+        try:
+            async with self._http().post(self.url + path, json=body) as response:
+                if response.status != 200:
+                    raise EngineError(f"the SGLang server refuses {path}: {response.status} {await response.text()}")
+                async for line in response.content:
+                    data = line.strip().removeprefix(b"data: ")
+                    if data and data != b"[DONE]":
+                        yield json.loads(data)
+        except (TimeoutError, aiohttp.ClientError, ConnectionError) as error:
+            raise self._gone(error) from error
+
+    def get(self, path: str) -> tuple[int, Any]:
+        """Blocking; for the start, where no loop runs yet."""
+        request = urllib.request.Request(self.url + path, headers=self._headers())
+        try:
+            with urllib.request.urlopen(request, timeout=5) as response:
+                text = response.read().decode()
+                return response.status, json.loads(text) if text.startswith("{") else text
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode(errors="replace")
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+        await asyncio.to_thread(self._end)
+
+    def _start(self, arguments: dict[str, Any], settings: EngineSettings, environment: Mapping[str, str]) -> None:
+        python = settings.python or sys.executable
+        command = [python, str(Path(__file__).with_name("launch.py")), str(os.getpid())]
+        for name, value in (arguments | {"api_key": self._key}).items():
+            flag = f"--{name.replace('_', '-')}"
+            if value is True:
+                command.append(flag)
+            elif value is not None and value is not False:
+                command += [flag, *map(str, value if isinstance(value, list | tuple) else [value])]
+        # Nothing of ours or of Ray's may leak into another environment's Python.
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV", "RAY_"))
+        }
+        self._log = Path(tempfile.mkdtemp(prefix="corewarding-sglang-")) / "server.log"
+        with open(self._log, "wb") as log:
+            try:
+                self.process = subprocess.Popen(
+                    command,
+                    env=kept | {"PYTHONUNBUFFERED": "1"} | dict(environment),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise EngineError(f"engine.python {python}: cannot be started: {error}") from error
+
+    def _wait(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            with contextlib.suppress(OSError):
+                if self.get("/health")[0] == 200:
+                    return
+            if self.process is not None and self.process.poll() is not None:
+                raise EngineError(
+                    f"the SGLang server did not start (exit code {self.process.returncode}):\n{self._tail()}"
+                )
+            if time.monotonic() > deadline:
+                tail = self._tail()
+                self._end()
+                raise EngineError(f"the SGLang server at {self.url} was not healthy after {timeout_s:g} s:\n{tail}")
+            time.sleep(0.2)
+
+    def _end(self) -> None:
+        process = self.process
+        if process is None or process.poll() is not None:
+            return
+        for signal_ in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal_)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_STOP_S)
+                break
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # whatever it left behind
+
+    def _http(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                headers=self._headers(),
+                timeout=aiohttp.ClientTimeout(total=None),
+                connector=aiohttp.TCPConnector(limit=0),
+            )
+        return self._session
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._key}"} if self._key else {}
+
+    def _gone(self, error: BaseException) -> ServerGoneError:
+        code = self.process.poll() if self.process is not None else None
+        what = f"ended with exit code {code}:\n{self._tail()}" if code is not None else f"does not answer: {error!r}"
+        return ServerGoneError(f"the SGLang server at {self.url} {what}")
+
+    def _tail(self) -> str:
+        if self._log is None:
+            return ""
+        lines = self._log.read_text(errors="replace").splitlines()
+        return "\n".join([*lines[-_LOG_LINES:], f"(all of it: {self._log})"])
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
