@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -65,7 +65,7 @@ class EngineSettings(Settings):
     """KV cache of the engine (vllm); None: on a GPU what memory_fraction leaves, on a CPU room for all slots at full length."""
     quantization: str | None = None
     """Of the engine's weights, by the engine's own name for it, for example `fp8` (vllm, sglang)."""
-    arguments: dict[str, Any] = Field(default_factory=dict)
+    arguments: dict[str, bool | int | float | str] = Field(default_factory=dict)
     """Further arguments by the engine's own names (vllm: EngineArgs, sglang: ServerArgs); they win over what we set."""
     url: str | None = None
     """An SGLang server that runs already, for example http://node3:30000; it must serve `model.path`."""

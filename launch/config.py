@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from actors.settings import EngineSettings, InflightSettings, RolloutSettings
 from dataflow.settings import Settings
+from dataflow.types import Source
 from evals.settings import EvalSettings
 from launch.errors import UserError
 from learner.settings import (
@@ -86,6 +87,8 @@ class TrainConfig(Settings):
     """What is sampled."""
     engine: EngineSettings = EngineSettings()
     """The sampler inside a rollout actor."""
+    teacher_engine: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """Keys of `engine` that are different for the teacher's actors, for example {kind: sglang, python: .venv-sglang/bin/python}."""
     inflight: InflightSettings = InflightSettings()
     """Running completions at a swap of weights."""
     vote: VoteSettings = VoteSettings()
@@ -122,6 +125,12 @@ class TrainConfig(Settings):
     @property
     def reward_rule(self) -> RewardRule:
         return REWARD_RULES[self.rule]
+
+    def engine_of(self, source: Source) -> EngineSettings:
+        """The sampler of that source's actors."""
+        if source == "policy" or not self.teacher_engine:
+            return self.engine
+        return EngineSettings.model_validate(self.engine.model_dump() | self.teacher_engine)
 
     @property
     def kl_coef(self) -> float:
@@ -188,19 +197,42 @@ def _problems(config: TrainConfig) -> list[str]:
             f"staleness.pipeline_depth must be at most staleness.max = {config.staleness.max}, got {config.staleness.depth}: "
             "samples drawn further ahead would be too old to be trained on, and staleness.on_exceed is wait"
         )
-    if config.engine.kind == "scripted" and config.engine.script is None:
-        problems.append("engine.kind scripted needs engine.script, a JSONL file of recorded completions")
-    if config.engine.deterministic and (config.engine.kind != "embedded" or config.engine.threads != 1):
-        problems.append(
-            "engine.deterministic needs engine.kind embedded and engine.threads 1, got "
-            f"{config.engine.kind} and {config.engine.threads}"
-        )
+    problems += _engine_problems(config)
     if config.data.kind == "files" and config.data.train is None:
         problems.append("data.kind files needs data.train: a Parquet or JSONL file, a folder or a hub id")
     for key in ("token_band", "sequence_band"):
         band = getattr(config.correction, key)
         if band is not None and not 0 < band[0] < band[1]:
             problems.append(f"correction.{key} must be two rising positive numbers, got {list(band)}")
+    return problems
+
+
+def _engine_problems(config: TrainConfig) -> list[str]:
+    problems = []
+    for key in config.teacher_engine:
+        if key not in EngineSettings.model_fields:
+            near = difflib.get_close_matches(key, EngineSettings.model_fields, n=1)
+            hint = f"did you mean {near[0]}?" if near else "it takes the keys of engine"
+            return [f"teacher_engine.{key} does not exist; {hint}"]
+    try:
+        teacher = config.engine_of("teacher")
+    except ValidationError as error:
+        return [explain(error, inside="teacher_engine")]
+    for name, engine in (("engine", config.engine), ("teacher_engine", teacher)):
+        if engine.kind == "scripted" and engine.script is None:
+            problems.append(f"{name}.kind scripted needs engine.script, a JSONL file of recorded completions")
+        if engine.deterministic and (engine.kind != "embedded" or engine.threads != 1):
+            problems.append(
+                f"{name}.deterministic needs engine.kind embedded and engine.threads 1, got {engine.kind} and {engine.threads}"
+            )
+        if engine.arguments and engine.kind not in ("vllm", "sglang"):
+            problems.append(f"{name}.arguments are vLLM's or SGLang's, but {name}.kind is {engine.kind}")
+        if engine.url is not None and engine.kind != "sglang":
+            problems.append(f"{name}.url is of an SGLang server, but {name}.kind is {engine.kind}")
+    if teacher.dtype != config.engine.dtype:
+        problems.append(
+            f"teacher_engine.dtype must be engine.dtype, {config.engine.dtype}: both take one stream of weights"
+        )
     return problems
 
 

@@ -107,14 +107,15 @@ def _publishers(
 ) -> dict[Channel, Publisher]:
     """One for each group of engines, on the channel of the same name."""
     channels: dict[Source, Channel] = {"policy": "policy", "teacher": "teacher"}
-    nccl = config.learner.gpus_per_rank > 0 and config.rollout.gpus_per_actor > 0
+    # NCCL has one process to a GPU, and an SGLang server's weights pass through its actor's memory.
+    whole = config.learner.gpus_per_rank >= 1 and config.rollout.gpus_per_actor >= 1
     return {
         channels[source]: Publisher(
             channels[source],
             learner,
             group,
             settings=config.publish,
-            backend="nccl" if nccl else "gloo",
+            backend="nccl" if whole and config.engine_of(source).kind != "sglang" else "gloo",
             learner_lock=lock,
         )
         for source, group in groups.items()
@@ -131,20 +132,22 @@ def _group(
     updates: int,
     room: placement.Reservation,
 ) -> RolloutGroup:
-    rollout = config.rollout
+    rollout, engine = config.rollout, config.engine_of(source)
     remote = ray.remote(
         num_cpus=rollout.cpus_per_actor,
         num_gpus=rollout.gpus_per_actor,
         resources=rollout.resources,
         max_concurrency=10_000,
-        runtime_env=placement.process_environment(config.engine.threads),
+        runtime_env=placement.process_environment(
+            engine.threads, python=engine.python if engine.kind == "vllm" else None
+        ),
     )(PlacedRolloutActor)
 
     def make(index: int, restart: int) -> Any:
         return remote.options(**room.options(source, index)).remote(
             actor_id=f"{source}-{index}" + (f"-restart{restart}" if restart else ""),
             source=source,
-            settings=config.engine,
+            settings=engine,
             inflight=config.inflight.mode,
             model_path=config.model_folder,
             system_prompt=config.data.system_prompt,

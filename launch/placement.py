@@ -200,10 +200,11 @@ def _probe_here(token: str, expected: dict[str, str]) -> str:
     return ""
 
 
-def process_environment(threads: int) -> dict[str, Any]:
-    """Ray runtime environment of one process: its share of threads, and where our packages are."""
+def process_environment(threads: int, *, python: str | None = None) -> dict[str, Any]:
+    """Ray runtime environment of one process: its share of threads, where our packages are, and its Python where that is another."""
+    executable = {} if python is None else {"py_executable": str(Path(python).absolute())}
     path = [str(PROJECT_ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    return {
+    return executable | {
         "env_vars": {
             "OMP_NUM_THREADS": str(threads),
             "OMP_WAIT_POLICY": "passive",
