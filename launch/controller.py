@@ -28,6 +28,7 @@ from evals.heldout import EvalResult
 from launch.channels import WeightChannels
 from launch.collapse import CollapseGuard
 from launch.parts import Parts
+from launch.selftest import self_test
 from launch.trace import Span
 from learner.group import Message
 
@@ -88,6 +89,8 @@ class Controller:
         phase("broadcasting the first weights")
         await self._publish(first=True)
         await self._weights.acknowledged()
+        phase("comparing log-probabilities of engines and learner")
+        self.parts.watch.self_test(await self_test(self.parts))
         if self.before is None:
             phase("evaluating before training")
             self.before = await self.parts.evaluate(False)

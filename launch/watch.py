@@ -66,6 +66,13 @@ class Watch:
             path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         self._print(update, scalars)
 
+    def self_test(self, scalars: dict[str, float]) -> None:
+        """How far apart engines and learner were before the first question."""
+        if scalars:
+            self._write({"update": self.num_updates_seen, "kind": "self_test", "time_s": time.time(), **scalars})
+            largest = max(value for key, value in scalars.items() if key.endswith("max"))
+            self.terminal.say(f"self-test: log-probabilities of engines and learner agree within {largest:.1g}")
+
     def evaluation(self, update: int, result: EvalResult, *, name: str) -> None:
         """One held-out evaluation."""
         values = {key: value for key, value in result.as_dict().items() if value is not None}

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -154,6 +155,8 @@ class SglangServer:
                 break
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # whatever it left behind
+        if self._log is not None:
+            shutil.rmtree(self._log.parent, ignore_errors=True)
 
     def _http(self) -> aiohttp.ClientSession:
         if self._session is None:
