@@ -1,106 +1,134 @@
-"""Embedded engine beside transformers `generate`: `python benchmarks/engines.py [--questions 128] [--rounds 5]`.
+"""Samplers side by side on one core: `.venv-vllm/bin/python benchmarks/engines.py [--rounds 5] [--large] [--without sglang]`.
 
-Both sample 8 completions of each held-out question at temperature 1 from the same weights, in turns, on one thread. The engine
-refills its slots as sequences end; `generate` runs batches of the same width to their longest member. Counted are the tokens up to
-and including each completion's end; the engine also keeps every token's logprob and version, `generate` keeps neither.
+256 concurrent completions of fixed, uneven lengths (longest over 6 times the mean, end of sequence ignored) from the same weights and
+prompts, in turns: our engine, vLLM, an SGLang server (its Python by --sglang-python) and transformers `generate`, which runs one batch of
+the same width to its longest member. All processes are pinned to one core. Counted are the tokens that were asked for. `generate`
+keeps no logprobs, the engines keep every token's logprob and version. --large: 50 million random parameters instead of the arithmetic model.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import statistics
+import tempfile
 import time
 
+import numpy as np
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from actors.engine import RolloutEngine
 from actors.engines import make_engine
 from actors.settings import EngineSettings
-from dataflow.types import RolloutTask
-from evals.tasks import evaluation_tasks
-from launch.config import load_config
-from questions.load import load_heldout
-from questions.prompts import prepare
-from questions.template import PromptTemplate
+from dataflow.types import GroupId, RolloutTask
+
+WIDTH, PROMPT, MEAN = 256, 40, 40
 
 
-async def by_engine(engine: RolloutEngine, tasks: list[RolloutTask]) -> int:
-    """Number of tokens sampled."""
+def uneven_lengths(num: int, mean: int) -> list[int]:
+    """Quantiles of an exponential distribution, shuffled: the longest is over six times the mean."""
+    quantiles = -np.log1p(-(np.arange(num) + 0.5) / num) * mean
+    return [int(length) for length in np.random.default_rng(0).permutation(np.maximum(1, quantiles.round()))]
 
-    async def one(task: RolloutTask) -> int:
-        return sum([len(sequence.token_ids) async for sequence in engine.generate(task)])
 
-    return sum(await asyncio.gather(*map(one, tasks)))
+def make_tasks(vocabulary: int, lengths: list[int], round_: int) -> list[RolloutTask]:
+    draws = np.random.default_rng(round_)  # new prompts each round, so that no cache of the last one helps
+    return [
+        RolloutTask(
+            group=GroupId(question_id=f"q{index}", epoch=round_, view="original", source="policy"),
+            incarnation=0,
+            attempt=0,
+            group_size=1,
+            prompt_token_ids=draws.integers(1, vocabulary, PROMPT).astype(np.int32),
+            temperature=1.0,
+            max_new_tokens=length,
+            run_seed=0,
+        )
+        for index, length in enumerate(lengths)
+    ]
+
+
+async def by_engine(engine: RolloutEngine, tasks: list[RolloutTask]) -> None:
+    async def one(task: RolloutTask) -> None:
+        async for sequence in engine.generate(task):
+            assert len(sequence.token_ids) == task.max_new_tokens
+
+    await asyncio.gather(*map(one, tasks))
 
 
 @torch.inference_mode()
-def by_generate(model: torch.nn.Module, tasks: list[RolloutTask], *, width: int, eos: tuple[int, ...]) -> int:
-    """Number of tokens up to and including each end."""
-    prompts = [torch.from_numpy(task.prompt_token_ids).long() for task in tasks for _ in range(task.group_size)]
-    total = 0
-    for start in range(0, len(prompts), width):
-        batch = prompts[start : start + width]
-        longest = max(map(len, batch))
-        ids = torch.stack([torch.nn.functional.pad(prompt, (longest - len(prompt), 0)) for prompt in batch])
-        mask = torch.stack([(torch.arange(longest) >= longest - len(prompt)).long() for prompt in batch])
-        output = model.generate(  # type: ignore[operator]
-            input_ids=ids, attention_mask=mask, do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
-            max_new_tokens=tasks[0].max_new_tokens, eos_token_id=list(eos), pad_token_id=0,
-        )[:, longest:]  # fmt: skip
-        ended = torch.isin(output, torch.tensor(eos))
-        first = torch.where(ended.any(1), ended.int().argmax(1) + 1, output.shape[1])
-        total += int(first.sum())
-    return total
+def by_generate(model: torch.nn.Module, tasks: list[RolloutTask]) -> None:
+    ids = torch.from_numpy(np.stack([task.prompt_token_ids for task in tasks])).long()
+    longest = max(task.max_new_tokens for task in tasks)
+    output = model.generate(  # type: ignore[operator]
+        input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
+        min_new_tokens=longest, max_new_tokens=longest, eos_token_id=None, pad_token_id=0,
+    )  # fmt: skip
+    assert output.shape[1] == PROMPT + longest
+
+
+def large_model() -> str:
+    """A folder with 50 million random parameters."""
+    config = Qwen3Config(
+        vocab_size=8192, hidden_size=512, intermediate_size=1536, num_hidden_layers=14, num_attention_heads=8,
+        num_key_value_heads=4, head_dim=64, tie_word_embeddings=True, max_position_embeddings=1024,
+        bos_token_id=None, eos_token_id=None, pad_token_id=None,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model, folder = Qwen3ForCausalLM(config), tempfile.mkdtemp()
+    model.save_pretrained(folder)
+    print(f"model of {sum(p.numel() for p in model.parameters()) / 1e6:.0f} M parameters")
+    return folder
 
 
 async def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--questions", type=int, default=128)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--slots", type=int, default=128)
+    parser.add_argument("--core", type=int, default=0)
+    parser.add_argument("--large", action="store_true")
+    parser.add_argument("--model", default="models/arithmetic-base")
+    parser.add_argument("--sglang-python", default=".venv-sglang/bin/python")
+    parser.add_argument("--without", nargs="*", default=[], choices=["vllm", "sglang"])
     arguments = parser.parse_args()
+    os.sched_setaffinity(0, {arguments.core})
     torch.set_num_threads(1)
-    config = load_config("configs/cpu.yaml")
-    template = PromptTemplate.from_folder(config.model_folder, system_prompt=config.data.system_prompt)
-    heldout = prepare(
-        load_heldout(config.data, seed=0),
-        template,
-        views=("original",),
-        max_prompt_tokens=config.data.max_prompt_tokens,
+    path = large_model() if arguments.large else arguments.model
+    lengths = uneven_lengths(WIDTH, MEAN)
+    print(
+        f"{WIDTH} completions, mean length {statistics.fmean(lengths):.0f}, longest {max(lengths)}, prompts of {PROMPT}"
     )
-    tasks = [
-        task
-        for task in evaluation_tasks(
-            heldout, num_questions=arguments.questions, samples=8, temperature=1.0, max_new_tokens=32, seed=0
+    engines = {
+        kind: make_engine(
+            EngineSettings(kind=kind, slots=WIDTH, python=arguments.sglang_python if kind == "sglang" else None),  # type: ignore[arg-type]
+            model_path=path,
+            max_model_len=PROMPT + max(lengths),
+            device=torch.device("cpu"),
+            eos_token_ids=(),
         )
-        if task.temperature > 0
-    ]
-    engine = make_engine(
-        EngineSettings(slots=arguments.slots),
-        model_path=config.model_folder,
-        max_model_len=heldout.longest + 32,
-        device=torch.device("cpu"),
-        eos_token_ids=template.eos_token_ids,
-    )
-    model = AutoModelForCausalLM.from_pretrained(config.model_folder, dtype=torch.float32).eval()
-    rates: dict[str, list[float]] = {"embedded engine": [], "transformers generate": []}
+        for kind in ("embedded", "vllm", "sglang")
+        if kind not in arguments.without
+    }
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+    seconds: dict[str, list[float]] = {name: [] for name in (*engines, "generate")}
     for round_ in range(arguments.rounds + 1):
-        began = time.perf_counter()
-        tokens = await by_engine(engine, tasks)
-        middle = time.perf_counter()
-        others = by_generate(model, tasks, width=arguments.slots, eos=template.eos_token_ids)
-        ended = time.perf_counter()
-        if round_:  # the first warms up
-            rates["embedded engine"].append(tokens / (middle - began))
-            rates["transformers generate"].append(others / (ended - middle))
-    await engine.close()
-    print("| sampler | tokens/s, median | min | max |\n|---|---|---|---|")
-    for name, values in rates.items():
-        print(f"| {name} | {statistics.median(values):,.0f} | {min(values):,.0f} | {max(values):,.0f} |")
-    pairs = [mine / theirs for mine, theirs in zip(*rates.values(), strict=True)]
-    print(f"ratio, median of {len(pairs)} rounds: {statistics.median(pairs):.2f}x")
+        tasks = make_tasks(model.config.vocab_size, lengths, round_)
+        for name, times in seconds.items():
+            began = time.perf_counter()
+            if name == "generate":
+                by_generate(model, tasks)
+            else:
+                await by_engine(engines[name], tasks)
+            if round_:  # the first warms up
+                times.append(time.perf_counter() - began)
+    for engine in engines.values():
+        await engine.close()
+    print("\n| sampler | tokens/s, median | min | max | embedded is, median of rounds |\n|---|---|---|---|---|")
+    for name, times in seconds.items():
+        rates = [sum(lengths) / took for took in times]
+        ratio = statistics.median(theirs / ours for ours, theirs in zip(seconds["embedded"], times, strict=True))
+        print(f"| {name} | {statistics.median(rates):,.0f} | {min(rates):,.0f} | {max(rates):,.0f} | {ratio:.2f}x |")
 
 
 if __name__ == "__main__":
