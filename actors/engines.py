@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Callable
 
 import torch
 
-from actors.engine import RolloutEngine
+from actors.engine import EngineError, RolloutEngine
 from actors.settings import EngineSettings, InflightMode
 
 
@@ -23,6 +25,11 @@ def _scripted() -> Callable[..., RolloutEngine]:
 
 
 def _vllm() -> Callable[..., RolloutEngine]:
+    if importlib.util.find_spec("vllm") is None:
+        raise EngineError(
+            f"engine.kind vllm: {sys.executable} has no vllm; set engine.python to one that has (make engines makes "
+            ".venv-vllm/bin/python), or pip install corewarding[vllm]"
+        )
     from actors.vllm.engine import VllmEngine
 
     return VllmEngine

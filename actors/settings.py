@@ -47,7 +47,7 @@ class EngineSettings(Settings):
     max_model_len: int | None = Field(None, ge=2)
     """Longest prompt + completion in tokens; None: the longest templated prompt + rollout.max_new_tokens."""
     prefill_tokens: int = Field(8192, ge=1)
-    """Prompt tokens prefilled in one forward pass, padding included."""
+    """Prompt tokens prefilled in one forward pass, padding included (vllm: tokens of one step)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of weights and KV cache in the engine."""
     threads: int = Field(1, ge=1)

@@ -1,7 +1,7 @@
 """Swaps in a row while requests run: `.venv-vllm/bin/python benchmarks/engine_swaps.py [--swaps 50] [--kinds embedded vllm sglang]`.
 
-32 completions are always under way; weights arrive over the real transport and are committed, one swap after the other. Prints, for each
-engine and mode, the median and the largest time of pause + update + resume (drain: without the draining), and fails where a
+32 completions are always under way; weights arrive over the real transport and are committed, one swap after the other. Prints, for
+each engine and mode, the median and the largest time of pause + update + resume (drain: without the draining), and fails where a
 request is lost or a token carries a version that was not there while its completion ran.
 """
 

@@ -1,9 +1,9 @@
 """Samplers side by side on one core: `.venv-vllm/bin/python benchmarks/engines.py [--rounds 5] [--large] [--without sglang]`.
 
 256 concurrent completions of fixed, uneven lengths (longest over 6 times the mean, end of sequence ignored) from the same weights and
-prompts, in turns: our engine, vLLM, an SGLang server (its Python by --sglang-python) and transformers `generate`, which runs one batch of
-the same width to its longest member. All processes are pinned to one core. Counted are the tokens that were asked for. `generate`
-keeps no logprobs, the engines keep every token's logprob and version. --large: 50 million random parameters instead of the arithmetic model.
+prompts, in turns: our engine, vLLM, an SGLang server (its Python by --sglang-python) and transformers `generate`, which runs one batch
+of the same width to its longest member. All processes are pinned to one core. Counted are the tokens that were asked for. `generate`
+keeps no logprobs, the engines keep every token's logprob and version. --large: 50 million random parameters, not the arithmetic model.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The `corewarding` command: train, submit, resume, eval, export, trace, data, rephrase."""
+"""The `corewarding` command: train, submit, resume, eval, export, trace, data, rephrase, doctor."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, Literal
 import tyro
 from pydantic import ValidationError
 
+from actors.engine import EngineError
 from actors.settings import EngineSettings
 from dataflow.types import DataError
 from evals.record import EvalError
@@ -21,7 +22,7 @@ from learner.admission import CapacityError
 from questions.errors import DataSetError, TemplateError
 from questions.settings import DEFAULT_SYSTEM_PROMPT
 
-USER_ERRORS = (UserError, DataSetError, TemplateError, CapacityError, DataError, EvalError)
+USER_ERRORS = (UserError, DataSetError, TemplateError, CapacityError, DataError, EvalError, EngineError)
 
 HELP = """corewarding: label-free reinforcement learning of reasoning models
 
@@ -36,6 +37,8 @@ HELP = """corewarding: label-free reinforcement learning of reasoning models
   corewarding data inspect FILE [--rephrased FILE]      rows, lengths, answers, pairs that look wrong
   corewarding rephrase FILE --out FOLDER (--model FOLDER | --endpoint URL --endpoint-model NAME)
                                                         the rephrased view, made by a model and checked
+  corewarding doctor [--vllm-python PATH] [--sglang-python PATH]
+                                                        is this machine fit for a run? Each fault with its remedy
   corewarding trace RUN_DIR [--seconds 30]              a Perfetto trace and a Gantt picture of who did what when
 """
 
@@ -55,6 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
         "trace": _trace,
         "data": _data,
         "rephrase": _rephrase,
+        "doctor": _doctor,
     }
     if words[0] not in commands:
         print(f"corewarding: unknown command {words[0]!r}\n\n{HELP}", file=sys.stderr)
@@ -325,6 +329,16 @@ def _rephrase(words: list[str]) -> int:
     from launch.rephrase import rephrase_command
 
     return rephrase_command(tyro.cli(RephraseArguments, args=words, prog="corewarding rephrase"))
+
+
+def _doctor(words: list[str]) -> int:
+    words, vllm = _value_of(words, "--vllm-python", "the interpreter that has vLLM, for example .venv-vllm/bin/python")
+    words, sglang = _value_of(words, "--sglang-python", "the interpreter that has SGLang")
+    if words:
+        raise UserError(f"doctor takes --vllm-python and --sglang-python, not {' '.join(words)}")
+    from launch.doctor import doctor
+
+    return doctor(vllm_python=vllm, sglang_python=sglang, root=TrainConfig().run.root)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ class VllmEngine(SteppedEngine):
         if settings.deterministic:
             raise EngineError("engine.deterministic: only the embedded engine is; set engine.kind: embedded")
         self._inflight, self._num_slots = inflight, settings.slots
-        self._stop_tokens, self._ignore_eos = ([] if ignore_eos else sorted(eos_token_ids)), ignore_eos
+        self._stop_tokens = [] if ignore_eos else sorted(eos_token_ids)
         self._running: dict[str, Pending] = {}
         self._last_request = 0
         self._llm = _load(str(model_path), settings, max_model_len, device)
@@ -93,7 +93,7 @@ class VllmEngine(SteppedEngine):
             seed=pending.stream_key >> 1,  # vLLM takes 63 bits
             max_tokens=task.max_new_tokens,
             stop_token_ids=self._stop_tokens,
-            ignore_eos=self._ignore_eos,
+            ignore_eos=True,  # of the model's own; ours are the stop tokens
             logprobs=0,  # of the sampled token alone
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
@@ -151,6 +151,7 @@ def _load(model_path: str, settings: EngineSettings, max_model_len: int, device:
         "dtype": settings.dtype,
         "max_model_len": max_model_len,
         "max_num_seqs": settings.slots,
+        "max_num_batched_tokens": max(settings.prefill_tokens, max_model_len, settings.slots),
         "tensor_parallel_size": settings.tensor_parallel,
         "quantization": settings.quantization,
         "gpu_memory_utilization": settings.memory_fraction,
@@ -166,7 +167,8 @@ def _load(model_path: str, settings: EngineSettings, max_model_len: int, device:
     if settings.kv_cache_mb is not None:
         arguments["kv_cache_memory_bytes"] = settings.kv_cache_mb * 2**20
     if device.type == "cpu":
-        arguments |= {"enforce_eager": True, "block_size": _CPU_BLOCK}
+        # A prompt cut by a step's budget would rewind its seeded generator, which generators of the CPU refuse.
+        arguments |= {"enforce_eager": True, "block_size": _CPU_BLOCK, "enable_chunked_prefill": False}
         arguments.setdefault("kv_cache_memory_bytes", _kv_bytes(model_path, settings, max_model_len))
     try:
         return LLMEngine.from_engine_args(EngineArgs(**arguments | settings.arguments))

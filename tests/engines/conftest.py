@@ -15,13 +15,27 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("kind", NAMED or KINDS, scope="module")
 
 
-@pytest.fixture(autouse=True)
-def installed(kind):
+def require(kind):
     reason = missing(kind)
     if reason and NAMED:
         pytest.fail(reason)
     if reason:
         pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def installed(request):
+    if "kind" in request.fixturenames:
+        require(request.getfixturevalue("kind"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_shim_is_called(tmp_path_factory):
+    """What stands in for kernels that have no CPU build must be imported at most."""
+    calls = tmp_path_factory.mktemp("shims") / "calls"
+    os.environ["CW_SGLANG_SHIM_CALLS"] = str(calls)
+    yield
+    assert not calls.exists(), calls.read_text()
 
 
 @pytest.fixture(scope="session")

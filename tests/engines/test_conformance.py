@@ -44,6 +44,11 @@ async def test_logprobs_seeds_lengths_and_many_requests(kind, tied):
     if kind != "sglang":  # it draws by seed only in its deterministic mode, which has no CPU kernels
         await _repeats(engine, tasks[:4], groups[:4])
 
+    crowd = [
+        task_of(number, prompt_length=50, max_new_tokens=8) for number in range(16)
+    ]  # far more than one step prefills
+    assert [len(group) for group in await asyncio.gather(*(run(engine, task) for task in crowd))] == [4] * 16
+
     at_the_limit = task_of(1, prompt_length=MAX_LEN - 10, max_new_tokens=10)
     assert [len(s.token_ids) for s in await run(engine, at_the_limit)] == [10] * 4
     with pytest.raises(EngineError, match=r"max_model_len 160"):
