@@ -20,6 +20,10 @@ class EngineError(RuntimeError):
     """The engine refused a request or an update; the message says which and why. Its weights are unchanged."""
 
 
+class EngineLostError(EngineError):
+    """The engine cannot go on: its thread failed, or its server is gone. Whoever owns it must make another."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SampledSequence:
     """One finished completion as the engine knows it."""

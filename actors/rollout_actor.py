@@ -7,13 +7,15 @@ is harmless, because the buffer knows completions by their id. Ray is applied wh
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from actors.engine import EngineError, EngineStats, RolloutEngine, SampledSequence
+from actors.engine import EngineError, EngineLostError, EngineStats, RolloutEngine, SampledSequence
 from actors.settings import EngineSettings, InflightMode
 from dataflow.codec import decode as decode_message
 from dataflow.codec import encode
@@ -228,6 +230,14 @@ class PlacedRolloutActor(RolloutActor):
             extract=partial(extract_answer, fallbacks=fallbacks),
             buffer_accept=accept_of(buffer),
         )
+
+    async def _sample(self, task: RolloutTask) -> list[Completion]:
+        """An actor whose engine is lost dies with it, so that the group makes another and asks it again."""
+        try:
+            return await super()._sample(task)
+        except EngineLostError as error:
+            print(f"{self._actor_id} ends: {error}", file=sys.stderr, flush=True)
+            os._exit(1)
 
 
 def build_rollout_actor(**parts: Any) -> RolloutActor:

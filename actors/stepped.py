@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from actors.engine import EngineError, EngineStats, SampledSequence
+from actors.engine import EngineError, EngineLostError, EngineStats, SampledSequence
 from actors.weights import WeightReceiver
 from dataflow.types import CompletionId, Rendezvous, RolloutTask, Version, WeightManifest
 
@@ -173,14 +173,14 @@ class SteppedEngine(ABC):
             except EngineError as error:  # refused; the thread goes on
                 done.set_exception(error)
             except BaseException as error:
-                done.set_exception(EngineError(f"the {self._name} engine failed: {error!r}"))
+                done.set_exception(EngineLostError(f"the {self._name} engine failed: {error!r}"))
                 raise
             else:
                 done.set_result(None)
 
         with self._gate:
             if self._ended or self._closed:
-                raise EngineError(f"the {self._name} engine has stopped") from self._failure
+                raise EngineLostError(f"the {self._name} engine has stopped") from self._failure
             self._commands.put((run, done))
         await asyncio.wrap_future(done)
 
@@ -197,7 +197,7 @@ class SteppedEngine(ABC):
                 self._busy_s += time.perf_counter() - began
         except BaseException as error:
             self._failure = error
-            self._end_all(EngineError(f"the {self._name} engine failed: {error!r}"))
+            self._end_all(EngineLostError(f"the {self._name} engine failed: {error!r}"))
             raise
         finally:
             self._stop()

@@ -1,4 +1,4 @@
-"""Sampling and swapping without a break: `python benchmarks/soak.py --kind vllm [--minutes 30]`, in an environment that has the engine.
+"""Sampling and swapping without a break: `python benchmarks/soak.py --kind vllm [--minutes 30]`, where the engine is installed.
 
 32 completions are always under way and weights are swapped twice a second. Every half minute the memory of the process and its
 children (proportional set size) is written down. Prints it at the end of the warm-up (a fifth of the time) and at the end, and what is
@@ -38,6 +38,14 @@ def memory_mb(pids: list[int]) -> float:
             continue
         total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
     return total / 1024
+
+
+def alive(pid: int) -> bool:
+    """Whether it still runs, under whatever parent."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def listening(pids: list[int]) -> int:
@@ -82,6 +90,8 @@ async def main() -> None:
     await asyncio.sleep(1)
     warm = next(mb for at, mb in memory if at >= 60 * arguments.minutes / 5)
     last = memory[-1][1]
+    left = [pid for pid in pids if alive(pid)]
+    ports = listening(tree(os.getpid())) - before
     print(
         f"| {arguments.kind} | {arguments.minutes:g} | {ended:,} | {crossed:,} | {swaps:,} | {warm:.0f} | {last:.0f} "
         f"| {last / warm - 1:+.1%} | {len(left)} processes, {ports} ports |"

@@ -27,7 +27,7 @@ class Relay:
         self.name = f"corewarding-{os.getpid()}-{next(_numbers)}"
         self.world_size = num_workers + 1
         self._timeout = timedelta(seconds=timeout_s)
-        self._store = dist.TCPStore(host, 0, is_master=True, timeout=self._timeout, wait_for_workers=False)
+        self._store: Any = dist.TCPStore(host, 0, is_master=True, timeout=self._timeout, wait_for_workers=False)
         self.host, self.port = host, self._store.port
         self._group: Any = None
 
@@ -59,7 +59,7 @@ class Relay:
     def close(self) -> None:
         if self._group is not None:
             dist.destroy_process_group(self._group)
-            self._group = None
+        self._group = self._store = None  # the store's port goes with it
 
 
 def in_buckets(tensors: Mapping[str, Tensor], bucket_bytes: int) -> list[dict[str, Tensor]]:

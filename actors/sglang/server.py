@@ -27,16 +27,12 @@ from typing import Any
 
 import aiohttp
 
-from actors.engine import EngineError
+from actors.engine import EngineError, EngineLostError
 from actors.settings import EngineSettings
 from transport.group import LOOPBACK
 
 _STOP_S = 10.0
 _LOG_LINES = 12
-
-
-class ServerGoneError(EngineError):
-    """The server cannot be reached any more."""
 
 
 class SglangServer:
@@ -62,7 +58,7 @@ class SglangServer:
         return answer
 
     async def ask(self, path: str, **body: Any) -> tuple[int, Any]:
-        """Status and answer. ServerGoneError where there is none."""
+        """Status and answer. EngineLostError where there is none."""
         try:
             async with self._http().post(self.url + path, json=body) as response:
                 text = await response.text()
@@ -73,7 +69,7 @@ class SglangServer:
             raise self._gone(error) from error
 
     async def stream(self, path: str, **body: Any) -> Any:
-        """Server-sent events of one generation, each as its JSON. ServerGoneError where they break off."""
+        """Server-sent events of one generation, each as its JSON. EngineLostError where they break off."""
         try:
             async with self._http().post(self.url + path, json=body) as response:
                 if response.status != 200:
@@ -170,10 +166,10 @@ class SglangServer:
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._key}"} if self._key else {}
 
-    def _gone(self, error: BaseException) -> ServerGoneError:
+    def _gone(self, error: BaseException) -> EngineLostError:
         code = self.process.poll() if self.process is not None else None
         what = f"ended with exit code {code}:\n{self._tail()}" if code is not None else f"does not answer: {error!r}"
-        return ServerGoneError(f"the SGLang server at {self.url} {what}")
+        return EngineLostError(f"the SGLang server at {self.url} {what}")
 
     def _tail(self) -> str:
         if self._log is None:

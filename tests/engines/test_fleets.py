@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -33,19 +35,21 @@ FLEETS = {
 }
 
 
+def command(tmp_path: Path, *words: str) -> list[str]:
+    where = ["--run.root", str(tmp_path), "--run.name", "run"]
+    return [sys.executable, "-m", "launch.cli", "train", "configs/cpu.yaml", *where, *words]
+
+
 def train(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "launch.cli",
-        "train",
-        "configs/cpu.yaml",
-        "--run.root",
-        str(tmp_path),
-        "--run.name",
-        "run",
-    ]
-    return subprocess.run([*command, *words], cwd=ROOT, capture_output=True, text=True, timeout=580)
+    return subprocess.run(command(tmp_path, *words), cwd=ROOT, capture_output=True, text=True, timeout=580)
+
+
+def descends(pid: int, ancestor: int) -> bool:
+    while pid > 1:
+        if pid == ancestor:
+            return True
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    return False
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +75,36 @@ def test_twenty_updates_raise_the_accuracy(tmp_path, fleet):
             assert row["staleness/max"] <= 4
     left = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True, check=False).stdout
     assert not left, f"processes outlived the run: {left}"
+
+
+def test_a_server_that_is_killed_is_replaced_and_the_run_goes_on(tmp_path):
+    words = [
+        "--rule",
+        "majority_vote",
+        "--train.updates",
+        "6",
+        "--eval.every-updates",
+        "0",
+        "--eval.num-questions",
+        "32",
+    ]
+    running = subprocess.Popen(
+        command(tmp_path, *FLEETS["sglang"], *words), cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 300
+    while not (metrics.exists() and '"kind": "update"' in metrics.read_text()):
+        assert time.monotonic() < deadline
+        assert running.poll() is None
+        time.sleep(0.2)
+    found = subprocess.run(
+        ["pgrep", "-f", "actors/sglang/launch.py"], capture_output=True, text=True, check=True
+    ).stdout
+    mine = [int(pid) for pid in found.split() if descends(int(pid), running.pid)]
+    os.kill(mine[0], signal.SIGKILL)
+    said, _ = running.communicate(timeout=400)
+    assert running.returncode == 0, said[-2000:]
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["updates"] == 6
 
 
 def test_an_engine_whose_logprobs_are_not_the_learners_is_refused_with_the_reason(tmp_path):

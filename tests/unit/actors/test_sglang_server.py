@@ -1,0 +1,37 @@
+"""What a user sees of a server that does not come up, and what travels to one that does; real servers are in tests/engines."""
+
+import sys
+
+import pytest
+import torch
+
+from actors.engine import EngineError
+from actors.settings import EngineSettings
+from actors.sglang.relay import described, in_buckets
+from actors.sglang.server import SglangServer
+
+
+def test_a_server_that_ends_at_once_shows_the_end_of_its_log():
+    with pytest.raises(EngineError, match=r"exit code 1(.|\n)*No module named .?sglang"):
+        SglangServer({"model_path": "x"}, EngineSettings(kind="sglang", python=sys.executable), {})
+
+
+def test_a_python_that_is_not_there_is_named():
+    with pytest.raises(EngineError, match=r"engine.python /no/python: cannot be started"):
+        SglangServer({}, EngineSettings(kind="sglang", python="/no/python"), {})
+
+
+def test_a_url_without_a_server_is_given_up():
+    settings = EngineSettings(kind="sglang", url="http://127.0.0.1:9", start_timeout_s=0.5)
+    with pytest.raises(EngineError, match=r"http://127.0.0.1:9 was not healthy after 0.5 s"):
+        SglangServer({}, settings, {})
+
+
+def test_buckets_hold_whole_tensors_in_order():
+    tensors = {name: torch.zeros(size) for name, size in (("a", 2), ("b", 2), ("c", 9), ("d", 1), ("e", 3))}
+    assert [list(bucket) for bucket in in_buckets(tensors, 16)] == [["a", "b"], ["c"], ["d", "e"]]
+    assert described(in_buckets(tensors, 16)[0]) == {
+        "names": ["a", "b"],
+        "dtypes": ["float32"] * 2,
+        "shapes": [[2], [2]],
+    }
