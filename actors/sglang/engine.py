@@ -358,10 +358,12 @@ def _arguments(
 def _environment(settings: EngineSettings, device: torch.device) -> dict[str, str]:
     environment = {"SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN": "1", "OMP_NUM_THREADS": str(settings.threads)}
     if device.type == "cpu":
-        cores = settings.cores or tuple(range(settings.threads))
+        ranks, each = settings.tensor_parallel, settings.threads
+        cores = settings.cores or tuple(range(ranks * each))
+        groups = (cores[rank * each : (rank + 1) * each] or cores for rank in range(ranks))
         environment |= {
             "SGLANG_USE_CPU_ENGINE": "1",
-            "SGLANG_CPU_OMP_THREADS_BIND": ",".join(map(str, cores[: settings.threads])),
+            "SGLANG_CPU_OMP_THREADS_BIND": "|".join(",".join(map(str, group)) for group in groups),
             "CUDA_VISIBLE_DEVICES": "",
         }
     return environment

@@ -33,7 +33,7 @@ from vllm.v1.engine.llm_engine import LLMEngine
 from actors.engine import EngineError, SampledSequence
 from actors.settings import EngineSettings, InflightMode
 from actors.stepped import Pending, Request, SteppedEngine
-from actors.vllm.worker import BACKEND, STAGED
+from actors.vllm.worker import BACKEND, STAGED, share
 from actors.weights import WeightReceiver, parameters_of
 from dataflow.types import FinishReason, Version
 
@@ -65,7 +65,7 @@ class VllmEngine(SteppedEngine):
         self._last_request = 0
         self._llm = _load(str(model_path), settings, max_model_len, device)
         self._llm.set_weight_version(str(initial_updates))
-        self._handle = f"{os.getpid()}-{id(self)}"
+        self._handle, self._num_workers = f"corewarding-{os.getpid()}-{id(self)}", settings.tensor_parallel
         super().__init__(
             "vLLM",
             version=Version(incarnation=incarnation, updates=initial_updates),
@@ -126,13 +126,7 @@ class VllmEngine(SteppedEngine):
             self._drain(version, self._decode)
         began = time.perf_counter()
         self._llm.sleep(0, "keep")  # stops the scheduler; running requests stay
-        STAGED[self._handle] = weights
-        try:
-            self._llm.collective_rpc("start_weight_update")
-            self._llm.collective_rpc("update_weights", args=({"handle": self._handle},))
-            self._llm.collective_rpc("finish_weight_update")
-        finally:
-            del STAGED[self._handle]
+        self._load(weights)
         if self._inflight != "keep_kv":
             self._llm.reset_prefix_cache(reset_running_requests=True)
         self._llm.set_weight_version(str(version.updates))
@@ -140,8 +134,20 @@ class VllmEngine(SteppedEngine):
         self._llm.wake_up(["scheduling"])
         self._swap_s += time.perf_counter() - began
 
+    def _load(self, weights: Mapping[str, Tensor]) -> None:
+        """One update session of vLLM's, on all workers."""
+        layout = share(weights, self._handle) if self._num_workers > 1 else None
+        STAGED[self._handle] = weights
+        try:
+            self._llm.collective_rpc("start_weight_update")
+            self._llm.collective_rpc("update_weights", args=({"handle": self._handle, "layout": layout},))
+            self._llm.collective_rpc("finish_weight_update")
+        finally:
+            del STAGED[self._handle]
+
     def _stop(self) -> None:
         self._llm.engine_core.shutdown()
+        (Path("/dev/shm") / self._handle).unlink(missing_ok=True)
 
 
 def _load(model_path: str, settings: EngineSettings, max_model_len: int, device: torch.device) -> LLMEngine:
@@ -187,7 +193,9 @@ def _kv_bytes(model_path: str, settings: EngineSettings, max_model_len: int) -> 
 
 
 def _receiver(model_path: str, settings: EngineSettings, device: torch.device) -> WeightReceiver:
-    return WeightReceiver(parameters_of(model_path, getattr(torch, settings.dtype)), device)
+    """Stages where one worker loads from; for several in host memory, which they can all map."""
+    parameters = parameters_of(model_path, getattr(torch, settings.dtype))
+    return WeightReceiver(parameters, device if settings.tensor_parallel == 1 else torch.device("cpu"))
 
 
 def _sequence(pending: Pending, output: CompletionOutput) -> SampledSequence:

@@ -8,17 +8,17 @@ quantizes is made anew.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from vllm.distributed.weight_transfer.base import WeightTransferEngine, WeightTransferInitInfo, WeightTransferUpdateInfo
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
-from dataflow.codec import decode
-from dataflow.types import WeightManifest
 from transport.stream import DTYPES
 
 BACKEND = "staged"
@@ -32,10 +32,10 @@ class StagedInitInfo(WeightTransferInitInfo):
 
 @dataclass
 class StagedUpdateInfo(WeightTransferUpdateInfo):
-    """Where the staged tensors are: in STAGED of this process, or in shared memory as the manifest lays them out."""
+    """Where the staged tensors are: in STAGED of this process, or one after the other in shared memory."""
 
     handle: str
-    manifest: bytes | None = None
+    layout: list[tuple[str, str, list[int]]] | None = None  # name, dtype, shape
 
 
 class StagedTransferEngine(WeightTransferEngine[StagedInitInfo, StagedUpdateInfo]):
@@ -57,14 +57,11 @@ class StagedTransferEngine(WeightTransferEngine[StagedInitInfo, StagedUpdateInfo
             torch.accelerator.synchronize()
 
     def receive_weights(self, update_info: StagedUpdateInfo) -> None:
-        if update_info.manifest is None:
+        if update_info.layout is None:
             self.model.load_weights(STAGED[update_info.handle].items())
             return
-        memory = SharedMemory(update_info.handle)
-        try:
-            self.model.load_weights(shared_tensors(memory, update_info.manifest).items())
-        finally:
-            memory.close()
+        mapped = np.memmap(Path("/dev/shm") / update_info.handle, np.uint8, mode="r+")
+        self.model.load_weights(laid_out(torch.from_numpy(mapped), update_info.layout).items())
 
     def finish_weight_update(self) -> None:
         from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
@@ -80,16 +77,25 @@ class Extension:
     """Named as vLLM's worker extension, so that worker processes import this module and know the backend."""
 
 
-def shared_tensors(memory: SharedMemory, manifest: bytes) -> dict[str, Tensor]:
-    """The manifest's tensors, one after the other in `memory`."""
-    message = decode(manifest)
-    assert isinstance(message, WeightManifest)
+def share(weights: Mapping[str, Tensor], handle: str) -> list[tuple[str, str, list[int]]]:
+    """Copies the tensors, one after the other, into shared memory of that name; their layout."""
+    layout = [(name, str(t.dtype).removeprefix("torch."), list(t.shape)) for name, t in weights.items()]
+    file = Path("/dev/shm") / handle
+    mapped = np.memmap(
+        file, np.uint8, mode="r+" if file.exists() else "w+", shape=(sum(t.nbytes for t in weights.values()),)
+    )
+    for name, target in laid_out(torch.from_numpy(mapped), layout).items():
+        target.copy_(weights[name])
+    return layout
+
+
+def laid_out(memory: Tensor, layout: Iterable[tuple[str, str, list[int]]]) -> dict[str, Tensor]:
+    """Views of flat `memory` [bytes] as the tensors of `layout`."""
     tensors, offset = {}, 0
-    for spec in message.tensors:
-        count = spec.num_bytes // DTYPES[spec.dtype].itemsize
-        flat = torch.frombuffer(memory.buf, dtype=DTYPES[spec.dtype], count=count, offset=offset)
-        tensors[spec.name] = flat.view(spec.shape)
-        offset += spec.num_bytes
+    for name, dtype, shape in layout:
+        num_bytes = math.prod(shape) * DTYPES[dtype].itemsize
+        tensors[name] = memory[offset : offset + num_bytes].view(DTYPES[dtype]).view(shape)
+        offset += num_bytes
     return tensors
 
 

@@ -49,6 +49,12 @@ def untied(tmp_path_factory):
     return [write_model(tmp_path_factory.mktemp("untied"), seed=seed, tied=False) for seed in (2, 3)]
 
 
+@pytest.fixture(scope="session")
+def wide(tmp_path_factory):
+    """With two key heads, one for each of two workers."""
+    return [write_model(tmp_path_factory.mktemp("wide"), seed=seed, tied=True, kv_heads=2) for seed in (4, 5)]
+
+
 @pytest.fixture
 def learner():
     made = Learner()

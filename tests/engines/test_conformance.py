@@ -204,6 +204,19 @@ async def test_two_engines_in_one_weight_group(kind, tied, learner):
         await engine.close()
 
 
+async def test_a_model_shared_by_two_workers_takes_new_weights(kind, wide, learner):
+    if kind == "embedded":
+        pytest.skip("the embedded engine is one process")
+    engine = start(kind, wide[0], tensor_parallel=2)
+    await learner.meet(engine)
+    await learner.publish(wide[1], 1, engine)
+    task = task_of(5, temperature=0.0, group_size=1, max_new_tokens=40)
+    (sequence,) = await run(engine, task)
+    assert forward(wide[1], task, sequence).argmax(-1).tolist() == sequence.token_ids.tolist()
+    assert set(sequence.token_versions.tolist()) == {1}
+    await engine.close()
+
+
 async def test_a_dead_engine_gives_one_clear_error(kind, tied):
     engine = start(kind, tied[0])
     running = asyncio.create_task(run(engine, task_of(1, max_new_tokens=150)))

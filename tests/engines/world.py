@@ -34,11 +34,11 @@ def missing(kind: str) -> str | None:
     return None
 
 
-def write_model(folder: Path, *, seed: int, tied: bool) -> str:
+def write_model(folder: Path, *, seed: int, tied: bool, kv_heads: int = 1) -> str:
     torch.manual_seed(seed)
     config = Qwen3Config(
-        vocab_size=VOCAB, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
-        head_dim=32, tie_word_embeddings=tied, max_position_embeddings=512, initializer_range=0.2,
+        vocab_size=VOCAB, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=kv_heads, head_dim=32, tie_word_embeddings=tied, max_position_embeddings=512, initializer_range=0.2,
         bos_token_id=None, eos_token_id=None, pad_token_id=None,
     )  # fmt: skip
     Qwen3ForCausalLM(config).save_pretrained(folder)
