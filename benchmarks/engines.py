@@ -24,7 +24,7 @@ from actors.engines import make_engine
 from actors.settings import EngineSettings
 from dataflow.types import GroupId, RolloutTask
 
-WIDTH, PROMPT, MEAN = 256, 40, 40
+WIDTH, PROMPT = 256, 40
 
 
 def uneven_lengths(num: int, mean: int) -> list[int]:
@@ -88,6 +88,7 @@ async def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--core", type=int, default=0)
     parser.add_argument("--large", action="store_true")
+    parser.add_argument("--mean", type=int, default=40, help="length of a completion")
     parser.add_argument("--model", default="models/arithmetic-base")
     parser.add_argument("--sglang-python", default=".venv-sglang/bin/python")
     parser.add_argument("--without", nargs="*", default=[], choices=["vllm", "sglang"])
@@ -95,7 +96,7 @@ async def main() -> None:
     os.sched_setaffinity(0, {arguments.core})
     torch.set_num_threads(1)
     path = large_model() if arguments.large else arguments.model
-    lengths = uneven_lengths(WIDTH, MEAN)
+    lengths = uneven_lengths(WIDTH, arguments.mean)
     print(
         f"{WIDTH} completions, mean length {statistics.fmean(lengths):.0f}, longest {max(lengths)}, prompts of {PROMPT}"
     )
