@@ -16,9 +16,12 @@ from transport.stream import dtype_name, receive
 class WeightReceiver:
     """The receiving end of one engine. join → begin → receive → take, or abort at any point."""
 
-    def __init__(self, parameters: Mapping[str, Tensor], device: torch.device) -> None:
-        """parameters: of the model by name, on any device (meta will do); what arrives is staged on `device`."""
+    def __init__(self, parameters: Mapping[str, Tensor], device: torch.device, *, on_host: bool = False) -> None:
+        """parameters: of the model by name, on any device (meta will do). Buckets arrive on `device` and are staged there or, where
+        the engine's memory is not ours to share, on the host."""
         self._parameters, self._device = parameters, device
+        self._staging = torch.device("cpu") if on_host else device
+        self._pinned = on_host and device.type == "cuda"
         self._group: WeightGroup | None = None
         self._manifest: WeightManifest | None = None
         self._staged: dict[str, Tensor] = {}
@@ -49,7 +52,8 @@ class WeightReceiver:
             )
         if not self._staged:
             self._staged = {
-                name: torch.empty(p.shape, dtype=p.dtype, device=self._device) for name, p in self._parameters.items()
+                name: torch.empty(p.shape, dtype=p.dtype, device=self._staging, pin_memory=self._pinned)
+                for name, p in self._parameters.items()
             }
         self._manifest, self._received = manifest, False
 

@@ -227,6 +227,15 @@ def _engine_problems(config: TrainConfig) -> list[str]:
             )
         if engine.arguments and engine.kind not in ("vllm", "sglang"):
             problems.append(f"{name}.arguments are vLLM's or SGLang's, but {name}.kind is {engine.kind}")
+        if engine.tensor_parallel > 1 and engine.kind not in ("vllm", "sglang"):
+            problems.append(
+                f"{name}.tensor_parallel {engine.tensor_parallel} needs {name}.kind vllm or sglang, got {engine.kind}"
+            )
+        if 0 < config.rollout.gpus_per_actor < engine.tensor_parallel > 1:
+            problems.append(
+                f"{name}.tensor_parallel {engine.tensor_parallel} needs as many rollout.gpus_per_actor, "
+                f"got {config.rollout.gpus_per_actor:g}"
+            )
         if engine.url is not None and engine.kind != "sglang":
             problems.append(f"{name}.url is of an SGLang server, but {name}.kind is {engine.kind}")
     if teacher.dtype != config.engine.dtype:

@@ -107,20 +107,14 @@ def _publishers(
 ) -> dict[Channel, Publisher]:
     """One for each group of engines, on the channel of the same name."""
     channels: dict[Source, Channel] = {"policy": "policy", "teacher": "teacher"}
-    # NCCL has one process to a GPU, and the weights of a server or of several workers pass through their actor's host memory.
-    whole = config.learner.gpus_per_rank >= 1 and config.rollout.gpus_per_actor >= 1
-
-    def backend(source: Source) -> str:
-        engine = config.engine_of(source)
-        return "nccl" if whole and engine.kind != "sglang" and engine.tensor_parallel == 1 else "gloo"
-
+    nccl = config.learner.gpus_per_rank >= 1 and config.rollout.gpus_per_actor >= 1  # it wants a GPU for each process
     return {
         channels[source]: Publisher(
             channels[source],
             learner,
             group,
             settings=config.publish,
-            backend=backend(source),
+            backend="nccl" if nccl else "gloo",
             learner_lock=lock,
         )
         for source, group in groups.items()

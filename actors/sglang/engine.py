@@ -66,9 +66,8 @@ class SglangEngine:
         self._settings, self._max_model_len, self._inflight = settings, max_model_len, inflight
         self._stop_tokens, self._ignore_eos = sorted(eos_token_ids), ignore_eos
         self._version = Version(incarnation=incarnation, updates=initial_updates)
-        self._weights = WeightReceiver(
-            parameters_of(str(model_path), getattr(torch, settings.dtype)), torch.device("cpu")
-        )
+        parameters = parameters_of(str(model_path), getattr(torch, settings.dtype))
+        self._weights = WeightReceiver(parameters, device, on_host=True)
         arguments = _arguments(str(model_path), settings, max_model_len, device, initial_updates)
         self._server = SglangServer(arguments, settings, _environment(settings, device))
         self._relay: Relay | None = None

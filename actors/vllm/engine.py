@@ -70,7 +70,9 @@ class VllmEngine(SteppedEngine):
             "vLLM",
             version=Version(incarnation=incarnation, updates=initial_updates),
             max_model_len=max_model_len,
-            weights=_receiver(str(model_path), settings, device),
+            weights=WeightReceiver(
+                parameters_of(str(model_path), getattr(torch, settings.dtype)), device, on_host=True
+            ),
         )
         self._start()
 
@@ -190,12 +192,6 @@ def _kv_bytes(model_path: str, settings: EngineSettings, max_model_len: int) -> 
     token = 2 * config.num_hidden_layers * heads * size * getattr(torch, settings.dtype).itemsize
     blocks = settings.slots * (-(-max_model_len // _CPU_BLOCK) + 1) + 1
     return int(token * blocks * _CPU_BLOCK)
-
-
-def _receiver(model_path: str, settings: EngineSettings, device: torch.device) -> WeightReceiver:
-    """Stages where one worker loads from; for several in host memory, which they can all map."""
-    parameters = parameters_of(model_path, getattr(torch, settings.dtype))
-    return WeightReceiver(parameters, device if settings.tensor_parallel == 1 else torch.device("cpu"))
 
 
 def _sequence(pending: Pending, output: CompletionOutput) -> SampledSequence:

@@ -38,6 +38,11 @@ def test_every_recipe_parses(path):
             {"engine": {"arguments": {"swap_space": 1}}},
             r"engine\.arguments are vLLM's or SGLang's, but engine\.kind is embedded",
         ),
+        ({"engine": {"tensor_parallel": 2}}, r"tensor_parallel 2 needs engine\.kind vllm or sglang, got embedded"),
+        (
+            {"engine": {"kind": "vllm", "tensor_parallel": 4}, "rollout": {"gpus_per_actor": 2}},
+            r"as many rollout\.gpus_per_actor, got 2",
+        ),
         ({"engine": {"kind": "vllm", "url": "http://x:1"}}, r"engine\.url is of an SGLang server"),
         ({"engine": {"kind": "vllm", "deterministic": True}}, r"engine\.kind embedded and engine\.threads 1, got vllm"),
     ],
