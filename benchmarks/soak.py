@@ -1,8 +1,8 @@
 """Sampling and swapping without a break: `python benchmarks/soak.py --kind vllm [--minutes 30]`, where the engine is installed.
 
 32 completions are always under way and weights are swapped twice a second. Every half minute the memory of the process and its
-children (proportional set size) is written down. Prints it at the end of the warm-up (a fifth of the time) and at the end, and what is
-left after close(): child processes and listening ports.
+children (proportional set size) is printed; the last line is a row of a table: memory at the end of the warm-up (a fifth of the time)
+and at the end, and what is left after close(): child processes and listening ports.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ async def main() -> None:
     while (now := time.monotonic() - began) < 60 * arguments.minutes and not busy.done():
         if not memory or now - memory[-1][0] >= 30:
             memory.append((now, memory_mb(tree(os.getpid()))))
+            print(f"after {now / 60:4.1f} min: {memory[-1][1]:.0f} MB, {swaps} swaps", flush=True)
         swaps += 1
         await learner.publish(folders[swaps % 2], swaps, engine)
         await asyncio.sleep(arguments.pause)
@@ -96,7 +97,6 @@ async def main() -> None:
         f"| {arguments.kind} | {arguments.minutes:g} | {ended:,} | {crossed:,} | {swaps:,} | {warm:.0f} | {last:.0f} "
         f"| {last / warm - 1:+.1%} | {len(left)} processes, {ports} ports |"
     )
-    print("MB every half minute: " + " ".join(f"{mb:.0f}" for _, mb in memory))
 
 
 if __name__ == "__main__":
