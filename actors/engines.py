@@ -25,11 +25,6 @@ def _scripted() -> Callable[..., RolloutEngine]:
 
 
 def _vllm() -> Callable[..., RolloutEngine]:
-    if importlib.util.find_spec("vllm") is None:
-        raise EngineError(
-            f"engine.kind vllm: {sys.executable} has no vllm; set engine.python to one that has (make engines makes "
-            ".venv-vllm/bin/python), or pip install corewarding[vllm]"
-        )
     from actors.vllm.engine import VllmEngine
 
     return VllmEngine
@@ -41,6 +36,7 @@ def _sglang() -> Callable[..., RolloutEngine]:
     return SglangEngine
 
 
+INSTALLED_APART = ("vllm", "sglang")
 ENGINES: dict[str, Callable[[], Callable[..., RolloutEngine]]] = {
     "embedded": _embedded,
     "vllm": _vllm,
@@ -60,7 +56,16 @@ def make_engine(
     initial_updates: int = 0,
     inflight: InflightMode = "recompute",
 ) -> RolloutEngine:
-    """The engine that `settings.kind` names, with `model_path`'s weights stamped (incarnation, initial_updates)."""
+    """The engine that `settings.kind` names, with `model_path`'s weights stamped (incarnation, initial_updates).
+
+    EngineError where it is not installed or does not start.
+    """
+    elsewhere = settings.kind == "sglang" and (settings.python is not None or settings.url is not None)
+    if settings.kind in INSTALLED_APART and not elsewhere and importlib.util.find_spec(settings.kind) is None:
+        raise EngineError(
+            f"engine.kind {settings.kind}: {sys.executable} has no {settings.kind}; set engine.python to one that has "
+            f"(make engines makes .venv-{settings.kind}/bin/python), or pip install corewarding[{settings.kind}]"
+        )
     return ENGINES[settings.kind]()(
         model_path,
         settings=settings,

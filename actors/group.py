@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 State = Literal["starting", "stale", "healthy", "lost"]
 
 _DEATH = (RayActorError, ObjectLostError)  # the second: its node went with an answer on it
+_RAISED = re.compile(r"(?:[a-z_]\w*\.)*[A-Z]\w*(?:Error|Exception): ")  # at the left edge, as a traceback ends
 _SUMMED = frozenset({"tokens", "tokens_per_s", "prefill_tokens_per_s", "running", "queued", "undelivered", "swaps"})
 
 
@@ -36,6 +38,10 @@ class RolloutGroupError(RuntimeError):
 
 class MemberLostError(RuntimeError):
     """An actor died or did not answer in time."""
+
+
+class MemberSilentError(MemberLostError):
+    """It gave no answer in time."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -95,9 +101,11 @@ class RolloutGroup:
         missing = [member.id for member, result in zip(self._members, results, strict=True) if result is not None]
         if missing:
             causes = "; ".join(sorted({str(result) for result in results if result is not None}))
+            waited = any(isinstance(result, MemberSilentError) for result in results)  # perhaps for room in the cluster
+            room = f". Free in the cluster: {_free_resources()}; see rollout.cpus_per_actor, .gpus_per_actor"
             raise RolloutGroupError(
                 f"{len(missing)} of {len(self._members)} {self.source} actors did not start: {', '.join(missing)} "
-                f"({causes}). Free in the cluster: {_free_resources()}; see rollout.cpus_per_actor, .gpus_per_actor"
+                f"({causes}){room if waited else ''}"
             )
         for member in self._members:
             self._set(member, "healthy")
@@ -156,7 +164,7 @@ class RolloutGroup:
         try:
             return await asyncio.wait_for(_answer(getattr(member.handle, method).remote(*args)), timeout_s)
         except TimeoutError:
-            raise MemberLostError(f"{member.id} did not answer {method} within {timeout_s:g} s") from None
+            raise MemberSilentError(f"{member.id} did not answer {method} within {timeout_s:g} s") from None
         except _DEATH as error:
             raise MemberLostError(f"{member.id} died in {method}: {_reason(error)}") from error
 
@@ -288,5 +296,7 @@ def _free_resources() -> str:
 
 
 def _reason(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    """What was raised at the bottom of Ray's report, to its end: an engine's own words may have several lines."""
+    lines = [line.rstrip() for line in str(error).splitlines() if line.strip()]
+    raised = [number for number, line in enumerate(lines) if _RAISED.match(line)]
+    return "\n".join(lines[raised[-1] :] if raised else lines[-1:]) or type(error).__name__

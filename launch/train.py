@@ -12,6 +12,8 @@ from typing import Any
 
 import ray
 
+from actors.engine import EngineError
+from actors.group import RolloutGroupError
 from dataflow.types import Version
 from evals.heldout import EvalResult
 from launch import placement
@@ -21,12 +23,14 @@ from launch.errors import RunStoppedError, UserError
 from launch.inputs import Inputs, read_inputs
 from launch.parts import place
 from launch.plans import admission_limits
+from launch.publisher import PublishError
 from launch.run_dir import RunDir
 from launch.summary import build_summary, print_summary, write_summary
 from launch.terminal import Terminal, introduce
 from launch.trace import merged
 from launch.watch import Watch
 from learner.checkpoint import Checkpoint, CheckpointStore
+from learner.group import LearnerDiedError
 from learner.learner import LearnerError
 
 
@@ -45,7 +49,7 @@ def run_training(config: TrainConfig) -> int:
     placement.connect(config)
     try:
         asyncio.run(_run(config, inputs, run_dir, store, checkpoint, began))
-    except (LearnerError, StalledError) as error:
+    except (EngineError, LearnerDiedError, LearnerError, PublishError, RolloutGroupError, StalledError) as error:
         saved = store.latest()
         remedy = (
             f"`corewarding resume {run_dir.path}` goes on after update {saved.update}"

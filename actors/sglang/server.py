@@ -172,10 +172,11 @@ class SglangServer:
         return EngineLostError(f"the SGLang server at {self.url} {what}")
 
     def _tail(self) -> str:
+        """The end of its log, indented: a traceback in it is not taken for the error itself."""
         if self._log is None:
             return ""
         lines = self._log.read_text(errors="replace").splitlines()
-        return "\n".join([*lines[-_LOG_LINES:], f"(all of it: {self._log})"])
+        return "\n".join([*(f"  {line}" for line in lines[-_LOG_LINES:]), f"(all of it: {self._log})"])
 
 
 def _free_port() -> int:
