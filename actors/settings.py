@@ -60,7 +60,7 @@ class EngineSettings(Settings):
     tensor_parallel: int = Field(1, ge=1)
     """GPUs, or on the CPU processes, that share one engine's model (vllm, sglang)."""
     memory_fraction: float = Field(0.9, gt=0, lt=1)
-    """Of a GPU's memory, for weights and KV cache of the engine (vllm, sglang); leave room where the learner is on it too."""
+    """Of a GPU's memory, for weights and KV cache (vllm, sglang); where an actor has a share of a GPU, at most that."""
     kv_cache_mb: int | None = Field(None, ge=1)
     """KV cache of the engine (vllm); None: on a GPU what memory_fraction leaves, on a CPU room for all slots at full length."""
     quantization: str | None = None

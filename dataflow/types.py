@@ -341,7 +341,7 @@ class Rendezvous:
     host: str
     port: int
     world_size: int
-    backend: str  # "gloo" or "nccl"
+    backend: str  # "gloo", "nccl" or "ipc"
     timeout_s: float
 
 

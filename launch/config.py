@@ -236,6 +236,12 @@ def _engine_problems(config: TrainConfig) -> list[str]:
                 f"{name}.tensor_parallel {engine.tensor_parallel} needs as many rollout.gpus_per_actor, "
                 f"got {config.rollout.gpus_per_actor:g}"
             )
+        share = config.rollout.gpus_per_actor
+        if 0 < share < 1 and engine.kind in ("vllm", "sglang") and engine.memory_fraction > share:
+            problems.append(
+                f"{name}.memory_fraction {engine.memory_fraction:g} is more than an actor's share of a GPU, "
+                f"rollout.gpus_per_actor {share:g}"
+            )
         if engine.url is not None and engine.kind != "sglang":
             problems.append(f"{name}.url is of an SGLang server, but {name}.kind is {engine.kind}")
     if teacher.dtype != config.engine.dtype:

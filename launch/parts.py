@@ -107,14 +107,13 @@ def _publishers(
 ) -> dict[Channel, Publisher]:
     """One for each group of engines, on the channel of the same name."""
     channels: dict[Source, Channel] = {"policy": "policy", "teacher": "teacher"}
-    nccl = config.learner.gpus_per_rank >= 1 and config.rollout.gpus_per_actor >= 1  # it wants a GPU for each process
     return {
         channels[source]: Publisher(
             channels[source],
             learner,
             group,
             settings=config.publish,
-            backend="nccl" if nccl else "gloo",
+            backend=placement.weight_backend(config),
             learner_lock=lock,
         )
         for source, group in groups.items()

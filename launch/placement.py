@@ -52,6 +52,14 @@ def needed(config: TrainConfig) -> dict[str, float]:
     return dict(total)
 
 
+def weight_backend(config: TrainConfig) -> str:
+    """What publish.backend `auto` stands for: NCCL wants a GPU for each process, CUDA IPC all of them on one."""
+    learner, actor = config.learner.gpus_per_rank, config.rollout.gpus_per_actor
+    if learner >= 1 and actor >= 1:
+        return "nccl"
+    return "ipc" if learner > 0 and actor > 0 and needed(config)["GPU"] <= 1 else "gloo"
+
+
 def joins_cluster() -> bool:
     """Whether this is a job on a cluster that exists, rather than a run that starts Ray for itself."""
     return "RAY_ADDRESS" in os.environ

@@ -76,7 +76,7 @@ class Publisher:
         backend: str = "gloo",
         learner_lock: asyncio.Lock | None = None,
     ) -> None:
-        """backend: what settings.backend `auto` means here, "gloo" or "nccl".
+        """backend: what settings.backend `auto` means here, "gloo", "nccl" or "ipc".
 
         learner_lock: held while a weight group is built, since members wait for each other for timeout_s only, and from
         announce() to the end of send(), while the weights must not move. Whoever else keeps the learner busy, above all

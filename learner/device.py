@@ -5,14 +5,20 @@ from __future__ import annotations
 import torch
 
 
-def choose_device(wanted: str, local_rank: int = 0) -> torch.device:
-    """`auto`, `cpu` or `cuda` as a device; RuntimeError where a GPU is asked for and none is visible."""
+def choose_device(wanted: str, local_rank: int = 0, *, share: float = 1.0) -> torch.device:
+    """`auto`, `cpu` or `cuda` as a device; RuntimeError where a GPU is asked for and none is visible.
+
+    share: below 1, the part of the GPU's memory that this process may take, since engines have the rest.
+    """
     visible = torch.cuda.is_available()
     if wanted == "cuda" and not visible:
         raise RuntimeError("learner.device is cuda, but no GPU is visible to this process; set learner.gpus_per_rank")
     if wanted == "cpu" or not visible:
         return torch.device("cpu")
-    return torch.device("cuda", local_rank % torch.cuda.device_count())
+    device = torch.device("cuda", local_rank % torch.cuda.device_count())
+    if 0 < share < 1:
+        torch.cuda.set_per_process_memory_fraction(share, device)
+    return device
 
 
 def collective_backend(device: torch.device) -> str:

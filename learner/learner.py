@@ -78,7 +78,7 @@ class Learner:
         """init_method: `tcp://host:port` the ranks meet at; None joins the default group that exists, or one of this rank alone."""
         self.plan = plan
         self.rank, self.world_size = rank, world_size
-        self.device = choose_device(plan.learner.device)
+        self.device = choose_device(plan.learner.device, share=plan.learner.gpus_per_rank)
         if not dist.is_initialized():
             store = None if init_method else dist.HashStore()
             dist.init_process_group(

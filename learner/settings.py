@@ -44,7 +44,7 @@ class LearnerSettings(Settings):
     cpus_per_rank: float = Field(1.0, gt=0)
     """CPUs Ray sets aside for one rank."""
     gpus_per_rank: float = Field(0.0, ge=0)
-    """GPUs Ray sets aside for one rank."""
+    """GPUs Ray sets aside for one rank; of a share, like 0.5, the rank takes no more memory than that."""
     resources: dict[str, float] = Field(default_factory=dict)
     """Ray's custom resources that one rank holds, e.g. {train_node: 1}: it runs on nodes started with `--resources` that have them."""
     threads: int = Field(1, ge=1)
@@ -158,8 +158,9 @@ class PublishSettings(Settings):
 
     every_updates: int = Field(1, ge=1)
     """Updates between two broadcasts of the policy."""
-    backend: Literal["auto", "gloo", "nccl"] = "auto"
-    """`auto`: nccl between GPUs, gloo between CPUs."""
+    backend: Literal["auto", "gloo", "nccl", "ipc"] = "auto"
+    """`nccl`: each process has a GPU. `ipc`: all on one GPU (CUDA IPC), or on one node's CPUs (shared memory). `gloo`: anything,
+    through the host. `auto`: the first of these that fits, on CPUs gloo."""
     bucket_mb: float = Field(512.0, gt=0)
     """Size of one of the two transfer buckets, in MiB."""
     checksum_every: int = Field(1, ge=0)

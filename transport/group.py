@@ -23,6 +23,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dataflow.types import Channel, Rendezvous
+from transport.ipc import IpcGroup
 
 LOOPBACK = "127.0.0.1"
 _SIOCGIFADDR = 0x8915
@@ -49,8 +50,8 @@ def serve(
     `host` is an address of this node that every member reaches; None: loopback, for one node.
     The store must outlive the group: hand it to WeightGroup. TransportError where the port cannot be opened.
     """
-    if backend not in ("gloo", "nccl"):
-        raise TransportError(f"backend must be gloo or nccl, got {backend!r}")
+    if backend not in ("gloo", "nccl", "ipc"):
+        raise TransportError(f"backend must be gloo, nccl or ipc, got {backend!r}")
     if backend == "nccl" and not dist.is_nccl_available():
         raise TransportError("backend nccl: this build of torch has none; publish.backend: gloo works on the CPU")
     address = host or LOOPBACK
@@ -185,8 +186,10 @@ class WeightGroup:
                 f"{self.rendezvous.host}:{self.rendezvous.port} within {self.rendezvous.timeout_s} s"
             ) from error
 
-    def _connect(self, timeout: timedelta) -> dist.ProcessGroupGloo | dist.ProcessGroupNCCL:
+    def _connect(self, timeout: timedelta) -> dist.ProcessGroupGloo | dist.ProcessGroupNCCL | IpcGroup:
         world_size = self.rendezvous.world_size
+        if self.rendezvous.backend == "ipc":
+            return IpcGroup(self._store, self.rank, world_size, device=self.device, timeout=timeout)
         address = _local_address(self.rendezvous.host, self.rendezvous.port)
         if self.rendezvous.backend == "gloo":
             gloo = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]

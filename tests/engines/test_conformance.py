@@ -192,14 +192,16 @@ async def test_a_wrong_manifest_is_refused_and_the_old_weights_stay(kind, tied, 
 
 
 async def test_two_engines_in_one_weight_group(kind, tied, learner):
-    """The second is ours: one stream, whatever takes it in."""
+    """The second is ours: one stream, whatever takes it in, over sockets and through mapped memory."""
     engines = [start(kind, tied[0]), start("embedded", tied[0])]
-    await learner.meet(*engines)
-    await learner.publish(tied[1], 1, *engines)
     task = task_of(5, temperature=0.0, group_size=1)
-    (one,), (other,) = [await run(engine, task) for engine in engines]
-    assert one.token_ids.tolist() == other.token_ids.tolist()
-    assert set(one.token_versions.tolist()) == {1}
+    for updates, backend in [(1, "gloo"), (2, "ipc")]:
+        await learner.meet(*engines, backend=backend)
+        await learner.publish(tied[updates % 2], updates, *engines)
+        (one,), (other,) = [await run(engine, task) for engine in engines]
+        assert one.token_ids.tolist() == other.token_ids.tolist()
+        assert one.token_ids.tolist() == forward(tied[updates % 2], task, one).argmax(-1).tolist()
+        assert set(one.token_versions.tolist()) == {updates}
     for engine in engines:
         await engine.close()
 

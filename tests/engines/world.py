@@ -117,9 +117,9 @@ class Learner:
         self._sender = WeightSender(0, 1, torch.device("cpu"), bucket_bytes=1 << 16, wire_dtype=torch.float32)
         self._epoch = 0
 
-    async def meet(self, *engines: RolloutEngine) -> None:
+    async def meet(self, *engines: RolloutEngine, backend: str = "gloo") -> None:
         self._epoch += 1
-        rendezvous = self._sender.serve("policy", self._epoch, len(engines), "gloo", 30.0)
+        rendezvous = self._sender.serve("policy", self._epoch, len(engines), backend, 30.0)
         joins = [engine.join(rendezvous, rank) for rank, engine in enumerate(engines, start=1)]
         await asyncio.gather(asyncio.to_thread(self._sender.connect, rendezvous), *joins)
 

@@ -150,9 +150,10 @@ async def test_evaluation_returns_completions_in_the_order_of_its_tasks(world):
         await group.run(make_task("late"))
 
 
-async def test_versions_reach_actors_that_hang_die_and_come_back(world):
+@pytest.mark.parametrize("backend", ["gloo", "ipc"])
+async def test_versions_reach_actors_that_hang_die_and_come_back(world, backend):
     group, learner = world.group(2), LocalLearner(elements=100_000, bucket_bytes=1 << 16)
-    publisher = Publisher("policy", learner, group, settings=PublishSettings(timeout_s=2.0))
+    publisher = Publisher("policy", learner, group, settings=PublishSettings(timeout_s=2.0, backend=backend))
     await group.start()
     await publisher.open()
     learner.updates = 1

@@ -43,6 +43,10 @@ def test_every_recipe_parses(path):
             {"engine": {"kind": "vllm", "tensor_parallel": 4}, "rollout": {"gpus_per_actor": 2}},
             r"as many rollout\.gpus_per_actor, got 2",
         ),
+        (
+            {"engine": {"kind": "vllm", "memory_fraction": 0.3}, "rollout": {"gpus_per_actor": 0.25}},
+            r"engine\.memory_fraction 0\.3 is more than an actor's share of a GPU, rollout\.gpus_per_actor 0\.25",
+        ),
         ({"engine": {"kind": "vllm", "url": "http://x:1"}}, r"engine\.url is of an SGLang server"),
         ({"engine": {"kind": "vllm", "deterministic": True}}, r"engine\.kind embedded and engine\.threads 1, got vllm"),
     ],

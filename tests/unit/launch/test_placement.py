@@ -3,7 +3,7 @@
 import pytest
 
 from launch.config import make_config
-from launch.placement import _probe_here, bundles, needed, versions
+from launch.placement import _probe_here, bundles, needed, versions, weight_backend
 
 
 def test_every_process_has_a_bundle_and_their_sum_is_what_is_needed():
@@ -36,3 +36,23 @@ def test_a_node_of_another_python_or_ray_says_so(tmp_path, changed):
 def test_a_node_that_does_not_see_the_run_folder_says_so(tmp_path):
     assert "a folder that all nodes share" in _probe_here(str(tmp_path / "token"), versions())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("rank", "actor", "backend"),
+    [
+        (0, 0, "gloo"),
+        (1, 1, "nccl"),
+        (0.5, 0.25, "ipc"),
+        (0.5, 0.5, "gloo"),
+        (0, 1, "gloo"),
+        (1, 0.5, "gloo"),
+        (2, 0, "gloo"),
+    ],
+)
+def test_weights_go_by_nccl_between_gpus_and_by_ipc_within_one(rank, actor, backend):
+    config = make_config(
+        {"rule": "co_rewarding_ii", "learner": {"gpus_per_rank": rank}, "rollout": {"gpus_per_actor": actor}},
+        where="test",
+    )
+    assert weight_backend(config) == backend  # of one learner rank, one policy and one teacher actor

@@ -11,10 +11,12 @@ import torch.distributed as dist
 from transport.group import TransportError, WeightGroup, serve
 
 CPU = torch.device("cpu")
+BACKENDS = ["gloo", "ipc"]
 
 
-def test_broadcast_reaches_every_member_without_a_default_group():
-    rendezvous, store = serve(channel="policy", group_epoch=3, world_size=3, backend="gloo", timeout_s=10)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_broadcast_reaches_every_member_without_a_default_group(backend):
+    rendezvous, store = serve(channel="policy", group_epoch=3, world_size=3, backend=backend, timeout_s=10)
 
     def member(rank: int) -> list[int]:
         group = WeightGroup(rendezvous, rank=rank, device=CPU)
@@ -35,16 +37,18 @@ def test_broadcast_reaches_every_member_without_a_default_group():
     assert not dist.is_initialized()
 
 
-def test_missing_members_are_named_at_the_timeout():
-    rendezvous, store = serve(channel="policy", group_epoch=1, world_size=3, backend="gloo", timeout_s=0.5)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_missing_members_are_named_at_the_timeout(backend):
+    rendezvous, store = serve(channel="policy", group_epoch=1, world_size=3, backend=backend, timeout_s=0.5)
     started = time.monotonic()
     with pytest.raises(TransportError, match=r"ranks \[1, 2\] of 3 did not join .* within 0.5 s"):
         WeightGroup(rendezvous, rank=0, device=CPU, store=store)
     assert time.monotonic() - started < 3
 
 
-def test_a_member_that_stays_silent_ends_the_wait():
-    rendezvous, store = serve(channel="teacher", group_epoch=1, world_size=2, backend="gloo", timeout_s=1)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_member_that_stays_silent_ends_the_wait(backend):
+    rendezvous, store = serve(channel="teacher", group_epoch=1, world_size=2, backend=backend, timeout_s=1)
     release = threading.Event()
 
     def silent() -> None:
@@ -64,7 +68,7 @@ def test_a_member_that_stays_silent_ends_the_wait():
 
 
 @pytest.mark.parametrize(
-    ("backend", "host", "message"), [("mpi", None, "gloo or nccl"), ("gloo", "192.0.2.77", "listen")]
+    ("backend", "host", "message"), [("mpi", None, "gloo, nccl or ipc"), ("gloo", "192.0.2.77", "listen")]
 )
 def test_a_place_that_cannot_be_served_is_refused(backend, host, message):
     with pytest.raises(TransportError, match=message):

@@ -81,9 +81,11 @@ def test_shards_refuse_ranges_outside_the_tensor():
         Shard(name="w", shape=(2, 2), start=3, local=torch.zeros(2))
 
 
-def transfer(manifest: WeightManifest, payload: list[torch.Tensor], into: dict[str, torch.Tensor]) -> None:
+def transfer(
+    manifest: WeightManifest, payload: list[torch.Tensor], into: dict[str, torch.Tensor], backend: str
+) -> None:
     """Sends `payload`, one tensor per bucket, to one receiver and raises what the receiver raises."""
-    rendezvous, store = serve(channel="policy", group_epoch=1, world_size=2, backend="gloo", timeout_s=5)
+    rendezvous, store = serve(channel="policy", group_epoch=1, world_size=2, backend=backend, timeout_s=5)
 
     def take() -> None:
         group = WeightGroup(rendezvous, rank=1, device=CPU)
@@ -101,20 +103,21 @@ def transfer(manifest: WeightManifest, payload: list[torch.Tensor], into: dict[s
     group.close()
 
 
-def test_receive_casts_and_verifies():
+@pytest.mark.parametrize("backend", ["gloo", "ipc"])
+def test_receive_casts_and_verifies(backend):
     weights = torch.randn(40)
     wire = weights.to(torch.bfloat16)
     manifest = manifest_of({"w": (5, 8)}, bucket_bytes=32, dtype="bfloat16")
     spec = dataclasses.replace(manifest.tensors[0], checksum=checksum(wire))
     manifest = dataclasses.replace(manifest, tensors=(spec,))
     into = {"w": torch.zeros(5, 8)}
-    transfer(manifest, list(wire.view(torch.uint8).split(32)), into)
+    transfer(manifest, list(wire.view(torch.uint8).split(32)), into, backend)
     assert torch.equal(into["w"].view(-1), wire.float())
 
     corrupt = wire.clone()
     corrupt[17] += 1
     with pytest.raises(TransportError, match=r"w of policy version 0\.1: checksum .* differs"):
-        transfer(manifest, list(corrupt.view(torch.uint8).split(32)), into)
+        transfer(manifest, list(corrupt.view(torch.uint8).split(32)), into, backend)
 
 
 @pytest.mark.parametrize(
