@@ -1,6 +1,6 @@
-"""Weights from a learner rank to engines on one node: `python benchmarks/broadcast.py [--mb 512] [--receivers 2] [--rounds 7]`.
+"""From a learner rank to engines on one node: `python benchmarks/broadcast.py [--mb 512] [--receivers 2] [--rounds 7] [--checksums]`.
 
-The same stream (bfloat16 tensors of 4 MiB with checksums) over each transport that fits, in turns: gloo, and `ipc` or, with a GPU for
+The same stream (bfloat16 tensors of 4 MiB) over each transport that fits, in turns: gloo, and `ipc` or, with a GPU for
 each process, NCCL. The receivers are processes of their own; a round is over when the last has acknowledged. On GPUs: `--device cuda`,
 where all processes share GPU 0 unless there are enough. Prints GB/s of one stream.
 """
@@ -40,7 +40,9 @@ def receiver(device: str, pipe: Connection) -> None:
         group.close()
 
 
-def turn(sender: WeightSender, backend: str, shards: list[Shard], pipes: list[Connection], epoch: int) -> float:
+def turn(
+    sender: WeightSender, backend: str, shards: list[Shard], pipes: list[Connection], epoch: int, with_checksums: bool
+) -> float:
     """Seconds of one transfer by a group of its own, after one to warm up."""
     rendezvous: Rendezvous = sender.serve("policy", epoch, len(pipes), backend, 60.0)
     for rank, pipe in enumerate(pipes, start=1):
@@ -48,7 +50,7 @@ def turn(sender: WeightSender, backend: str, shards: list[Shard], pipes: list[Co
     sender.connect(rendezvous)
     seconds = 0.0
     for _ in range(2):
-        manifest = sender.manifest("policy", Version(incarnation=0, updates=1), shards, with_checksums=True)
+        manifest = sender.manifest("policy", Version(incarnation=0, updates=1), shards, with_checksums=with_checksums)
         for pipe in pipes:
             pipe.send(manifest)
         for pipe in pipes:
@@ -68,6 +70,9 @@ def main() -> None:
     parser.add_argument("--receivers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--bucket-mb", type=float, default=64.0)
+    parser.add_argument(
+        "--checksums", action="store_true", help="as every checksum_every-th broadcast of a run has them"
+    )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -95,7 +100,7 @@ def main() -> None:
     for _ in range(arguments.rounds):
         for backend in backends:
             epoch += 1
-            seconds[backend].append(turn(sender, backend, shards, pipes, epoch))
+            seconds[backend].append(turn(sender, backend, shards, pipes, epoch, arguments.checksums))
     for pipe in pipes:
         pipe.send(None)
     size = sum(shard.local.numel() for shard in shards) * 2 / 1e9
