@@ -23,10 +23,10 @@ DTYPES: dict[str, torch.dtype] = {
 }
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _INTEGER_OF_SIZE = {2: torch.int16, 4: torch.int32}
-_CHECKSUM_CHUNK = {
-    "cpu": 1 << 17,
-    "cuda": 1 << 22,
-}  # elements with 64-bit temporaries at one time: what a core's cache holds
+_CPU_CHUNK, _GPU_CHUNK = (
+    1 << 17,
+    1 << 22,
+)  # elements of a checksum with 64-bit temporaries at one time; the first fit a core's cache
 _MIX_A, _MIX_B = 0x1E3779B97F4A7C15, 0x3F58476D1CE4E5B9  # odd
 
 
@@ -123,7 +123,7 @@ def checksum(wire: Tensor, start: int = 0, *, dtype: torch.dtype | None = None) 
 def checksum_tensor(wire: Tensor, start: int = 0, *, dtype: torch.dtype | None = None) -> Tensor:
     """`checksum` as an int64 scalar that stays on the device; the same bits, read as a signed number."""
     total = torch.zeros((), dtype=torch.int64, device=wire.device)
-    size = _CHECKSUM_CHUNK[wire.device.type]
+    size = _CPU_CHUNK if wire.device.type == "cpu" else _GPU_CHUNK
     for low in range(0, wire.numel(), size):
         chunk = wire[low : low + size].to(dtype or wire.dtype)
         bits = chunk.view(_INTEGER_OF_SIZE[chunk.itemsize]).to(torch.int64)
