@@ -52,6 +52,7 @@ def start(
     slots: int = 64,
     eos: tuple[int, ...] = (),
     inflight: InflightMode = "recompute",
+    device: str = "cpu",
     **keys: Any,
 ) -> RolloutEngine:
     if kind == "sglang":
@@ -60,7 +61,7 @@ def start(
         EngineSettings(kind=kind, slots=slots, prefill_tokens=64, **keys),  # type: ignore[arg-type]
         model_path=folder,
         max_model_len=MAX_LEN,
-        device=torch.device("cpu"),
+        device=torch.device(device),
         eos_token_ids=eos,
         inflight=inflight,
     )
@@ -113,8 +114,9 @@ def logprobs_of(folder: str, task: RolloutTask, sequence: SampledSequence) -> np
 class Learner:
     """Rank 0 of a learner in this process: sends any model folder's weights."""
 
-    def __init__(self) -> None:
-        self._sender = WeightSender(0, 1, torch.device("cpu"), bucket_bytes=1 << 16, wire_dtype=torch.float32)
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = torch.device(device)
+        self._sender = WeightSender(0, 1, self.device, bucket_bytes=1 << 16, wire_dtype=torch.float32)
         self._epoch = 0
 
     async def meet(self, *engines: RolloutEngine, backend: str = "gloo") -> None:
@@ -125,7 +127,7 @@ class Learner:
 
     def announce(self, folder: str, updates: int) -> tuple[WeightManifest, list[Shard]]:
         shards = [
-            Shard(name=name, shape=tuple(p.shape), start=0, local=p.detach().reshape(-1).contiguous())
+            Shard(name=name, shape=tuple(p.shape), start=0, local=p.detach().reshape(-1).to(self.device))
             for name, p in model_of(folder).named_parameters()
         ]
         version = Version(incarnation=0, updates=updates)
