@@ -33,7 +33,7 @@ test-engines: $(VENV)/.installed-test engines
 
 # Every fleet, 20 updates each: policy and teacher on vLLM, on SGLang, and one on each.
 test-engine-runs: $(VENV)/.installed-test engines
-	CW_FLEETS=vllm,sglang,mixed $(BIN)/python -m pytest tests/engines/test_fleets.py $(ARGS)
+	CW_FLEETS=vllm,sglang,mixed $(BIN)/python -m pytest tests/engines/test_fleets.py -k twenty_updates $(ARGS)
 
 .venv-vllm/.installed: pyproject.toml actors/vllm/cpu/requirements.txt
 	$(PYTHON) -m venv .venv-vllm
