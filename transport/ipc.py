@@ -53,7 +53,10 @@ class IpcGroup:
         self._num_chunks = 0  # written or read so far
         try:
             self._ring = self._serve(store, world_size) if rank == 0 else self._connect(store)
-        except BaseException:
+        except OSError as error:
+            self._hang_up()
+            raise RuntimeError(f"backend ipc: {error}") from error
+        except RuntimeError:
             self._hang_up()
             raise
         self._pump = ThreadPoolExecutor(1, thread_name_prefix="weights-ipc")
@@ -77,8 +80,8 @@ class IpcGroup:
 
     def abort(self) -> None:
         """Leaves; the others' broadcasts fail."""
-        self._hang_up()
-        self._pump.shutdown(wait=True, cancel_futures=True)
+        self._hang_up()  # ends what is queued, too
+        self._pump.shutdown(wait=True)
         del self._ring
 
     def _send(self, data: Tensor) -> None:

@@ -96,11 +96,13 @@ def test_closing_wakes_a_wait() -> None:
         joining = pool.submit(WeightGroup, rendezvous, rank=1, device=CPU)
         sender = WeightGroup(rendezvous, rank=0, device=CPU, store=store)
         taker = joining.result(10)
-        work = taker.broadcast(torch.zeros(1))
+        work, queued = taker.broadcast(torch.zeros(1)), taker.broadcast(torch.zeros(1))
         timer = threading.Timer(0.3, taker.close)
         timer.start()
         with pytest.raises(TransportError, match="rank 0 has left"):
             work.wait()
+        with pytest.raises(TransportError, match="rank 0 has left"):
+            queued.wait()
         timer.join()
         with pytest.raises(TransportError, match="rank 1 has left"):
             sender.broadcast(torch.zeros(1)).wait()
@@ -138,3 +140,23 @@ def test_a_stranger_that_sends_no_rank_is_sent_away() -> None:
     assert answer == b""
     taker.close()
     sender.close()
+
+
+def test_a_member_that_connects_and_says_nothing_ends_the_meeting() -> None:
+    rendezvous, store = serve(channel="policy", group_epoch=1, world_size=2, backend="ipc", timeout_s=0.5)
+    dist.PrefixStore("policy/1", store).set("joined/1", "1")
+    release = threading.Event()
+
+    def mute() -> None:
+        client = dist.TCPStore(rendezvous.host, rendezvous.port, timeout=timedelta(seconds=10), wait_for_workers=False)
+        name = dist.PrefixStore("policy/1", client).get("ipc").decode()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as own:
+            own.connect(f"\0{name}")
+            release.wait(10)
+
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(mute)
+        with pytest.raises(TransportError, match="backend ipc: timed out"):
+            WeightGroup(rendezvous, rank=0, device=CPU, store=store)
+        release.set()
+        future.result(10)
