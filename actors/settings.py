@@ -68,7 +68,8 @@ class EngineSettings(Settings):
     arguments: dict[str, bool | int | float | str] = Field(default_factory=dict)
     """Further arguments by the engine's own names (vllm: EngineArgs, sglang: ServerArgs); they win over what we set."""
     url: str | None = None
-    """An SGLang server that runs already, for example http://node3:30000; it must serve `model.path`."""
+    """An SGLang server that runs already, for example http://node3:30000, left running at the end; it must serve `model.path`, to one
+    actor of ours and nobody else, and reach that actor's node, since its weights come from there over gloo."""
     api_key: str | None = None
     """Of the server at `url`; a server of our own gets a fresh one."""
     start_timeout_s: float = Field(300.0, gt=0)

@@ -244,6 +244,19 @@ def _engine_problems(config: TrainConfig) -> list[str]:
             )
         if engine.url is not None and engine.kind != "sglang":
             problems.append(f"{name}.url is of an SGLang server, but {name}.kind is {engine.kind}")
+    asked = {"rollout.policy_actors": (config.engine.url, config.rollout.policy_actors)}
+    if REWARD_RULES[config.rule].needs_teacher:
+        asked["rollout.teacher_actors"] = (teacher.url, config.rollout.teacher_actors)
+    for key, (url, num) in asked.items():
+        if url is not None and num > 1:
+            problems.append(
+                f"engine.url {url} is one server, which holds the weights of one actor; set {key} 1, got {num}"
+            )
+    if len(asked) > 1 and config.engine.url is not None and teacher.url == config.engine.url:
+        problems.append(
+            f"engine.url {teacher.url} cannot serve policy and teacher, whose weights differ; set teacher_engine.url, or "
+            "teacher_engine: {url: null} for an engine of its own"
+        )
     if teacher.dtype != config.engine.dtype:
         problems.append(
             f"teacher_engine.dtype must be engine.dtype, {config.engine.dtype}: both take one stream of weights"

@@ -55,32 +55,36 @@ def serve(
     if backend == "nccl" and not dist.is_nccl_available():
         raise TransportError("backend nccl: this build of torch has none; publish.backend: gloo works on the CPU")
     address = host or LOOPBACK
-    # Bound here rather than by the store: a store binds every interface, and weights are no business of strangers.
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
-        try:
-            listener.bind((address, 0))
-            listener.listen(128)
-        except OSError as error:
-            raise TransportError(f"cannot listen on {address} for the {channel} weights: {error}") from error
-        port = listener.getsockname()[1]
-        store = dist.TCPStore(
-            address,
-            port,
-            is_master=True,
-            timeout=timedelta(seconds=timeout_s),
-            wait_for_workers=False,
-            master_listen_fd=listener.detach(),
-        )
+    try:
+        store = open_store(address, timeout=timedelta(seconds=timeout_s))
+    except OSError as error:
+        raise TransportError(f"cannot listen on {address} for the {channel} weights: {error}") from error
     rendezvous = Rendezvous(
         channel=channel,
         group_epoch=group_epoch,
         host=address,
-        port=port,
+        port=store.port,
         world_size=world_size,
         backend=backend,
         timeout_s=timeout_s,
     )
     return rendezvous, store
+
+
+def open_store(address: str, *, timeout: timedelta) -> dist.TCPStore:
+    """A meeting point on a free port of `address` alone: by itself a store binds every interface, and weights are no business of
+    strangers. OSError where the port cannot be opened."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.bind((address, 0))
+        listener.listen(128)
+        return dist.TCPStore(
+            address,
+            listener.getsockname()[1],
+            is_master=True,
+            timeout=timeout,
+            wait_for_workers=False,
+            master_listen_fd=listener.detach(),
+        )
 
 
 class Work:
@@ -190,7 +194,7 @@ class WeightGroup:
         world_size = self.rendezvous.world_size
         if self.rendezvous.backend == "ipc":
             return IpcGroup(self._store, self.rank, world_size, device=self.device, timeout=timeout)
-        address = _local_address(self.rendezvous.host, self.rendezvous.port)
+        address = local_address(self.rendezvous.host, self.rendezvous.port)
         if self.rendezvous.backend == "gloo":
             gloo = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]
             gloo._devices = [dist.ProcessGroupGloo.create_device(hostname=address)]
@@ -204,7 +208,7 @@ class WeightGroup:
             return dist.ProcessGroupNCCL(self._store, self.rank, world_size, nccl)
 
 
-def _local_address(host: str, port: int) -> str:
+def local_address(host: str, port: int) -> str:
     """The address of this node on the way to `host`, which is the one the other members reach it by."""
     if host in (LOOPBACK, "localhost"):
         return LOOPBACK
@@ -215,7 +219,7 @@ def _local_address(host: str, port: int) -> str:
 
 def interface_towards(host: str, port: int) -> str:
     """Name of this node's network interface on the way to `host`."""
-    return _interface_of(_local_address(host, port))
+    return _interface_of(local_address(host, port))
 
 
 def _interface_of(address: str) -> str:

@@ -10,6 +10,7 @@ which are split at the swap.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ from actors.sglang.server import SglangServer
 from actors.stepped import check_length, stream_key
 from actors.weights import WeightReceiver, parameters_of
 from dataflow.types import FinishReason, Rendezvous, RolloutTask, Version, WeightManifest
+from transport.group import LOOPBACK, interface_towards, local_address
 
 _BUCKET_BYTES = 256 * 2**20
 _RELAY_TIMEOUT_S, _FLUSH_S = 120.0, 30.0
@@ -282,7 +284,9 @@ class SglangEngine:
     async def _connected(self) -> Relay:
         """The group of this process and its server, made at the first swap."""
         if self._relay is None:
-            host = "127.0.0.1"
+            host = local_address(self._server.host, self._server.port)
+            if host != LOOPBACK:
+                os.environ.setdefault("GLOO_SOCKET_IFNAME", interface_towards(self._server.host, self._server.port))
             relay = Relay(host, self._settings.tensor_parallel, timeout_s=_RELAY_TIMEOUT_S)
             joining = self._server.post(
                 "/init_weights_update_group",

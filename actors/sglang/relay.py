@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributed import distributed_c10d as c10d
 
 from actors.engine import EngineError
+from transport.group import open_store
 
 _numbers = itertools.count()
 
@@ -24,10 +25,11 @@ class Relay:
     """Rank 0 of a group whose other ranks are one server's tensor-parallel workers."""
 
     def __init__(self, host: str, num_workers: int, *, timeout_s: float) -> None:
+        """host: an address of this node that the server's node reaches."""
         self.name = f"corewarding-{os.getpid()}-{next(_numbers)}"
         self.world_size = num_workers + 1
         self._timeout = timedelta(seconds=timeout_s)
-        self._store: Any = dist.TCPStore(host, 0, is_master=True, timeout=self._timeout, wait_for_workers=False)
+        self._store: Any = open_store(host, timeout=self._timeout)
         self.host, self.port = host, self._store.port
         self._group: Any = None
 

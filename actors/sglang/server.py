@@ -24,6 +24,7 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -48,7 +49,17 @@ class SglangServer:
             port = _free_port()
             self.url, self._key = f"http://{LOOPBACK}:{port}", secrets.token_hex(16)
             self._start(dict(arguments) | {"host": LOOPBACK, "port": port}, settings, environment)
+        parts = urlsplit(self.url)
+        self.host, self.port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
         self._wait(settings.start_timeout_s)
+        if self.process is None:  # it has a version of its own that says nothing to us
+            status, answer = self.call(
+                "/update_weight_version", new_version=arguments["weight_version"], abort_all_requests=False
+            )
+            if status not in (200, 404):  # 404: one so old that it knows no versions
+                raise EngineError(
+                    f"the SGLang server at {self.url} refuses a version of its weights: {status} {answer}"
+                )
 
     async def post(self, path: str, **body: Any) -> Any:
         """The answer's JSON, or its text; EngineError with the server's words where it refuses."""
@@ -81,9 +92,11 @@ class SglangServer:
         except (TimeoutError, aiohttp.ClientError, ConnectionError) as error:
             raise self._gone(error) from error
 
-    def get(self, path: str) -> tuple[int, Any]:
-        """Blocking; for the start, where no loop runs yet."""
-        request = urllib.request.Request(self.url + path, headers=self._headers())
+    def call(self, path: str, **body: Any) -> tuple[int, Any]:
+        """Status and answer, of a POST where there is a body. Blocking; for the start, where no loop runs yet."""
+        data = json.dumps(body).encode() if body else None
+        headers = self._headers() | ({"Content-Type": "application/json"} if body else {})
+        request = urllib.request.Request(self.url + path, data=data, headers=headers)
         try:
             with urllib.request.urlopen(request, timeout=5) as response:
                 text = response.read().decode()
@@ -127,7 +140,7 @@ class SglangServer:
         deadline = time.monotonic() + timeout_s
         while True:
             with contextlib.suppress(OSError):
-                if self.get("/health")[0] == 200:
+                if self.call("/health")[0] == 200:
                     return
             if self.process is not None and self.process.poll() is not None:
                 raise EngineError(

@@ -9,6 +9,7 @@ import pytest
 from actors.engine import EngineError
 from dataflow.types import Version
 from tests.engines.world import MAX_LEN, forward, logprobs_of, run, start, task_of
+from transport.group import local_address
 
 SWAP_TOKENS = 140
 
@@ -217,6 +218,28 @@ async def test_a_model_shared_by_two_workers_takes_new_weights(kind, wide, learn
     assert forward(wide[1], task, sequence).argmax(-1).tolist() == sequence.token_ids.tolist()
     assert set(sequence.token_versions.tolist()) == {1}
     await engine.close()
+
+
+async def test_a_server_that_runs_already_is_used_and_left_running(kind, tied, learner, monkeypatch):
+    if kind != "sglang":
+        pytest.skip("only SGLang has servers")
+    address = local_address("192.0.2.1", 9)  # not loopback, if this machine has a network: as a server on another node
+    monkeypatch.setattr("actors.sglang.server.LOOPBACK", address)
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "so that what is set here is taken back")
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME")
+    owner = start(kind, tied[0])
+    engine = start(kind, tied[0], url=owner._server.url, api_key=owner._server._key)
+    task = task_of(5, temperature=0.0, group_size=1)
+    (before,) = await run(engine, task)
+    assert set(before.token_versions.tolist()) == {0}
+    await learner.meet(engine)
+    await learner.publish(tied[1], 3, engine)
+    (after,) = await run(engine, task)
+    assert set(after.token_versions.tolist()) == {3}
+    assert forward(tied[1], task, after).argmax(-1).tolist() == after.token_ids.tolist()
+    await engine.close()
+    assert owner.process.poll() is None
+    await owner.close()
 
 
 async def test_a_dead_engine_gives_one_clear_error(kind, tied):

@@ -47,6 +47,14 @@ def test_every_recipe_parses(path):
             {"engine": {"kind": "vllm", "memory_fraction": 0.3}, "rollout": {"gpus_per_actor": 0.25}},
             r"engine\.memory_fraction 0\.3 is more than an actor's share of a GPU, rollout\.gpus_per_actor 0\.25",
         ),
+        (
+            {"engine": {"kind": "sglang", "url": "http://x:1"}},
+            r"http://x:1 cannot serve policy and teacher, whose weights differ; set teacher_engine\.url",
+        ),
+        (
+            {"engine": {"kind": "sglang", "url": "http://x:1"}, "rollout": {"policy_actors": 2}},
+            r"is one server, .* set rollout\.policy_actors 1, got 2",
+        ),
         ({"engine": {"kind": "vllm", "url": "http://x:1"}}, r"engine\.url is of an SGLang server"),
         ({"engine": {"kind": "vllm", "deterministic": True}}, r"engine\.kind embedded and engine\.threads 1, got vllm"),
     ],
