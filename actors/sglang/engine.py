@@ -1,4 +1,4 @@
-"""SGLang as a RolloutEngine: a server in its own environment, spoken to over HTTP on loopback.
+"""SGLang as a RolloutEngine: a server in its own environment, or one that runs already, spoken to over HTTP.
 
 Every completion is a request of its own; the server gets at most `engine.slots` at a time, so that what has not started can be
 drained around, or aborted for nothing. New weights arrive in this process while the server goes on sampling; a commit pauses it
