@@ -6,6 +6,7 @@ Imports no torch and no ray, so that a configuration can be read and checked any
 from __future__ import annotations
 
 import difflib
+import re
 import warnings
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -244,6 +245,8 @@ def _engine_problems(config: TrainConfig) -> list[str]:
             )
         if engine.url is not None and engine.kind != "sglang":
             problems.append(f"{name}.url is of an SGLang server, but {name}.kind is {engine.kind}")
+        if engine.url is not None and not re.fullmatch(r"https?://[^/:]+(:\d+)?/?", engine.url):
+            problems.append(f"{name}.url must be like http://node3:30000, got {engine.url}")
     asked = {"rollout.policy_actors": (config.engine.url, config.rollout.policy_actors)}
     if REWARD_RULES[config.rule].needs_teacher:
         asked["rollout.teacher_actors"] = (teacher.url, config.rollout.teacher_actors)

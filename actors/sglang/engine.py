@@ -10,6 +10,7 @@ which are split at the swap.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -181,9 +182,12 @@ class SglangEngine:
             for sampling in running.values():
                 sampling.cancel()
         self._tasks.clear()
-        await self._server.close()
         if self._relay is not None:
+            if self._server.process is None:  # it goes on without us
+                with contextlib.suppress(EngineError):
+                    await self._server.ask("/destroy_weights_update_group", group_name=self._relay.name)
             self._relay.close()
+        await self._server.close()
         await self.abort_update()
 
     async def _sample(self, task: RolloutTask, index: int, name: str) -> SampledSequence:

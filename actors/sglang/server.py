@@ -52,14 +52,8 @@ class SglangServer:
         parts = urlsplit(self.url)
         self.host, self.port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
         self._wait(settings.start_timeout_s)
-        if self.process is None:  # it has a version of its own that says nothing to us
-            status, answer = self.call(
-                "/update_weight_version", new_version=arguments["weight_version"], abort_all_requests=False
-            )
-            if status not in (200, 404):  # 404: one so old that it knows no versions
-                raise EngineError(
-                    f"the SGLang server at {self.url} refuses a version of its weights: {status} {answer}"
-                )
+        if self.process is None:
+            self._take_over(arguments["weight_version"])
 
     async def post(self, path: str, **body: Any) -> Any:
         """The answer's JSON, or its text; EngineError with the server's words where it refuses."""
@@ -92,10 +86,10 @@ class SglangServer:
         except (TimeoutError, aiohttp.ClientError, ConnectionError) as error:
             raise self._gone(error) from error
 
-    def call(self, path: str, **body: Any) -> tuple[int, Any]:
+    def call(self, path: str, body: Mapping[str, Any] | None = None) -> tuple[int, Any]:
         """Status and answer, of a POST where there is a body. Blocking; for the start, where no loop runs yet."""
-        data = json.dumps(body).encode() if body else None
-        headers = self._headers() | ({"Content-Type": "application/json"} if body else {})
+        data = None if body is None else json.dumps(body).encode()
+        headers = self._headers() | ({} if body is None else {"Content-Type": "application/json"})
         request = urllib.request.Request(self.url + path, data=data, headers=headers)
         try:
             with urllib.request.urlopen(request, timeout=5) as response:
@@ -140,6 +134,8 @@ class SglangServer:
         deadline = time.monotonic() + timeout_s
         while True:
             with contextlib.suppress(OSError):
+                if self.process is None:
+                    self._release()
                 if self.call("/health")[0] == 200:
                     return
             if self.process is not None and self.process.poll() is not None:
@@ -147,12 +143,32 @@ class SglangServer:
                     f"the SGLang server did not start (exit code {self.process.returncode}):\n{self._tail()}"
                 )
             if time.monotonic() > deadline:
-                tail = self._tail()
-                self._end()
-                raise EngineError(f"the SGLang server at {self.url} was not healthy after {timeout_s:g} s:\n{tail}")
+                self._end(keep_log=True)
+                raise EngineError(
+                    f"the SGLang server at {self.url} was not healthy after {timeout_s:g} s:\n{self._tail()}"
+                )
             time.sleep(0.2)
 
-    def _end(self) -> None:
+    def _release(self) -> None:
+        """Ends what an earlier user left: requests, an open update, and a pause, during which it does not answer as healthy."""
+        self.call("/abort_request", {"abort_all": True})
+        self.call("/end_weight_update", {})  # refused where none is open
+        self.call("/continue_generation", {})
+
+    def _take_over(self, version: str) -> None:
+        """Rids a server that ran before us of the cache of an earlier user, whose versions may come again, and stamps its weights."""
+        wanted = {"/flush_cache": {}, "/update_weight_version": {"new_version": version, "abort_all_requests": False}}
+        deadline = time.monotonic() + _STOP_S
+        for path, body in wanted.items():
+            while (answered := self.call(path, body))[0] not in (
+                200,
+                404,
+            ):  # 404: a server so old that it knows no versions
+                if time.monotonic() > deadline:
+                    raise EngineError(f"the SGLang server at {self.url} refuses {path}: {answered[0]} {answered[1]}")
+                time.sleep(0.05)
+
+    def _end(self, *, keep_log: bool = False) -> None:
         process = self.process
         if process is None or process.poll() is not None:
             return
@@ -164,7 +180,7 @@ class SglangServer:
                 break
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # whatever it left behind
-        if self._log is not None:
+        if self._log is not None and not keep_log:
             shutil.rmtree(self._log.parent, ignore_errors=True)
 
     def _http(self) -> aiohttp.ClientSession:

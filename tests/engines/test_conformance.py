@@ -228,7 +228,11 @@ async def test_a_server_that_runs_already_is_used_and_left_running(kind, tied, l
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "so that what is set here is taken back")
     monkeypatch.delenv("GLOO_SOCKET_IFNAME")
     owner = start(kind, tied[0])
-    engine = start(kind, tied[0], url=owner._server.url, api_key=owner._server._key)
+    left = asyncio.create_task(run(owner, task_of(1, max_new_tokens=100)))  # as by an actor that died amid an update
+    await owner._server.post("/pause_generation", mode="in_place")
+    await owner._server.post("/begin_weight_update")
+    engine = await asyncio.to_thread(start, kind, tied[0], url=owner._server.url, api_key=owner._server._key)
+    await asyncio.gather(left, return_exceptions=True)
     task = task_of(5, temperature=0.0, group_size=1)
     (before,) = await run(engine, task)
     assert set(before.token_versions.tolist()) == {0}

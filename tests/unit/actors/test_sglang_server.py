@@ -1,6 +1,8 @@
 """What a user sees of a server that does not come up, and what travels to one that does; real servers are in tests/engines."""
 
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +21,18 @@ def test_a_server_that_ends_at_once_shows_the_end_of_its_log():
 def test_a_python_that_is_not_there_is_named():
     with pytest.raises(EngineError, match=r"engine.python /no/python: cannot be started"):
         SglangServer({}, EngineSettings(kind="sglang", python="/no/python"), {})
+
+
+def test_a_server_that_does_not_become_healthy_leaves_the_log_that_is_named(tmp_path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho thinking\nsleep 60\n")
+    python.chmod(0o755)
+    settings = EngineSettings(kind="sglang", python=str(python), start_timeout_s=0.5)
+    with pytest.raises(EngineError, match=r"not healthy after 0\.5 s:\n  thinking") as error:
+        SglangServer({}, settings, {})
+    log = Path(str(error.value).split("(all of it: ")[1].rstrip(")"))
+    assert log.read_text() == "thinking\n"
+    shutil.rmtree(log.parent)
 
 
 def test_a_url_without_a_server_is_given_up():

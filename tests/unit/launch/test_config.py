@@ -55,6 +55,10 @@ def test_every_recipe_parses(path):
             {"engine": {"kind": "sglang", "url": "http://x:1"}, "rollout": {"policy_actors": 2}},
             r"is one server, .* set rollout\.policy_actors 1, got 2",
         ),
+        (
+            {"engine": {"kind": "sglang", "url": "node3:30000"}},
+            r"engine\.url must be like http://node3:30000, got node3",
+        ),
         ({"engine": {"kind": "vllm", "url": "http://x:1"}}, r"engine\.url is of an SGLang server"),
         ({"engine": {"kind": "vllm", "deterministic": True}}, r"engine\.kind embedded and engine\.threads 1, got vllm"),
     ],
