@@ -57,7 +57,7 @@ test-engine-runs: $(VENV)/.installed-test engines
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy dataflow rewards learner/loss.py learner/settings.py launch/config.py
+	$(BIN)/mypy -p corewarding
 
 $(VENV)/.torch:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -7,21 +7,23 @@ import random
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
-from actors.engine import EngineError
-from actors.engines import make_engine
-from actors.settings import EngineSettings
-from dataflow.types import GroupId, RolloutTask
-from questions.template import PromptTemplate, local_folder
+from corewarding.actors.engine import EngineError
+from corewarding.actors.engines import make_engine
+from corewarding.actors.settings import EngineSettings
+from corewarding.dataflow.carriers import RolloutTask
+from corewarding.dataflow.errors import RunError
+from corewarding.dataflow.ids import GroupId
+from corewarding.questions.template import PromptTemplate, local_folder
 
 RETRIES, FIRST_BACKOFF_S = 6, 0.5
 _TEMPORARY = (408, 409, 425, 429, 500, 502, 503, 504, 529)
 
 
-class ChatError(RuntimeError):
+class ChatError(RunError):
     """The model cannot be asked at all: no such endpoint, a refused key, a model that does not fit."""
 
 
-class ChatRefusedError(RuntimeError):
+class ChatRefusedError(RunError):
     """This one request cannot be answered, for example because it is too long; others may."""
 
 

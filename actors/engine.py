@@ -13,10 +13,13 @@ from typing import Protocol
 
 import numpy as np
 
-from dataflow.types import FinishReason, Float32, Int32, Rendezvous, RolloutTask, Version, WeightManifest
+from corewarding.dataflow.carriers import FinishReason, Float32, Int32, RolloutTask
+from corewarding.dataflow.errors import RunError
+from corewarding.dataflow.ids import Version
+from corewarding.dataflow.weights import Rendezvous, WeightManifest
 
 
-class EngineError(RuntimeError):
+class EngineError(RunError):
     """The engine refused a request or an update; the message says which and why. Its weights are unchanged."""
 
 

@@ -8,30 +8,30 @@ from collections.abc import Callable
 
 import torch
 
-from actors.engine import EngineError, RolloutEngine
-from actors.settings import EngineSettings, InflightMode
+from corewarding.actors.engine import EngineError, RolloutEngine
+from corewarding.actors.settings import EngineSettings, InflightMode
 
 
 def _embedded() -> Callable[..., RolloutEngine]:
-    from actors.embedded.engine import EmbeddedEngine
+    from corewarding.actors.embedded.engine import EmbeddedEngine
 
     return EmbeddedEngine
 
 
 def _scripted() -> Callable[..., RolloutEngine]:
-    from actors.scripted import ScriptedEngine
+    from corewarding.actors.scripted.engine import ScriptedEngine
 
     return ScriptedEngine
 
 
 def _vllm() -> Callable[..., RolloutEngine]:
-    from actors.vllm.engine import VllmEngine
+    from corewarding.actors.vllm.engine import VllmEngine
 
     return VllmEngine
 
 
 def _sglang() -> Callable[..., RolloutEngine]:
-    from actors.sglang.engine import SglangEngine
+    from corewarding.actors.sglang.engine import SglangEngine
 
     return SglangEngine
 

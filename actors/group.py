@@ -20,8 +20,10 @@ from typing import Any, Literal
 import ray
 from ray.exceptions import ObjectLostError, RayActorError
 
-from dataflow.codec import decode, encode
-from dataflow.types import Completion, RolloutTask, Source
+from corewarding.dataflow.carriers import Completion, RolloutTask
+from corewarding.dataflow.codec import decode, encode
+from corewarding.dataflow.errors import RunError
+from corewarding.dataflow.ids import Source
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +34,11 @@ _RAISED = re.compile(r"(?:[a-z_]\w*\.)*[A-Z]\w*(?:Error|Exception): ")  # at the
 _SUMMED = frozenset({"tokens", "tokens_per_s", "prefill_tokens_per_s", "running", "queued", "undelivered", "swaps"})
 
 
-class RolloutGroupError(RuntimeError):
+class RolloutGroupError(RunError):
     """The group cannot go on: actors that do not start, or that die more often than they may."""
 
 
-class MemberLostError(RuntimeError):
+class MemberLostError(RunError):
     """An actor died or did not answer in time."""
 
 

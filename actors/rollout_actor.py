@@ -15,24 +15,27 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from actors.engine import EngineError, EngineLostError, EngineStats, RolloutEngine, SampledSequence
-from actors.settings import EngineSettings, InflightMode
-from dataflow.codec import decode as decode_message
-from dataflow.codec import encode
-from dataflow.process import pin_to_cores
-from dataflow.types import Completion, Rendezvous, RolloutTask, Source, Timings, Version, WeightManifest
+from corewarding.actors.engine import EngineError, EngineLostError, EngineStats, RolloutEngine, SampledSequence
+from corewarding.actors.settings import EngineSettings, InflightMode
+from corewarding.dataflow.carriers import Completion, RolloutTask, Timings
+from corewarding.dataflow.codec import decode as decode_message
+from corewarding.dataflow.codec import encode
+from corewarding.dataflow.errors import RunError
+from corewarding.dataflow.ids import Source, Version
+from corewarding.dataflow.process import pin_to_cores
+from corewarding.dataflow.weights import Rendezvous, WeightManifest
 
 if TYPE_CHECKING:
-    from rewards.extract import Fallback
+    from corewarding.rewards.answers.extract import Fallback
 
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.1, 5.0
 
 
-class BufferUnavailableError(RuntimeError):
+class BufferUnavailableError(RunError):
     """The buffer cannot be reached at the moment, but is expected back."""
 
 
-class BufferLostError(RuntimeError):
+class BufferLostError(RunError):
     """The buffer is gone for good."""
 
 
@@ -205,9 +208,9 @@ class PlacedRolloutActor(RolloutActor):
         rewards.extract.extract_answer."""
         import torch
 
-        from actors.engines import make_engine
-        from questions.template import PromptTemplate
-        from rewards.extract import extract_answer
+        from corewarding.actors.engines import make_engine
+        from corewarding.questions.template import PromptTemplate
+        from corewarding.rewards.answers.extract import extract_answer
 
         pin_to_cores(settings.cores)
         torch.set_num_threads(settings.threads)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from dataflow.settings import Settings
+from corewarding.dataflow.settings import Settings
 
 InflightMode = Literal["recompute", "keep_kv", "drain"]
 

@@ -19,9 +19,11 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from actors.engine import EngineError, EngineLostError, EngineStats, SampledSequence
-from actors.weights import WeightReceiver
-from dataflow.types import CompletionId, Rendezvous, RolloutTask, Version, WeightManifest
+from corewarding.actors.engine import EngineError, EngineLostError, EngineStats, SampledSequence
+from corewarding.dataflow.carriers import RolloutTask
+from corewarding.dataflow.ids import CompletionId, Version
+from corewarding.dataflow.weights import Rendezvous, WeightManifest
+from corewarding.weights.receiver import WeightReceiver
 
 
 @dataclass(eq=False)

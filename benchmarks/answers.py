@@ -22,9 +22,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from rewards.canonical import canonical_key, same_answer
-from rewards.extract import extract_answer
-from rewards.grading import grade
+from corewarding.rewards.answers.extract import extract_answer
+from corewarding.rewards.answers.grading import grade
+from corewarding.rewards.answers.key import canonical_key, same_answer
 
 Same = Callable[[str, str], bool]
 RESPELLINGS: tuple[Callable[[str], str], ...] = (

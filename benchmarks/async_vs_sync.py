@@ -34,7 +34,7 @@ def run(root: Path, name: str, words: list[str]) -> list[dict[str, float]]:
     command = [
         sys.executable,
         "-m",
-        "launch.cli",
+        "corewarding.launch.cli",
         "train",
         "configs/cpu.yaml",
         "--run.root",

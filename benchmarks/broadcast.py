@@ -15,10 +15,11 @@ from multiprocessing.connection import Connection
 
 import torch
 
-from dataflow.types import Rendezvous, Version, WeightManifest
-from learner.broadcast import WeightSender
-from transport.group import WeightGroup
-from transport.stream import Shard, receive
+from corewarding.dataflow.ids import Version
+from corewarding.dataflow.weights import Rendezvous, WeightManifest
+from corewarding.weights.group import WeightGroup
+from corewarding.weights.sender import WeightSender
+from corewarding.weights.stream import Shard, receive
 
 ELEMENTS = 1 << 21
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import yaml
 
-from rewards.collapse import SIGNALS, Alarm, CollapseAlarm
-from rewards.settings import CollapseSettings
+from corewarding.rewards.collapse import SIGNALS, Alarm, CollapseAlarm
+from corewarding.rewards.settings import CollapseSettings
 
 FALL = 0.05
 

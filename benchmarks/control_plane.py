@@ -23,28 +23,31 @@ from typing import Any
 import ray
 from tokenizers import Tokenizer
 
-from actors.group import RolloutGroup
-from actors.rollout_actor import RolloutActor, accept_of
-from actors.scripted import ScriptedEngine
-from actors.settings import EngineSettings
-from dataflow.codec import decode
-from dataflow.metrics import Metrics
-from dataflow.types import Channel, Rendezvous, Source, StepResult, TrainBatch, Version, WeightManifest
-from evals.heldout import EvalResult
-from launch import placement
-from launch.config import TrainConfig, load_config, make_config
-from launch.controller import Controller
-from launch.inputs import Inputs, read_inputs
-from launch.parts import Parts
-from launch.plans import buffer_plan
-from launch.publisher import Publisher
-from launch.run_dir import RunDir
-from launch.terminal import Terminal
-from launch.watch import Watch
-from learner.buffer import ReplayBuffer
-from learner.checkpoint import CheckpointStore
-from questions.order import QuestionCursor
-from rewards.extract import extract_answer
+from corewarding.actors.group import RolloutGroup
+from corewarding.actors.rollout_actor import RolloutActor, accept_of
+from corewarding.actors.scripted.engine import ScriptedEngine
+from corewarding.actors.settings import EngineSettings
+from corewarding.dataflow.carriers import StepResult, TrainBatch
+from corewarding.dataflow.codec import decode
+from corewarding.dataflow.ids import Channel, Source, Version
+from corewarding.dataflow.metrics import Metrics
+from corewarding.dataflow.weights import Rendezvous, WeightManifest
+from corewarding.evals.heldout import EvalResult
+from corewarding.launch.config.load import load_config, make_config
+from corewarding.launch.config.tree import TrainConfig
+from corewarding.launch.report.log import Watch
+from corewarding.launch.report.run_directory import RunDir
+from corewarding.launch.report.terminal import Terminal
+from corewarding.launch.run import placement
+from corewarding.launch.run.controller import Controller
+from corewarding.launch.run.inputs import Inputs, read_inputs
+from corewarding.launch.run.parts import Parts
+from corewarding.launch.run.plans import buffer_plan
+from corewarding.launch.run.publisher import Publisher
+from corewarding.learner.checkpoint import CheckpointStore
+from corewarding.learner.replay.buffer import ReplayBuffer
+from corewarding.questions.order import QuestionCursor
+from corewarding.rewards.answers.extract import extract_answer
 
 MODEL = "models/arithmetic-base"
 EOS = 0

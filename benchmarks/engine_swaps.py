@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from actors.engine import RolloutEngine
-from actors.settings import InflightMode
+from corewarding.actors.engine import RolloutEngine
+from corewarding.actors.settings import InflightMode
 from tests.engines.world import Learner, run, start, task_of, write_model
 
 RUNNING, TOKENS, MODES = 32, 60, ("recompute", "keep_kv", "drain")

@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from actors.engine import RolloutEngine
-from actors.engines import make_engine
-from actors.settings import EngineSettings
-from dataflow.types import GroupId, RolloutTask
+from corewarding.actors.engine import RolloutEngine
+from corewarding.actors.engines import make_engine
+from corewarding.actors.settings import EngineSettings
+from corewarding.dataflow.carriers import RolloutTask
+from corewarding.dataflow.ids import GroupId
 
 WIDTH, PROMPT = 256, 40
 

@@ -86,8 +86,8 @@ def hostile_texts() -> list[str]:
 
 def measure() -> None:
     """In a fresh process: prints one line of JSON."""
-    from rewards.canonical import canonical_key
-    from rewards.extract import extract_answer
+    from corewarding.rewards.answers.extract import extract_answer
+    from corewarding.rewards.answers.key import canonical_key
 
     texts = hostile_texts()
     canonical_key(r"\frac{1}{2}+\sqrt{2}"), extract_answer(r"\boxed{1}")  # what is imported late is imported now
@@ -118,7 +118,7 @@ def measure() -> None:
 
 
 def second_opinion() -> None:
-    from evals.second_opinion import second_opinions
+    from corewarding.evals.second_opinion import second_opinions
 
     texts = [text for text in hostile_texts() if not any("\ud800" <= letter <= "\udfff" for letter in text)]
     outcomes: Counter[str] = Counter()

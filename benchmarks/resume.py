@@ -29,7 +29,7 @@ SMALL = [
 def start(root: Path, updates: int, extra: list[str]) -> subprocess.Popen[bytes]:
     """The run as a user starts it, in a process group of its own."""
     words = [*SMALL, "--train.updates", str(updates), "--run.root", str(root), "--run.name", "run", *extra]
-    command = [sys.executable, "-m", "launch.cli", "train", "configs/cpu.yaml", *words]
+    command = [sys.executable, "-m", "corewarding.launch.cli", "train", "configs/cpu.yaml", *words]
     root.mkdir(parents=True, exist_ok=True)
     with (root / "log").open("a") as log:
         return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from rewards.rules import REWARD_RULES
+from corewarding.rewards.rules.table import REWARD_RULES
 
 COLUMNS = ("mean@8", "maj@8", "greedy")
 
@@ -24,7 +24,9 @@ def run(rule: str, seed: int, root: Path, extra: list[str]) -> dict[str, object]
     summary = root / name / "summary.json"
     if not summary.exists():
         words = ["--rule", rule, "--train.seed", str(seed), "--run.root", str(root), "--run.name", name, *extra]
-        subprocess.run([sys.executable, "-m", "launch.cli", "train", "configs/cpu.yaml", *words], check=True)
+        subprocess.run(
+            [sys.executable, "-m", "corewarding.launch.cli", "train", "configs/cpu.yaml", *words], check=True
+        )
     content: dict[str, object] = json.loads(summary.read_text())
     return content
 

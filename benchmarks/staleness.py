@@ -29,7 +29,9 @@ def run(bound: int, correction: str, seed: int, root: Path, extra: list[str]) ->
             *("--staleness.max", str(bound), "--staleness.pipeline-depth", str(bound), "--correction.mode", correction),
             *("--train.seed", str(seed), "--run.root", str(root), "--run.name", name, *extra),
         ]
-        subprocess.run([sys.executable, "-m", "launch.cli", "train", "configs/cpu.yaml", *words], check=True)
+        subprocess.run(
+            [sys.executable, "-m", "corewarding.launch.cli", "train", "configs/cpu.yaml", *words], check=True
+        )
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     rows = [row for row in rows if row["kind"] == "update"]
     found = {key: statistics.median(row[key] for row in rows[len(rows) // 4 :]) for key in METRICS if key in rows[-1]}

@@ -19,15 +19,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from actors.embedded.engine import EmbeddedEngine
-from actors.engine import SampledSequence
-from actors.settings import EngineSettings, InflightMode
-from dataflow.types import RolloutTask, Version
-from evals.tasks import evaluation_tasks
-from launch.config import load_config
-from questions.load import load_heldout
-from questions.prompts import prepare
-from questions.template import PromptTemplate
+from corewarding.actors.embedded.engine import EmbeddedEngine
+from corewarding.actors.engine import SampledSequence
+from corewarding.actors.settings import EngineSettings, InflightMode
+from corewarding.dataflow.carriers import RolloutTask
+from corewarding.dataflow.ids import Version
+from corewarding.evals.tasks import evaluation_tasks
+from corewarding.launch.config.load import load_config
+from corewarding.questions.load import load_heldout
+from corewarding.questions.prompts import prepare
+from corewarding.questions.template import PromptTemplate
 
 Weights = dict[str, Tensor]
 

@@ -1,4 +1,4 @@
-"""msgpack wire format of the types in dataflow/types.py and dataflow/metrics.py.
+"""msgpack wire format of the types in dataflow (ids, carriers, weights, metrics).
 
 A carrier is a msgpack extension holding its class name and its fields in declaration order; an array is an extension
 holding dtype, shape and its raw bytes, so a group of completions crosses without a Python object per token. Anything
@@ -14,7 +14,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from dataflow import metrics, types
+from corewarding.dataflow import carriers, ids, metrics, weights
 
 MAX_MESSAGE_BYTES = 1 << 30
 MAX_DEPTH = 32  # extensions within extensions; each level costs C stack, which ends without an exception
@@ -23,7 +23,7 @@ _DTYPES = frozenset({"<i4", "<i8", "<f4", "<f8", "|b1", "|u1"})
 
 
 def _carriers() -> dict[str, type]:
-    classes = [c for module in (types, metrics) for c in vars(module).values() if isinstance(c, type)]
+    classes = [c for module in (ids, carriers, weights, metrics) for c in vars(module).values() if isinstance(c, type)]
     return {c.__name__: c for c in classes if dataclasses.is_dataclass(c)}
 
 

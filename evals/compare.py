@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evals.estimates import bootstrap_interval
-from evals.record import EvalError, EvalRecord, differences
+from corewarding.evals.estimates import bootstrap_interval
+from corewarding.evals.record import EvalError, EvalRecord, differences
 
 _MAY_DIFFER = ("model.", "prompt.template", "sampling.seed")  # what is compared, and what follows from it
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from dataflow.types import Completion, FinishReason
-from evals.estimates import bootstrap_interval, ks_of, pass_at_k
-from questions.gold import GoldAnswers
-from rewards.canonical import canonical_key
-from rewards.grading import grade
-from rewards.voting import majority_vote
+from corewarding.dataflow.carriers import Completion, FinishReason
+from corewarding.evals.estimates import bootstrap_interval, ks_of, pass_at_k
+from corewarding.questions.gold import GoldAnswers
+from corewarding.rewards.answers.grading import grade
+from corewarding.rewards.answers.key import canonical_key
+from corewarding.rewards.voting import majority_vote
 
 GREEDY_EPOCH, SAMPLED_EPOCH = -1, -2  # keep evaluation's streams apart from training's
 

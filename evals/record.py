@@ -19,14 +19,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from evals.heldout import EvalResult, Generation, QuestionScore
-from questions.gold import GoldAnswers
+from corewarding.dataflow.errors import UserError
+from corewarding.evals.heldout import EvalResult, Generation, QuestionScore
+from corewarding.questions.gold import GoldAnswers
 
 FORMAT = 1
 _MODEL_FILES = ("*.safetensors", "config.json", "generation_config.json", "tokenizer*.json", "chat_template.jinja")
 
 
-class EvalError(ValueError):
+class EvalError(UserError):
     """An evaluation that cannot be made, continued, graded or compared; the message says why and what to do."""
 
 

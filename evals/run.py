@@ -15,19 +15,19 @@ from typing import Any
 
 import torch
 
-from actors.engines import make_engine
-from actors.rollout_actor import RolloutActor
-from actors.settings import EngineSettings
-from dataflow.codec import decode, encode
-from evals.heldout import EvalResult, Generation, score_questions, summarize
-from evals.record import FORMAT, EvalError, EvalRecord, data_hash, model_hash
-from evals.tasks import evaluation_tasks
-from questions.load import load_heldout
-from questions.prompts import PreparedQuestions, prepare
-from questions.settings import DataSettings
-from questions.template import PromptTemplate, local_folder
-from rewards.extract import Fallback, extract_answer
-from rewards.grading import grader_version
+from corewarding.actors.engines import make_engine
+from corewarding.actors.rollout_actor import RolloutActor
+from corewarding.actors.settings import EngineSettings
+from corewarding.dataflow.codec import decode, encode
+from corewarding.evals.heldout import EvalResult, Generation, score_questions, summarize
+from corewarding.evals.record import FORMAT, EvalError, EvalRecord, data_hash, model_hash
+from corewarding.evals.tasks import evaluation_tasks
+from corewarding.questions.load import load_heldout
+from corewarding.questions.prompts import PreparedQuestions, prepare
+from corewarding.questions.settings import DataSettings
+from corewarding.questions.template import PromptTemplate, local_folder
+from corewarding.rewards.answers.extract import Fallback, extract_answer
+from corewarding.rewards.answers.grading import grader_version
 
 AHEAD = 4  # sequences handed to the engine, for each of its slots
 

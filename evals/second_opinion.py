@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from evals.record import EvalError
+from corewarding.evals.record import EvalError
 
 Outcome = Literal["answered", "no_answer", "unparsable", "timeout", "oom", "error"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from dataflow.settings import Settings
+from corewarding.dataflow.settings import Settings
 
 
 class EvalSettings(Settings):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataflow.types import GroupId, RolloutTask
-from evals.heldout import GREEDY_EPOCH, SAMPLED_EPOCH
-from questions.prompts import PreparedQuestions
+from corewarding.dataflow.carriers import RolloutTask
+from corewarding.dataflow.ids import GroupId
+from corewarding.evals.heldout import GREEDY_EPOCH, SAMPLED_EPOCH
+from corewarding.questions.prompts import PreparedQuestions
 
 
 def evaluation_tasks(

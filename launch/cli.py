@@ -7,22 +7,18 @@ import dataclasses
 import io
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import tyro
 from pydantic import ValidationError
 
-from actors.engine import EngineError
-from actors.settings import EngineSettings
-from dataflow.types import DataError
-from evals.record import EvalError
-from launch.config import ConfigError, TrainConfig, explain, load_config, make_config, section_of
-from launch.errors import RunStoppedError, UserError
-from learner.admission import CapacityError
-from questions.errors import DataSetError, TemplateError
-from questions.settings import DEFAULT_SYSTEM_PROMPT
+from corewarding.actors.engine import EngineError
+from corewarding.dataflow.errors import RunStoppedError, UserError
+from corewarding.launch.config.checks import explain, section_of
+from corewarding.launch.config.load import ConfigError, load_config, make_config
+from corewarding.launch.config.tree import TrainConfig
 
-USER_ERRORS = (UserError, DataSetError, TemplateError, CapacityError, DataError, EvalError, EngineError)
+USER_ERRORS = (UserError, EngineError)
 
 HELP = """corewarding: label-free reinforcement learning of reasoning models
 
@@ -80,7 +76,10 @@ def parse_train(words: list[str]) -> TrainConfig:
             tyro.cli(TrainConfig, args=["--help"], prog="corewarding train CONFIG.yaml")
         raise ConfigError("train needs a configuration file, for example `corewarding train configs/cpu.yaml`")
     base = load_config(words[0])
-    return make_config(_override(base, words[1:], prog=f"corewarding train {words[0]}"), where=words[0])
+    return make_config(
+        _override(base, words[1:], prog=f"corewarding train {words[0]}"),
+        where="command line" if words[1:] else words[0],
+    )
 
 
 def _override(base: TrainConfig, words: list[str], *, prog: str) -> dict[str, Any]:
@@ -103,7 +102,7 @@ def _override(base: TrainConfig, words: list[str], *, prog: str) -> dict[str, An
 def _train(words: list[str]) -> int:
     words, dry_run = _without(words, "--dry-run")
     config = parse_train(words)
-    from launch.train import check_training, run_training
+    from corewarding.launch.run.train import check_training, run_training
 
     return check_training(config) if dry_run else run_training(config)
 
@@ -113,7 +112,7 @@ def _submit(words: list[str]) -> int:
     words, address = _value_of(words, "--address", "the cluster's dashboard, for example http://head:8265")
     words, python = _value_of(words, "--python", "the cluster's interpreter that has our dependencies")
     config = parse_train(words)
-    from launch.submit import submit
+    from corewarding.launch.commands.submit import submit
 
     return submit(config, address=address, python=python, dry_run=dry_run)
 
@@ -147,67 +146,20 @@ def _resume(words: list[str]) -> int:
     run = config.run.model_copy(
         update={"resume": "must", "name": folder.resolve().name, "root": str(folder.resolve().parent)}
     )
-    from launch.train import run_training
+    from corewarding.launch.run.train import run_training
 
     return run_training(config.model_copy(update={"run": run}))
 
 
-@dataclasses.dataclass(frozen=True)
-class EvalArguments:
-    """Held-out accuracy with intervals: mean@n, maj@n, pass@k and greedy. Everything sampled is kept, and not sampled again."""
-
-    model: tyro.conf.Positional[str]
-    """A model folder or hub id, or a run directory (its last checkpoint)."""
-    data: str | None = None
-    """math500, gsm8k, amc, aime24 (from the hub), arithmetic, or a Parquet or JSONL file, folder or hub id; None: the run's."""
-    split: str = "test"
-    """Split of a folder or hub id."""
-    config: Path | None = None
-    """Configuration whose data, engine and lengths apply; of a run, its own."""
-    num_questions: int | None = None
-    """Only the first so many, in a fixed shuffled order; None: all, or 512 of the arithmetic world."""
-    samples: int | None = None
-    """n of mean@n, maj@n, pass@k; 0: greedy only; None: as the benchmark is usually reported, else 8."""
-    temperature: float = 1.0
-    """Of the n samples."""
-    max_new_tokens: int | None = None
-    """Longest completion; None: the configuration's, else 32 for the arithmetic world and 3072."""
-    seed: int | None = None
-    """Of the n samples; None: the configuration's."""
-    fallbacks: tuple[Literal["hashes", "phrase"], ...] = ()
-    """Where a completion has no box; as vote.fallbacks."""
-    engine: EngineSettings = dataclasses.field(default_factory=EngineSettings)
-    """The sampler."""
-    second_opinion: bool = False
-    """Also grade by math-verify, in a process that can be killed, and list where it differs."""
-    out: Path | None = None
-    """Folder of the evaluation; None: one under runs/evals."""
-
-
-@dataclasses.dataclass(frozen=True)
-class RegradeArguments:
-    """Extracts and grades saved generations again; needs neither model nor data set."""
-
-    folder: tyro.conf.Positional[Path]
-    """Of an evaluation."""
-    fallbacks: tuple[Literal["hashes", "phrase"], ...] = ()
-    """Where a completion has no box; as vote.fallbacks."""
-    second_opinion: bool = False
-    """Also grade by math-verify."""
-
-
-@dataclasses.dataclass(frozen=True)
-class CompareArguments:
-    """Two evaluations side by side; refused where they are not of the same questions, sampled and graded in the same way."""
-
-    first: tyro.conf.Positional[Path]
-    """Folder of an evaluation."""
-    second: tyro.conf.Positional[Path]
-    """Folder of another."""
-
-
 def _eval(words: list[str]) -> int:
-    from launch.evaluate import evaluate, print_comparison, regrade
+    from corewarding.launch.commands.evaluate import (
+        CompareArguments,
+        EvalArguments,
+        RegradeArguments,
+        evaluate,
+        print_comparison,
+        regrade,
+    )
 
     if "--regrade" in words:
         again = tyro.cli(RegradeArguments, args=_without(words, "--regrade")[0], prog="corewarding eval --regrade")
@@ -218,58 +170,20 @@ def _eval(words: list[str]) -> int:
     return evaluate(tyro.cli(EvalArguments, args=words, prog="corewarding eval"))
 
 
-@dataclasses.dataclass(frozen=True)
-class ExportArguments:
-    """Copies the trained model, a Hugging Face folder, out of a run."""
-
-    run_dir: tyro.conf.Positional[Path]
-    out: Path
-    """Folder to write; must not exist."""
-    which: Literal["policy", "teacher"] = "policy"
-    """The policy, or the EMA teacher."""
-
-
 def _export(words: list[str]) -> int:
-    from launch.export import export_run
+    from corewarding.launch.commands.export import ExportArguments, export_run
 
     arguments = tyro.cli(ExportArguments, args=words, prog="corewarding export")
     print(export_run(arguments.run_dir, arguments.out, arguments.which))
     return 0
 
 
-@dataclasses.dataclass(frozen=True)
-class TraceArguments:
-    """Writes trace.json (for Perfetto) and trace.png (a Gantt picture) into a run directory."""
-
-    run_dir: tyro.conf.Positional[Path]
-    seconds: float = 30.0
-    """How much of the run's end the picture shows."""
-
-
 def _trace(words: list[str]) -> int:
-    from launch.trace import write_trace
+    from corewarding.launch.report.trace import TraceArguments, write_trace
 
     arguments = tyro.cli(TraceArguments, args=words, prog="corewarding trace")
     print(write_trace(arguments.run_dir, seconds=arguments.seconds))
     return 0
-
-
-@dataclasses.dataclass(frozen=True)
-class InspectArguments:
-    """What is in a data set: rows, lengths, kinds of answers, pairs that look wrong, examples."""
-
-    source: tyro.conf.Positional[str]
-    """Parquet or JSONL file, folder, or Hugging Face datasets id."""
-    rephrased: str | None = None
-    """The same questions reworded, row by row."""
-    split: str = "train"
-    """Split of a folder or hub id."""
-    model: str | None = None
-    """Model folder whose tokens and chat template lengths are counted in; None: words."""
-    system_prompt: str = DEFAULT_SYSTEM_PROMPT
-    """System message of the template."""
-    examples: int = 2
-    """Questions to show."""
 
 
 def _data(words: list[str]) -> int:
@@ -277,7 +191,7 @@ def _data(words: list[str]) -> int:
         raise ConfigError(
             "data knows one thing to do: corewarding data inspect FILE [--rephrased FILE] [--model FOLDER]"
         )
-    from launch.inspect_data import inspect_data
+    from corewarding.launch.commands.inspect_data import InspectArguments, inspect_data
 
     arguments = tyro.cli(InspectArguments, args=words[1:], prog="corewarding data inspect")
     inspect_data(
@@ -291,42 +205,8 @@ def _data(words: list[str]) -> int:
     return 0
 
 
-@dataclasses.dataclass(frozen=True)
-class RephraseArguments:
-    """Makes the rephrased view of a data set: same meaning and answer in other words. Called again, it goes on where it stopped."""
-
-    source: tyro.conf.Positional[str]
-    """Parquet or JSONL file, folder, or Hugging Face datasets id."""
-    out: Path
-    """Folder of the pair of files, the journal and the report."""
-    model: str | None = None
-    """Model folder or hub id, asked on an engine in this process."""
-    endpoint: str | None = None
-    """OpenAI-compatible server, for example http://localhost:8000/v1; its key is read from OPENAI_API_KEY."""
-    endpoint_model: str | None = None
-    """Name of the model at the endpoint."""
-    split: str = "train"
-    """Split of a folder or hub id."""
-    limit: int | None = None
-    """Only the first so many questions."""
-    attempts: int = 3
-    """Replies asked for, at most, until one can be kept."""
-    agreement: int = 0
-    """Also answer both wordings so many times, and keep only those whose votes agree; 0: do not."""
-    temperature: float = 0.7
-    """Of the replies."""
-    max_new_tokens: int = 2048
-    """Longest reply."""
-    concurrency: int = 64
-    """Questions under way at once."""
-    seed: int = 0
-    """Of the replies, where the model is asked in this process."""
-    engine: EngineSettings = dataclasses.field(default_factory=EngineSettings)
-    """The sampler of --model."""
-
-
 def _rephrase(words: list[str]) -> int:
-    from launch.rephrase import rephrase_command
+    from corewarding.launch.commands.rephrase import RephraseArguments, rephrase_command
 
     return rephrase_command(tyro.cli(RephraseArguments, args=words, prog="corewarding rephrase"))
 
@@ -336,7 +216,7 @@ def _doctor(words: list[str]) -> int:
     words, sglang = _value_of(words, "--sglang-python", "the interpreter that has SGLang")
     if words:
         raise UserError(f"doctor takes --vllm-python and --sglang-python, not {' '.join(words)}")
-    from launch.doctor import doctor
+    from corewarding.launch.commands.doctor import doctor
 
     return doctor(vllm_python=vllm, sglang_python=sglang, root=TrainConfig().run.root)
 

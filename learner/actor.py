@@ -10,12 +10,13 @@ from typing import Any, Literal
 import ray
 import torch
 
-from dataflow.codec import decode, encode
-from dataflow.process import pin_to_cores
-from dataflow.types import Channel, Rendezvous, WeightManifest
-from learner.broadcast import WeightSender
-from learner.learner import Learner, LearnerPlan, Which
-from transport.group import LOOPBACK, interface_towards
+from corewarding.dataflow.codec import decode, encode
+from corewarding.dataflow.ids import Channel
+from corewarding.dataflow.process import pin_to_cores
+from corewarding.dataflow.weights import Rendezvous, WeightManifest
+from corewarding.learner.learner import Learner, LearnerPlan, Which
+from corewarding.weights.group import LOOPBACK, interface_towards
+from corewarding.weights.sender import WeightSender
 
 
 class LearnerActor:

@@ -13,24 +13,19 @@ from typing import Any, Literal, TypeAlias
 import ray
 from ray.exceptions import RayActorError
 
-from dataflow.codec import decode, encode
-from dataflow.types import (
-    Channel,
-    Float32,
-    Rendezvous,
-    StepResult,
-    TrainingSample,
-    Version,
-    WeightManifest,
-)
-from learner.actor import LearnerActor, actor_options
-from learner.learner import LearnerPlan, Which
+from corewarding.dataflow.carriers import Float32, StepResult, TrainingSample
+from corewarding.dataflow.codec import decode, encode
+from corewarding.dataflow.errors import RunError
+from corewarding.dataflow.ids import Channel, Version
+from corewarding.dataflow.weights import Rendezvous, WeightManifest
+from corewarding.learner.actor import LearnerActor, actor_options
+from corewarding.learner.learner import LearnerPlan, Which
 
 Message: TypeAlias = "bytes | ray.ObjectRef[bytes]"
 """Bytes of dataflow.codec, or Ray's reference to them: what goes from the buffer to the ranks need not pass through here."""
 
 
-class LearnerDiedError(RuntimeError):
+class LearnerDiedError(RunError):
     """A rank's process ended. The run can be resumed from its last checkpoint."""
 
 

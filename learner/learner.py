@@ -21,20 +21,29 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
-from dataflow.metrics import Metrics
-from dataflow.types import Float32, StepResult, TokenStatistics, TrainBatch, TrainingSample, Version
-from learner import loss_metrics, teacher
-from learner.device import choose_device, collective_backend
-from learner.loss import objective
-from learner.model import PREFIX, PolicyModel, forget_gathered, load_policy, shard
-from learner.packing import MicroBatch, pack
-from learner.settings import CorrectionSettings, LearnerSettings, LossSettings, TeacherSettings, TrainSettings
-from transport.stream import Shard
+from corewarding.dataflow.carriers import Float32, StepResult, TokenStatistics, TrainBatch, TrainingSample
+from corewarding.dataflow.errors import RunError
+from corewarding.dataflow.ids import Version
+from corewarding.dataflow.metrics import Metrics
+from corewarding.learner import teacher
+from corewarding.learner.device import choose_device, collective_backend
+from corewarding.learner.model import PREFIX, PolicyModel, forget_gathered, load_policy, shard
+from corewarding.learner.objective import metrics as loss_metrics
+from corewarding.learner.objective.loss import objective
+from corewarding.learner.objective.packing import MicroBatch, pack
+from corewarding.learner.settings import (
+    CorrectionSettings,
+    LearnerSettings,
+    LossSettings,
+    TeacherSettings,
+    TrainSettings,
+)
+from corewarding.weights.stream import Shard
 
 Which = Literal["policy", "teacher", "initial"]
 
 
-class LearnerError(RuntimeError):
+class LearnerError(RunError):
     """A number that must not reach the weights, or a batch for other weights; nothing was changed."""
 
 
@@ -346,7 +355,7 @@ class Learner:
 
     def export(self, folder: Path, which: Literal["policy", "teacher"] = "policy") -> None:
         """A Hugging Face folder that from_pretrained opens: weights gathered tensor by tensor to rank 0. Collective."""
-        from learner.export import write_folder
+        from corewarding.learner.export import write_folder
 
         with self.using(which):
             write_folder(self.names, list(self.model.parameters()), folder, self.plan.model_path, rank=self.rank)

@@ -13,8 +13,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from transformers import AutoModelForCausalLM
 
-from learner.logprobs import token_logprobs
-from learner.packing import MicroBatch
+from corewarding.learner.objective.logprobs import token_logprobs
+from corewarding.learner.objective.packing import MicroBatch
 
 PREFIX = "model."  # of our wrapper, ahead of the Hugging Face parameter names
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from learner.settings import TeacherSettings
+from corewarding.learner.settings import TeacherSettings
 
 
 def alpha(update: int, *, settings: TeacherSettings, total_updates: int) -> float:

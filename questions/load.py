@@ -6,12 +6,12 @@ import logging
 from dataclasses import dataclass
 from typing import Literal
 
-from dataflow.types import Question
-from questions.errors import DataSetError
-from questions.gold import GoldAnswers
-from questions.order import shuffled
-from questions.readers import Entry, pair, read_entries
-from questions.settings import DataSettings
+from corewarding.dataflow.carriers import Question
+from corewarding.dataflow.errors import DataSetError
+from corewarding.questions.gold import GoldAnswers
+from corewarding.questions.order import shuffled
+from corewarding.questions.readers import Entry, pair, read_entries
+from corewarding.questions.settings import DataSettings
 
 _log = logging.getLogger(__name__)
 _HELDOUT_SEED = 0  # not the run's: every run that is cut to the first n evaluates on the same n
@@ -145,7 +145,7 @@ def _require_rephrased(question_set: QuestionSet) -> None:
 def _arithmetic(
     settings: DataSettings, *, split: Literal["train", "heldout"], num: int, seed: int
 ) -> tuple[list[Question], GoldAnswers]:
-    from questions.arithmetic import arithmetic_questions
+    from corewarding.questions.arithmetic.world import arithmetic_questions
 
     questions, answers = arithmetic_questions(split=split, num=num, seed=seed, levels=settings.levels)
     return questions, GoldAnswers(answers)

@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from corewarding.dataflow.errors import UserError
 
-class CursorError(ValueError):
+
+class CursorError(UserError):
     """A saved cursor does not belong to these questions, or an item that was never asked is given back."""
 
 

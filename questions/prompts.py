@@ -7,10 +7,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dataflow.types import Int32, Question, View
-from questions.errors import DataSetError
-from questions.load import QuestionSet
-from questions.template import PromptTemplate
+from corewarding.dataflow.carriers import Int32, Question
+from corewarding.dataflow.errors import DataSetError
+from corewarding.dataflow.ids import View
+from corewarding.questions.load import QuestionSet
+from corewarding.questions.template import PromptTemplate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -15,8 +15,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from questions.errors import DataSetError
-from questions.sources import Table, read_table
+from corewarding.dataflow.errors import DataSetError
+from corewarding.questions.sources import Table, read_table
 
 _WANTED = frozenset({"prompt", "extra_info", "reward_model", "question", "problem", "answer", "id", "rephrased"})
 _GSM8K_ENDING = re.compile(r"^####[ \t]*(\S.*)$", re.MULTILINE)

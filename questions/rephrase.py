@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from questions.pairs import check_pair
+from corewarding.questions.pairs import check_pair
 
 BEGIN, END = "<rephrased>", "</rephrased>"
 

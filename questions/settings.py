@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from dataflow.settings import Settings
+from corewarding.dataflow.settings import Settings
 
 DEFAULT_SYSTEM_PROMPT = r"Let's think step by step and output the final answer within \boxed{}."
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from questions.errors import DataSetError
+from corewarding.dataflow.errors import DataSetError
 
 _HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+|[\w.-]+)(:(?P<config>[\w.-]+))?")
 _FILE_ENDINGS = (".parquet", ".jsonl")

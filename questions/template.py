@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from dataflow.types import Int32
-from questions.errors import TemplateError
+from corewarding.dataflow.carriers import Int32
+from corewarding.dataflow.errors import TemplateError
 
 _TOKENIZER_FILES = (
     "tokenizer.json",

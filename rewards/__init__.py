@@ -1,8 +1,8 @@
 """Text in, numbers out: extraction, votes, reward rules, diagnostics. Imports no torch and no ray."""
 
-from rewards.canonical import CanonicalAnswer, canonical_key, same_answer
-from rewards.extract import extract_answer
-from rewards.grading import grade
-from rewards.voting import majority_vote
+from corewarding.rewards.answers.extract import extract_answer
+from corewarding.rewards.answers.grading import grade
+from corewarding.rewards.answers.key import CanonicalAnswer, canonical_key, same_answer
+from corewarding.rewards.voting import majority_vote
 
 __all__ = ["CanonicalAnswer", "canonical_key", "extract_answer", "grade", "majority_vote", "same_answer"]

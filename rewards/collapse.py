@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from rewards.settings import CollapseSettings
+from corewarding.rewards.settings import CollapseSettings
 
 SIGNALS = {
     "top_answer_frac": "vote/top_answer_frac",

@@ -10,12 +10,13 @@ from functools import cache
 
 import numpy as np
 
-from dataflow.metrics import Metrics
-from dataflow.types import Completion, QuestionRollouts, ScoredGroup, Source, Vote
-from rewards.canonical import canonical_key
-from rewards.collapse import repetition
-from rewards.contract import GroupKind
-from rewards.voting import vote
+from corewarding.dataflow.carriers import Completion, QuestionRollouts, ScoredGroup, Vote
+from corewarding.dataflow.ids import Source
+from corewarding.dataflow.metrics import Metrics
+from corewarding.rewards.answers.key import canonical_key
+from corewarding.rewards.collapse import repetition
+from corewarding.rewards.rules.contract import GroupKind
+from corewarding.rewards.voting import vote
 
 Key = Callable[[str], str]
 Votes = list[tuple[str, dict[GroupKind, Vote]]]  # (question id, the vote of each of its groups)
@@ -103,7 +104,7 @@ def _of_completions(rollouts: Sequence[QuestionRollouts], *, key: Key, gold_keys
 
 
 def _kinds(completions: Sequence[Completion], kinds: tuple[str, ...]) -> list[float]:
-    """1 or 0 for each answer: whether it is of one of these kinds (rewards/canonical.py)."""
+    """1 or 0 for each answer: whether it is of one of these kinds (rewards/answers/key.py)."""
     return [float(canonical_key(c.answer).kind in kinds) for c in completions if c.answer is not None]
 
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from dataflow.types import Completion, Vote, VoteClass
-from rewards.canonical import answer_key
+from corewarding.dataflow.carriers import Completion, Vote, VoteClass
+from corewarding.rewards.answers.key import answer_key
 
 
 def majority_vote(

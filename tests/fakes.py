@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dataflow.types import Completion, GroupId, Source, Timings, View
+from corewarding.dataflow.carriers import Completion, Timings
+from corewarding.dataflow.ids import GroupId, Source, View
 
 
 def fake_group(

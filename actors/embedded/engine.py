@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actors.embedded.model import Decoder
-from actors.embedded.sampling import sample, uniforms
-from actors.embedded.slots import Slots
-from actors.settings import EngineSettings, InflightMode
-from actors.stepped import Request, SteppedEngine
-from actors.weights import WeightReceiver
-from dataflow.types import Version
+from corewarding.actors.embedded.model import Decoder
+from corewarding.actors.embedded.sampling import sample, uniforms
+from corewarding.actors.embedded.slots import Slots
+from corewarding.actors.settings import EngineSettings, InflightMode
+from corewarding.actors.stepped import Request, SteppedEngine
+from corewarding.dataflow.ids import Version
+from corewarding.weights.receiver import WeightReceiver
 
 
 class EmbeddedEngine(SteppedEngine):

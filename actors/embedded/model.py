@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
-from actors.embedded.cache import ATTENTION, SlotCache
-from actors.engine import EngineError
+from corewarding.actors.embedded.cache import ATTENTION, SlotCache
+from corewarding.actors.engine import EngineError
 
 SUPPORTED = ("qwen3", "qwen2", "llama")
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.engine import SampledSequence, as_arrays
-from actors.stepped import Pending
-from dataflow.types import FinishReason
+from corewarding.actors.engine import SampledSequence, as_arrays
+from corewarding.actors.stepped import Pending
+from corewarding.dataflow.carriers import FinishReason
 
 
 class Slots:

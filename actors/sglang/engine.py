@@ -21,14 +21,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actors.engine import EngineError, EngineStats, SampledSequence
-from actors.settings import EngineSettings, InflightMode
-from actors.sglang.relay import Relay, described, in_buckets
-from actors.sglang.server import SglangServer
-from actors.stepped import check_length, stream_key
-from actors.weights import WeightReceiver, parameters_of
-from dataflow.types import FinishReason, Rendezvous, RolloutTask, Version, WeightManifest
-from transport.group import LOOPBACK, interface_towards, local_address
+from corewarding.actors.engine import EngineError, EngineStats, SampledSequence
+from corewarding.actors.settings import EngineSettings, InflightMode
+from corewarding.actors.sglang.relay import Relay, described, in_buckets
+from corewarding.actors.sglang.server import SglangServer
+from corewarding.actors.stepped import check_length, stream_key
+from corewarding.dataflow.carriers import FinishReason, RolloutTask
+from corewarding.dataflow.ids import Version
+from corewarding.dataflow.weights import Rendezvous, WeightManifest
+from corewarding.weights.group import LOOPBACK, interface_towards, local_address
+from corewarding.weights.receiver import WeightReceiver, parameters_of
 
 _BUCKET_BYTES = 256 * 2**20
 _RELAY_TIMEOUT_S, _FLUSH_S = 120.0, 30.0

@@ -15,8 +15,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import distributed_c10d as c10d
 
-from actors.engine import EngineError
-from transport.group import open_store
+from corewarding.actors.engine import EngineError
+from corewarding.weights.group import open_store
 
 _numbers = itertools.count()
 

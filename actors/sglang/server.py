@@ -28,9 +28,9 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from actors.engine import EngineError, EngineLostError
-from actors.settings import EngineSettings
-from transport.group import LOOPBACK
+from corewarding.actors.engine import EngineError, EngineLostError
+from corewarding.actors.settings import EngineSettings
+from corewarding.weights.group import LOOPBACK
 
 _STOP_S = 10.0
 _LOG_LINES = 12

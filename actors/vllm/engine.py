@@ -30,12 +30,13 @@ from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.llm_engine import LLMEngine
 
-from actors.engine import EngineError, SampledSequence
-from actors.settings import EngineSettings, InflightMode
-from actors.stepped import Pending, Request, SteppedEngine
-from actors.vllm.worker import BACKEND, STAGED, share
-from actors.weights import WeightReceiver, parameters_of
-from dataflow.types import FinishReason, Version
+from corewarding.actors.engine import EngineError, SampledSequence
+from corewarding.actors.settings import EngineSettings, InflightMode
+from corewarding.actors.stepped import Pending, Request, SteppedEngine
+from corewarding.actors.vllm.worker import BACKEND, STAGED, share
+from corewarding.dataflow.carriers import FinishReason
+from corewarding.dataflow.ids import Version
+from corewarding.weights.receiver import WeightReceiver, parameters_of
 
 _CPU_BLOCK = 32  # tokens; the CPU's attention wants a multiple of it
 
@@ -170,7 +171,7 @@ def _load(model_path: str, settings: EngineSettings, max_model_len: int, device:
         "disable_log_stats": True,
         "seed": 0,
         "weight_transfer_config": WeightTransferConfig(backend=BACKEND),
-        "worker_extension_cls": "actors.vllm.worker.Extension",
+        "worker_extension_cls": "corewarding.actors.vllm.worker.Extension",
     }
     if settings.kv_cache_mb is not None:
         arguments["kv_cache_memory_bytes"] = settings.kv_cache_mb * 2**20

@@ -19,7 +19,7 @@ from torch import Tensor
 from vllm.distributed.weight_transfer.base import WeightTransferEngine, WeightTransferInitInfo, WeightTransferUpdateInfo
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
-from transport.stream import DTYPES
+from corewarding.weights.stream import DTYPES
 
 BACKEND = "staged"
 STAGED: dict[str, Mapping[str, Tensor]] = {}  # by handle, of the engines in this process

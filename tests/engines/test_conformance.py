@@ -6,10 +6,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from actors.engine import EngineError
-from dataflow.types import Version
+from corewarding.actors.engine import EngineError
+from corewarding.dataflow.ids import Version
+from corewarding.weights.group import local_address
 from tests.engines.world import MAX_LEN, forward, logprobs_of, run, start, task_of
-from transport.group import local_address
 
 SWAP_TOKENS = 140
 
@@ -224,7 +224,7 @@ async def test_a_server_that_runs_already_is_used_and_left_running(kind, tied, l
     if kind != "sglang":
         pytest.skip("only SGLang has servers")
     address = local_address("192.0.2.1", 9)  # not loopback, if this machine has a network: as a server on another node
-    monkeypatch.setattr("actors.sglang.server.LOOPBACK", address)
+    monkeypatch.setattr("corewarding.actors.sglang.server.LOOPBACK", address)
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "so that what is set here is taken back")
     monkeypatch.delenv("GLOO_SOCKET_IFNAME")
     owner = start(kind, tied[0])

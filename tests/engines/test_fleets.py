@@ -37,7 +37,7 @@ FLEETS = {
 
 def command(tmp_path: Path, *words: str) -> list[str]:
     where = ["--run.root", str(tmp_path), "--run.name", "run"]
-    return [sys.executable, "-m", "launch.cli", "train", "configs/cpu.yaml", *where, *words]
+    return [sys.executable, "-m", "corewarding.launch.cli", "train", "configs/cpu.yaml", *where, *words]
 
 
 def train(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -13,12 +13,14 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from actors.engine import RolloutEngine, SampledSequence
-from actors.engines import make_engine
-from actors.settings import EngineSettings, InflightMode
-from dataflow.types import GroupId, RolloutTask, Version, WeightManifest
-from learner.broadcast import WeightSender
-from transport.stream import Shard
+from corewarding.actors.engine import RolloutEngine, SampledSequence
+from corewarding.actors.engines import make_engine
+from corewarding.actors.settings import EngineSettings, InflightMode
+from corewarding.dataflow.carriers import RolloutTask
+from corewarding.dataflow.ids import GroupId, Version
+from corewarding.dataflow.weights import WeightManifest
+from corewarding.weights.sender import WeightSender
+from corewarding.weights.stream import Shard
 
 VOCAB, MAX_LEN = 64, 160
 ROOT = Path(__file__).resolve().parents[2]

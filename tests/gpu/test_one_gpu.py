@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from actors.engine import SampledSequence
-from dataflow.types import RolloutTask
+from corewarding.actors.engine import SampledSequence
+from corewarding.dataflow.carriers import RolloutTask
 from tests.engines.world import Learner, forward, logprobs_of, run, start, task_of, write_model
 
 KINDS = ["embedded", "vllm"]
@@ -112,7 +112,7 @@ async def test_an_engine_elsewhere_is_told_that_memory_is_not_shared(device, tmp
 def test_a_learners_share_of_the_gpu_is_a_bound(device):
     if device == "cpu":
         pytest.skip("shares are of a GPU")
-    from learner.device import choose_device
+    from corewarding.learner.device import choose_device
 
     chosen = choose_device("cuda", share=0.01)
     try:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.config import make_config
-from launch.train import run_training
+from corewarding.launch.config.load import make_config
+from corewarding.launch.run.train import run_training
 
 HERE = Path(__file__).resolve()
 SHARED = next((p / "shared" / "data" for p in HERE.parents if (p / "shared" / "data").is_dir()), None)
@@ -75,7 +75,7 @@ def test_recorded_completions_of_a_real_model_give_labels_and_a_gradient(tmp_pat
 
 
 def test_the_two_identical_math_pairs_are_found(capsys):
-    from launch.inspect_data import inspect_data
+    from corewarding.launch.commands.inspect_data import inspect_data
 
     train = SHARED / "train"
     problems = inspect_data(
@@ -93,7 +93,7 @@ def test_the_two_identical_math_pairs_are_found(capsys):
 def test_gold_answers_of_math_are_more_than_text():
     import pyarrow.parquet as pq
 
-    from rewards import canonical_key
+    from corewarding.rewards import canonical_key
 
     files = ("train/math_original.parquet", "eval/math_test.parquet")
     gold = [row["reward_model"]["ground_truth"] for name in files for row in pq.read_table(SHARED / name).to_pylist()]

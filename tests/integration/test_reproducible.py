@@ -32,7 +32,7 @@ def start(root):
     path.parent.mkdir(exist_ok=True)
     path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
     return subprocess.Popen(
-        [sys.executable, "-m", "launch.cli", "train", str(path), "--run.resume", "auto"],
+        [sys.executable, "-m", "corewarding.launch.cli", "train", str(path), "--run.resume", "auto"],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         start_new_session=True,

@@ -11,15 +11,15 @@ import pytest
 import ray
 import torch
 
-from actors.engines import make_engine
-from actors.group import Member, RolloutGroup, RolloutGroupError
-from actors.rollout_actor import RolloutActor, accept_of
-from actors.settings import EngineSettings
-from dataflow.codec import decode
-from dataflow.types import Version
-from launch.publisher import Publisher
-from learner.settings import PublishSettings
-from tests.transport_fakes import LocalLearner, make_task, write_model_folder, write_script
+from corewarding.actors.engines import make_engine
+from corewarding.actors.group import Member, RolloutGroup, RolloutGroupError
+from corewarding.actors.rollout_actor import RolloutActor, accept_of
+from corewarding.actors.settings import EngineSettings
+from corewarding.dataflow.codec import decode
+from corewarding.dataflow.ids import Version
+from corewarding.launch.run.publisher import Publisher
+from corewarding.learner.settings import PublishSettings
+from tests.weight_fakes import LocalLearner, make_task, write_model_folder, write_script
 
 
 class Collector:

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from launch.config import make_config
-from launch.train import run_training
+from corewarding.launch.config.load import make_config
+from corewarding.launch.run.train import run_training
 
 pytestmark = pytest.mark.timeout(300)
 

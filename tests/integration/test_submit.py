@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.config import make_config
-from launch.submit import CONFIG_NAME, prepare
+from corewarding.launch.commands.submit import CONFIG_NAME, prepare
+from corewarding.launch.config.load import make_config
 
 pytestmark = pytest.mark.timeout(400)
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,7 +61,7 @@ def submit(cluster, cwd, *words, **changed):
     command = [
         sys.executable,
         "-m",
-        "launch.cli",
+        "corewarding.launch.cli",
         "submit",
         str(ROOT / "configs" / "cpu.yaml"),
         "--address",
@@ -83,8 +83,8 @@ def test_a_missing_or_wrong_token_is_one_message(cluster, tmp_path, changed):
 def test_a_cluster_of_another_ray_is_refused(cluster, tmp_path, monkeypatch):
     import ray
 
-    from launch.errors import UserError
-    from launch.submit import _client
+    from corewarding.dataflow.errors import UserError
+    from corewarding.launch.commands.submit import _client
 
     monkeypatch.setattr(ray, "__version__", "2.0.0")
     with pytest.raises(UserError, match=r"runs Ray .*, this is Ray 2\.0\.0: install the same version"):

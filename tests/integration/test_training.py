@@ -7,13 +7,14 @@ import pytest
 import ray
 from transformers import AutoModelForCausalLM
 
-from dataflow.codec import encode
-from dataflow.types import GroupId, RolloutTask, TrainingSample
-from launch.cli import main
-from launch.config import make_config
-from launch.errors import RunStoppedError
-from launch.run_dir import RunDirError
-from launch.train import run_training
+from corewarding.dataflow.carriers import RolloutTask, TrainingSample
+from corewarding.dataflow.codec import encode
+from corewarding.dataflow.errors import RunStoppedError
+from corewarding.dataflow.ids import GroupId
+from corewarding.launch.cli import main
+from corewarding.launch.config.load import make_config
+from corewarding.launch.report.run_directory import RunDirError
+from corewarding.launch.run.train import run_training
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -134,13 +135,13 @@ async def test_teacher_engines_sample_from_the_fp32_ema(tmp_path):
     """After k syncs the teacher engine's logprobs are those of the learner's own EMA, and no longer the initial model's."""
     import asyncio
 
-    from dataflow.types import TrainBatch
-    from launch import placement
-    from launch.inputs import read_inputs
-    from launch.parts import _group
-    from launch.plans import learner_plan
-    from launch.publisher import Publisher
-    from learner.group import LearnerGroup
+    from corewarding.dataflow.carriers import TrainBatch
+    from corewarding.launch.run import placement
+    from corewarding.launch.run.inputs import read_inputs
+    from corewarding.launch.run.parts import _group
+    from corewarding.launch.run.plans import learner_plan
+    from corewarding.launch.run.publisher import Publisher
+    from corewarding.learner.group import LearnerGroup
 
     config = make_config(
         {

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(600)
 HEAD, OTHER = "10.201.7.1", "10.201.7.2"
 RAY = str(Path(sys.executable).with_name("ray"))
 DIVIDED = ["--rollout.resources", "sampling", "1", "--learner.resources", "training", "1"]
-OURS = ("ray::LearnerActor", "ray::PlacedRolloutActor", "ray::ReplayBuffer", "launch.cli train")
+OURS = ("ray::LearnerActor", "ray::PlacedRolloutActor", "ray::ReplayBuffer", "corewarding.launch.cli train")
 
 
 def ip(*words):
@@ -107,7 +107,7 @@ def ours():
 
 
 def test_corewarding_submit_divides_a_run_over_both_nodes(cluster, tmp_path):
-    command = [sys.executable, "-m", "launch.cli", "submit", str(ROOT / "configs" / "cpu.yaml"), *address()]
+    command = [sys.executable, "-m", "corewarding.launch.cli", "submit", str(ROOT / "configs" / "cpu.yaml"), *address()]
     done = call(cluster, *command, *SMALL, *DIVIDED, "--run.root", "mine", "--run.name", "two", cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert f"learner on {OTHER}; policy on {HEAD}; teacher on {HEAD}" in done.stdout
@@ -122,7 +122,7 @@ def test_ray_job_submit_takes_the_same_configuration(cluster, tmp_path):
         "--",
         sys.executable,
         "-m",
-        "launch.cli",
+        "corewarding.launch.cli",
         "train",
         "cpu.yaml",
     ]
@@ -134,7 +134,17 @@ def test_ray_job_submit_takes_the_same_configuration(cluster, tmp_path):
 
 def test_ray_job_stop_leaves_no_process_of_ours(cluster, tmp_path):
     words = ["--no-wait", "--submission-id", "stopped", "--working-dir", str(ROOT / "configs"), "--"]
-    train = [sys.executable, "-m", "launch.cli", "train", "cpu.yaml", *SMALL, *DIVIDED, "--train.updates", "10000"]
+    train = [
+        sys.executable,
+        "-m",
+        "corewarding.launch.cli",
+        "train",
+        "cpu.yaml",
+        *SMALL,
+        *DIVIDED,
+        "--train.updates",
+        "10000",
+    ]
     run = ["--run.root", str(tmp_path), "--run.name", "long"]
     assert call(cluster, RAY, "job", "submit", *address(), *words, *train, *run).returncode == 0
     log = tmp_path / "long" / "metrics.jsonl"
@@ -148,7 +158,7 @@ def test_room_that_no_node_has_is_named(cluster, tmp_path):
     command = [
         sys.executable,
         "-m",
-        "launch.cli",
+        "corewarding.launch.cli",
         "submit",
         str(ROOT / "configs" / "cpu.yaml"),
         *address(),

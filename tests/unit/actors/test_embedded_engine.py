@@ -7,11 +7,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausalLM
 
-from actors.embedded.engine import EmbeddedEngine
-from actors.embedded.sampling import sample, uniforms
-from actors.engine import EngineError
-from actors.settings import EngineSettings
-from dataflow.types import GroupId, RolloutTask, TensorSpec, Version, WeightManifest
+from corewarding.actors.embedded.engine import EmbeddedEngine
+from corewarding.actors.embedded.sampling import sample, uniforms
+from corewarding.actors.engine import EngineError
+from corewarding.actors.settings import EngineSettings
+from corewarding.dataflow.carriers import RolloutTask
+from corewarding.dataflow.ids import GroupId, Version
+from corewarding.dataflow.weights import TensorSpec, WeightManifest
+from corewarding.weights.group import TransportError
 
 VOCAB = 60
 
@@ -212,7 +215,7 @@ async def test_what_does_not_fit_is_refused(folders, tmp_path):
     manifest = WeightManifest(
         channel="policy", version=Version(incarnation=0, updates=1), group_epoch=1, bucket_bytes=64, tensors=(spec,)
     )
-    with pytest.raises(EngineError, match="does not fit this model"):
+    with pytest.raises(TransportError, match="does not fit this model"):
         await engine.begin(manifest)
     assert len(await run(engine, task_of(1, max_new_tokens=4))) == 4
     assert engine.version == Version(incarnation=0, updates=0)
@@ -279,7 +282,7 @@ async def test_deterministic_samples_do_not_depend_on_what_else_is_sampled(folde
 
 
 def test_deterministic_is_refused_where_rows_differ(folders, monkeypatch):
-    from actors.embedded.model import Decoder
+    from corewarding.actors.embedded.model import Decoder
 
     exact = Decoder.logits
     monkeypatch.setattr(

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from actors.engine import EngineError
-from actors.engines import make_engine
-from actors.group import _reason
-from actors.settings import EngineSettings
+from corewarding.actors.engine import EngineError
+from corewarding.actors.engines import make_engine
+from corewarding.actors.group import _reason
+from corewarding.actors.settings import EngineSettings
 
 CHAIN = """The actor died because of an error raised in its creation task, \x1b[36mray::RolloutActor.__init__()\x1b[39m
 ValueError: an early cause
@@ -21,7 +21,7 @@ The above exception was the direct cause of the following exception:
 Traceback (most recent call last):
   File "engine.py", line 1, in start
     raise EngineError(
-actors.engine.EngineError: the SGLang server did not start (exit code 1):
+corewarding.actors.engine.EngineError: the SGLang server did not start (exit code 1):
   Traceback (most recent call last):
   ImportError: no kernel
 
@@ -31,7 +31,7 @@ actors.engine.EngineError: the SGLang server did not start (exit code 1):
 
 def test_the_reason_is_what_was_raised_last_with_all_its_lines() -> None:
     assert _reason(RuntimeError(CHAIN)) == (
-        "actors.engine.EngineError: the SGLang server did not start (exit code 1):\n"
+        "corewarding.actors.engine.EngineError: the SGLang server did not start (exit code 1):\n"
         "  Traceback (most recent call last):\n  ImportError: no kernel\n(all of it: server.log)"
     )
 

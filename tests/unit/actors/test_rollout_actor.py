@@ -7,13 +7,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors import rollout_actor
-from actors.engine import EngineError, EngineStats, SampledSequence
-from actors.rollout_actor import BufferLostError, BufferUnavailableError, RolloutActor, accept_of, build_rollout_actor
-from actors.settings import EngineSettings
-from dataflow.codec import decode, encode
-from dataflow.types import Rendezvous, RolloutTask, Version, WeightManifest
-from tests.transport_fakes import COMPLETIONS, make_task, write_model_folder, write_script
+from corewarding.actors import rollout_actor
+from corewarding.actors.engine import EngineError, EngineStats, SampledSequence
+from corewarding.actors.rollout_actor import (
+    BufferLostError,
+    BufferUnavailableError,
+    RolloutActor,
+    accept_of,
+    build_rollout_actor,
+)
+from corewarding.actors.settings import EngineSettings
+from corewarding.dataflow.carriers import RolloutTask
+from corewarding.dataflow.codec import decode, encode
+from corewarding.dataflow.ids import Version
+from corewarding.dataflow.weights import Rendezvous, WeightManifest
+from tests.weight_fakes import COMPLETIONS, make_task, write_model_folder, write_script
 
 
 class FakeEngine:
@@ -215,8 +223,8 @@ async def test_only_an_absent_buffer_is_worth_another_try():
 
 
 async def test_a_placed_actor_builds_its_own_parts(tmp_path):
-    pytest.importorskip("questions.template")
-    pytest.importorskip("rewards.extract")
+    pytest.importorskip("corewarding.questions.template")
+    pytest.importorskip("corewarding.rewards.answers.extract")
 
     class Handle(FakeBuffer):
         @property

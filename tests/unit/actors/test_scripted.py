@@ -6,12 +6,12 @@ import json
 import pytest
 import torch
 
-from actors.engine import EngineError
-from actors.engines import make_engine
-from actors.scripted import LOGPROB, ScriptedEngine, read_script
-from actors.settings import EngineSettings
-from dataflow.types import Version
-from tests.transport_fakes import COMPLETIONS, LocalLearner, byte_ids, make_task, write_model_folder, write_script
+from corewarding.actors.engine import EngineError
+from corewarding.actors.engines import make_engine
+from corewarding.actors.scripted.engine import LOGPROB, ScriptedEngine, read_script
+from corewarding.actors.settings import EngineSettings
+from corewarding.dataflow.ids import Version
+from tests.weight_fakes import COMPLETIONS, LocalLearner, byte_ids, make_task, write_model_folder, write_script
 
 
 @pytest.fixture(scope="module")

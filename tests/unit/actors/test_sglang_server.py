@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from actors.engine import EngineError
-from actors.settings import EngineSettings
-from actors.sglang.relay import described, in_buckets
-from actors.sglang.server import SglangServer
+from corewarding.actors.engine import EngineError
+from corewarding.actors.settings import EngineSettings
+from corewarding.actors.sglang.relay import described, in_buckets
+from corewarding.actors.sglang.server import SglangServer
 
 
 def test_a_server_that_ends_at_once_shows_the_end_of_its_log():

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dataflow import codec
-from dataflow.codec import CodecError, decode, encode
-from dataflow.metrics import Metrics
-from dataflow.types import AskedId, Completion, Question, ScoredGroup, TrainBatch, TrainingSample, Vote
+from corewarding.dataflow import codec
+from corewarding.dataflow.carriers import Completion, Question, ScoredGroup, TrainBatch, TrainingSample, Vote
+from corewarding.dataflow.codec import CodecError, decode, encode
+from corewarding.dataflow.ids import AskedId
+from corewarding.dataflow.metrics import Metrics
 
 INTEGERS = st.integers(-(2**63), 2**64 - 1)
 FLOATS = st.floats(allow_nan=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dataflow.process import pin_to_cores
+from corewarding.dataflow.process import pin_to_cores
 
 
 def affinities_after_pinning(core: int) -> set[frozenset[int]]:

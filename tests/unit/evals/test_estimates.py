@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from evals.estimates import bootstrap_interval, ks_of, pass_at_k
+from corewarding.evals.estimates import bootstrap_interval, ks_of, pass_at_k
 
 
 @pytest.mark.parametrize(("n", "c"), [(1, 0), (1, 1), (4, 1), (5, 2), (8, 3), (8, 8)])

@@ -2,8 +2,8 @@
 
 import pytest
 
-from evals.heldout import GREEDY_EPOCH, SAMPLED_EPOCH, EvalResult, score_completions
-from questions.gold import GoldAnswers
+from corewarding.evals.heldout import GREEDY_EPOCH, SAMPLED_EPOCH, EvalResult, score_completions
+from corewarding.questions.gold import GoldAnswers
 from tests.fakes import fake_group
 
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from evals.compare import compare
-from evals.heldout import Generation, QuestionScore, score_questions, summarize
-from evals.record import EvalError, EvalRecord, data_hash, differences, model_hash
+from corewarding.evals.compare import compare
+from corewarding.evals.heldout import Generation, QuestionScore, score_questions, summarize
+from corewarding.evals.record import EvalError, EvalRecord, data_hash, differences, model_hash
 
 QUESTIONS = [{"id": name, "question": name, "prompt": name, "answer": "7"} for name in "abcd"]
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from evals.record import EvalRecord
-from launch.cli import main
+from corewarding.evals.record import EvalRecord
+from corewarding.launch.cli import main
 
 WORDS = ["eval", "models/arithmetic-base", "--num-questions", "6", "--samples", "2"]
 

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from evals import second_opinion
-from evals.second_opinion import Opinion, second_opinions
+from corewarding.evals import second_opinion
+from corewarding.evals.second_opinion import Opinion, second_opinions
 
 pytest.importorskip("math_verify")
 

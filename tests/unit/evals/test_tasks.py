@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from evals.heldout import GREEDY_EPOCH
-from evals.tasks import evaluation_tasks
-from questions.load import load_heldout
-from questions.prompts import prepare
-from questions.settings import DataSettings
-from questions.template import PromptTemplate
+from corewarding.evals.heldout import GREEDY_EPOCH
+from corewarding.evals.tasks import evaluation_tasks
+from corewarding.questions.load import load_heldout
+from corewarding.questions.prompts import prepare
+from corewarding.questions.settings import DataSettings
+from corewarding.questions.template import PromptTemplate
 
 
 def asked(samples):

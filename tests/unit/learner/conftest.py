@@ -8,7 +8,8 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from dataflow.types import GroupId, TrainingSample
+from corewarding.dataflow.carriers import TrainingSample
+from corewarding.dataflow.ids import GroupId
 
 VOCAB = 50
 

@@ -1,6 +1,6 @@
 """Only what was committed whole is resumed from."""
 
-from learner.checkpoint import CheckpointStore
+from corewarding.learner.checkpoint import CheckpointStore
 
 
 def commit(store, update, text="weights"):

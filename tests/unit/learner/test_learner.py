@@ -6,10 +6,10 @@ import torch
 import torch.multiprocessing as mp
 from transformers import AutoModelForCausalLM
 
-from dataflow.types import TrainBatch
-from learner.learner import Learner, LearnerError, LearnerPlan, learning_rate
-from learner.settings import LearnerSettings, TeacherSettings, TrainSettings
-from learner.teacher import alpha
+from corewarding.dataflow.carriers import TrainBatch
+from corewarding.learner.learner import Learner, LearnerError, LearnerPlan, learning_rate
+from corewarding.learner.settings import LearnerSettings, TeacherSettings, TrainSettings
+from corewarding.learner.teacher import alpha
 from tests.unit.learner.conftest import make_samples
 
 

@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from questions.gold import GoldAnswers, Reader
+from corewarding.questions.gold import GoldAnswers, Reader
 
 
 def test_reads_are_counted_by_reader() -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from dataflow.types import Question
-from questions.errors import DataSetError
-from questions.load import load_heldout, load_training
-from questions.settings import DEFAULT_SYSTEM_PROMPT, DataSettings
+from corewarding.dataflow.carriers import Question
+from corewarding.dataflow.errors import DataSetError
+from corewarding.questions.load import load_heldout, load_training
+from corewarding.questions.settings import DEFAULT_SYSTEM_PROMPT, DataSettings
 
 
 def write(path: Path, rows: Sequence[Mapping[str, object]]) -> str:
@@ -141,7 +141,8 @@ def test_defaults() -> None:
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec("questions.arithmetic") is None, reason="questions/arithmetic.py is not in this checkout"
+    importlib.util.find_spec("questions.arithmetic") is None,
+    reason="questions/arithmetic/world.py is not in this checkout",
 )
 def test_the_arithmetic_world() -> None:
     settings = DataSettings(num_train=40, num_heldout=20)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from questions.order import CursorError, QuestionCursor, shuffled
+from corewarding.questions.order import CursorError, QuestionCursor, shuffled
 
 SIZES = st.integers(1, 40)
 SEEDS = st.integers(-(2**63), 2**64)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from questions.pairs import check_pair
+from corewarding.questions.pairs import check_pair
 
 TREES = "A farmer plants 12 rows of 7 trees. Half of them are apple trees. How many are there?"
 
@@ -31,7 +31,7 @@ def test_problems_of_a_pair(original: str, rephrased: str, problems: list[str]) 
 def test_the_command_reports_a_data_set(tmp_path, capsys) -> None:
     import json
 
-    from launch.cli import main
+    from corewarding.launch.cli import main
 
     rows = [
         {"id": "a", "question": "What is 2 + 3?", "answer": "5", "rephrased": "Add 2 and 3."},

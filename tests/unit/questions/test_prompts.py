@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataflow.types import DataError, Question
-from questions.errors import DataSetError
-from questions.gold import GoldAnswers
-from questions.load import QuestionSet
-from questions.prompts import prepare
-from questions.template import PromptTemplate
+from corewarding.dataflow.carriers import Question
+from corewarding.dataflow.errors import DataError, DataSetError
+from corewarding.questions.gold import GoldAnswers
+from corewarding.questions.load import QuestionSet
+from corewarding.questions.prompts import prepare
+from corewarding.questions.template import PromptTemplate
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from questions.errors import DataSetError
-from questions.readers import Entry, final_answer, pair, read_entries
+from corewarding.dataflow.errors import DataSetError
+from corewarding.questions.readers import Entry, final_answer, pair, read_entries
 
 PLAIN = [
     {"id": 7, "question": "1+1?", "answer": "2", "rephrased": "One and one?", "solution": "obvious"},

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from questions.errors import DataSetError
-from questions.load import load_heldout, load_training
-from questions.prompts import prepare
-from questions.settings import DataSettings
-from questions.template import PromptTemplate
+from corewarding.dataflow.errors import DataSetError
+from corewarding.questions.load import load_heldout, load_training
+from corewarding.questions.prompts import prepare
+from corewarding.questions.settings import DataSettings
+from corewarding.questions.template import PromptTemplate
 
 
 @pytest.mark.parametrize(

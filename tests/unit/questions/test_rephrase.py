@@ -2,7 +2,7 @@
 
 import pytest
 
-from questions.rephrase import BEGIN, END, Refusal, read_reply, rephrase_prompt
+from corewarding.questions.rephrase import BEGIN, END, Refusal, read_reply, rephrase_prompt
 
 QUESTION = "Ann has 12 apples and eats 5 of them. How many apples does she keep?"
 GOOD = "A basket held 12 pears until 5 were taken out. What number of pears stayed in it?"

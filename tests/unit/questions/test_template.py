@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from questions.errors import TemplateError
-from questions.settings import DEFAULT_SYSTEM_PROMPT
-from questions.template import PromptTemplate
+from corewarding.dataflow.errors import TemplateError
+from corewarding.questions.settings import DEFAULT_SYSTEM_PROMPT
+from corewarding.questions.template import PromptTemplate
 
 MakeTokenizer = Callable[..., Path]
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dataflow.types import AskedId, Completion, FinishReason, GroupId, QuestionRollouts, Source, View
-from rewards.canonical import answer_key
-from rewards.contract import RuleContext
+from corewarding.dataflow.carriers import Completion, FinishReason, QuestionRollouts
+from corewarding.dataflow.ids import AskedId, GroupId, Source, View
+from corewarding.rewards.answers.key import answer_key
+from corewarding.rewards.rules.contract import RuleContext
 
 
 def key(answer: str) -> str:

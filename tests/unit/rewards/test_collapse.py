@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from rewards.collapse import CollapseAlarm, repetition
-from rewards.settings import CollapseSettings
+from corewarding.rewards.collapse import CollapseAlarm, repetition
+from corewarding.rewards.settings import CollapseSettings
 
 
 def alarms(values, *, key="vote/top_answer_frac", questions=16, **settings):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rewards.diagnostics import reward_diagnostics
-from rewards.rules import REWARD_RULES
+from corewarding.rewards.diagnostics import reward_diagnostics
+from corewarding.rewards.rules.table import REWARD_RULES
 from tests.unit.rewards.rollouts import context_of, key, rollouts_of
 
 A = rollouts_of(

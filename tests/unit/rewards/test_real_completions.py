@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from rewards.canonical import Equivalence, answer_key, same_answer
-from rewards.extract import extract_answer
-from rewards.voting import majority_vote
+from corewarding.rewards.answers.extract import extract_answer
+from corewarding.rewards.answers.key import Equivalence, answer_key, same_answer
+from corewarding.rewards.voting import majority_vote
 from tests.unit.rewards.rollouts import key
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow.types import Completion, GroupId, VoteClass
-from rewards.canonical import answer_key
-from rewards.voting import vote
+from corewarding import rewards
+from corewarding.dataflow.carriers import Completion, VoteClass
+from corewarding.dataflow.ids import GroupId
+from corewarding.rewards.answers.key import answer_key
+from corewarding.rewards.voting import vote
 from tests.unit.rewards.rollouts import completion, group_of, key
 
 
@@ -57,8 +59,6 @@ def test_a_share_below_the_bound_abstains(min_share: float, winner: str | None) 
 
 
 def test_a_quorum_and_the_public_form() -> None:
-    import rewards
-
     answers = ["1/2", None, "0.5", "3"]
     assert rewards.majority_vote(answers).winner == "1/2"
     assert rewards.majority_vote(answers, min_voters=3).num_voters == 3

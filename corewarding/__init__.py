@@ -1,0 +1,1 @@
+"""Label-free reinforcement learning of reasoning models: Co-rewarding on Ray."""

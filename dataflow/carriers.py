@@ -1,0 +1,258 @@
+"""Everything that travels, in the order in which it travels.
+
+    Question → RolloutTask → Completion* → QuestionRollouts → ScoredGroup → TrainingSample → TrainBatch → StepResult → WeightManifest
+
+A stage never fills in an earlier stage's object: it makes the next type. Arrays are numpy; their axes and dtype stand
+behind the field, and a ragged pair of fields is refused when the object is made.
+Axes: P prompt tokens, L completion tokens, G completions of a group.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corewarding.dataflow.errors import DataError
+from corewarding.dataflow.ids import AskedId, CompletionId, GroupId, Source, Version, View
+from corewarding.dataflow.metrics import Metrics
+
+FinishReason = Literal["stop", "length"]
+Int32 = NDArray[np.int32]
+Float32 = NDArray[np.float32]
+
+
+def _array(value: object, dtype: type[np.generic], name: str) -> np.ndarray:
+    array = np.ascontiguousarray(value, dtype=dtype)
+    if array.ndim != 1:
+        raise DataError(f"{name} must have one axis, got shape {array.shape}")
+    return array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One problem in its wordings. It has no answer field: answers live in GoldAnswers, which reward rules are not given."""
+
+    id: str
+    original: str
+    rephrased: str | None = None
+
+    def wording(self, view: View) -> str:
+        """The text asked under `view`; DataError where the question has no rephrased wording."""
+        if view == "original":
+            return self.original
+        if self.rephrased is None:
+            raise DataError(f"question {self.id} has no rephrased wording")
+        return self.rephrased
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RolloutTask:
+    """A request for one group: sample `group_size` completions of one prompt."""
+
+    group: GroupId
+    incarnation: int
+    attempt: int  # how often the group was dispatched before; part of request ids, never of the seed
+    group_size: int
+    prompt_token_ids: Int32  # [P]
+    temperature: float
+    max_new_tokens: int
+    run_seed: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prompt_token_ids", _array(self.prompt_token_ids, np.int32, "prompt_token_ids"))
+        if self.group_size < 1 or self.max_new_tokens < 1 or self.temperature < 0:
+            raise DataError(
+                f"task {self.group}: group_size and max_new_tokens must be at least 1, temperature at least 0"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """Wall-clock seconds since the epoch."""
+
+    submitted_s: float = 0.0
+    started_s: float = 0.0
+    finished_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Completion:
+    """One sampled completion, tagged with where it belongs and which weights wrote each token."""
+
+    id: CompletionId
+    incarnation: int
+    attempt: int
+    prompt_token_ids: Int32  # [P]
+    token_ids: Int32  # [L], the end-of-sequence token included when finish_reason is "stop"
+    behavior_logprobs: Float32  # [L] of log_softmax(logits / temperature), under the weights that sampled each token
+    token_versions: Int32  # [L] updates in those weights; rises where weights were swapped in flight
+    temperature: float
+    text: str  # decoded without special tokens
+    answer: str | None  # extracted from text; None is no answer
+    finish_reason: FinishReason
+    actor_id: str
+    timings: Timings = field(default_factory=Timings)
+
+    def __post_init__(self) -> None:
+        for name, dtype in (
+            ("prompt_token_ids", np.int32),
+            ("token_ids", np.int32),
+            ("behavior_logprobs", np.float32),
+            ("token_versions", np.int32),
+        ):
+            object.__setattr__(self, name, _array(getattr(self, name), dtype, name))
+        lengths = {len(self.token_ids), len(self.behavior_logprobs), len(self.token_versions)}
+        if len(lengths) != 1:
+            raise DataError(
+                f"completion {self.id}: token_ids, behavior_logprobs and token_versions differ in length: "
+                f"{len(self.token_ids)}, {len(self.behavior_logprobs)}, {len(self.token_versions)}"
+            )
+        if len(self.token_ids) == 0:
+            raise DataError(f"completion {self.id} has no token; even an empty answer ends in an end-of-sequence token")
+        if (self.token_versions[1:] < self.token_versions[:-1]).any():
+            raise DataError(f"completion {self.id}: token_versions fall: {self.token_versions.tolist()}")
+
+    @property
+    def oldest_version(self) -> int:
+        return int(self.token_versions[0])
+
+    @property
+    def truncated(self) -> bool:
+        return self.finish_reason == "length"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class QuestionRollouts:
+    """All groups of one asked question, whole: what a reward rule sees."""
+
+    asked: AskedId
+    groups: dict[GroupId, tuple[Completion, ...]]  # each sorted by sample_index
+
+    def group(self, view: View, source: Source) -> tuple[Completion, ...]:
+        return self.groups[
+            GroupId(question_id=self.asked.question_id, epoch=self.asked.epoch, view=view, source=source)
+        ]
+
+    @property
+    def completions(self) -> list[Completion]:
+        return [completion for group in self.groups.values() for completion in group]
+
+    def oldest_version(self, source: Source) -> int | None:
+        """Updates in the oldest weights that sampled any token of `source`; None without such a group."""
+        versions = [c.oldest_version for c in self.completions if c.id.source == source]
+        return min(versions) if versions else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoteClass:
+    """One equivalence class of answers within a vote."""
+
+    answer: str  # the spelling of its first member
+    sample_indices: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vote:
+    """The outcome of one group's vote. `winner` is None where it abstained."""
+
+    winner: str | None  # key of the winning class
+    answer: str | None  # its first member's spelling
+    share: float  # winners / voters, 0 without voters
+    num_voters: int
+    classes: tuple[VoteClass, ...]  # largest first, ties by first sample index
+    version: int  # oldest token among the voters' completions: the pseudo-label's version
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ScoredGroup:
+    """One trained group with its rewards. The label is kept for the sample log and for diagnostics."""
+
+    group: GroupId
+    completions: tuple[Completion, ...]  # [G]
+    rewards: Float32  # [G]
+    label: str | None  # the pseudo-label (or, for ground_truth, the answer) the rewards were judged by
+    vote: Vote | None
+    abstained: bool
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rewards", _array(self.rewards, np.float32, "rewards"))
+        if len(self.rewards) != len(self.completions):
+            raise DataError(f"group {self.group}: {len(self.rewards)} rewards for {len(self.completions)} completions")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrainingSample:
+    """One trained completion as the learner sees it: tokens, advantage, behavior; no reward rule, no text."""
+
+    id: CompletionId
+    prompt_token_ids: Int32  # [P]
+    token_ids: Int32  # [L]
+    behavior_logprobs: Float32  # [L]
+    token_versions: Int32  # [L]
+    advantage: float
+    loss_mask: NDArray[np.bool_]  # [L] tokens that enter gain and KL; all True unless masked by config
+    temperature: float
+    truncated: bool
+
+    def __post_init__(self) -> None:
+        for name, dtype in (
+            ("prompt_token_ids", np.int32),
+            ("token_ids", np.int32),
+            ("behavior_logprobs", np.float32),
+            ("token_versions", np.int32),
+            ("loss_mask", np.bool_),
+        ):
+            object.__setattr__(self, name, _array(getattr(self, name), dtype, name))
+        if (
+            len({len(self.token_ids), len(self.behavior_logprobs), len(self.token_versions), len(self.loss_mask)}) != 1
+            or len(self.token_ids) == 0
+            or len(self.prompt_token_ids) == 0
+        ):
+            raise DataError(f"sample {self.id} is ragged or empty")
+        if not np.isfinite(self.advantage):
+            raise DataError(f"sample {self.id}: advantage is {self.advantage}")
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.prompt_token_ids) + len(self.token_ids)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrainBatch:
+    """The samples of exactly one optimizer update, sorted by id."""
+
+    incarnation: int
+    update: int  # this batch makes update number `update` (1, 2, ...) out of weights `update - 1`
+    samples: tuple[TrainingSample, ...]
+
+    def __post_init__(self) -> None:
+        ids = [sample.id for sample in self.samples]
+        if ids != sorted(ids) or len(set(ids)) != len(ids):
+            raise DataError(f"batch of update {self.update}: samples must be sorted by id and unique")
+
+    @property
+    def policy_version(self) -> int:
+        """Updates in the weights this batch is applied to."""
+        return self.update - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TokenStatistics:
+    """Whole-distribution statistics of one completion's loss tokens under the learner's current policy."""
+
+    id: CompletionId
+    self_certainty: float  # mean over loss tokens of KL(uniform || p_t)
+    entropy: float  # mean over loss tokens of H(p_t)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StepResult:
+    """What the learner reports of one update."""
+
+    version: Version  # of the weights after the update
+    metrics: Metrics
+    wall_s: float
+    skipped: bool = False  # nothing to train on: counted, but no optimizer step

@@ -1,0 +1,1 @@
+"""The commands of `corewarding`, one file each."""

@@ -1,0 +1,57 @@
+"""The trained model out of a run, as a folder that from_pretrained opens."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from corewarding.dataflow.errors import UserError
+from corewarding.launch.config.load import load_config
+from corewarding.learner.checkpoint import Checkpoint, CheckpointStore
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportArguments:
+    """Copies the trained model, a Hugging Face folder, out of a run."""
+
+    run_dir: tyro.conf.Positional[Path]
+    out: Path
+    """Folder to write; must not exist."""
+    which: Literal["policy", "teacher"] = "policy"
+    """The policy, or the EMA teacher."""
+
+
+class ExportError(UserError):
+    """There is nothing to export, or nowhere to export it to."""
+
+
+def last_checkpoint(run_dir: Path) -> Checkpoint:
+    """The run's newest committed and undamaged checkpoint."""
+    checkpoint = CheckpointStore(run_dir / "checkpoints", keep=1).latest() if run_dir.is_dir() else None
+    if checkpoint is None:
+        raise ExportError(f"{run_dir} holds no committed checkpoint; is it a run directory?")
+    return checkpoint
+
+
+def export_run(run_dir: Path, out: Path, which: Literal["policy", "teacher"]) -> str:
+    """Copies (policy) or gathers (teacher) the model of the last checkpoint into `out`; a line that says what was done."""
+    checkpoint = last_checkpoint(run_dir)
+    if out.exists():
+        raise ExportError(f"--out {out} exists already; choose another folder")
+    if which == "policy":
+        shutil.copytree(checkpoint.model, out)
+    else:
+        from corewarding.launch.run.plans import learner_plan
+        from corewarding.learner.learner import Learner
+
+        config = load_config(run_dir / "config.yaml")
+        if not config.keeps_teacher:
+            raise ExportError(f"{run_dir}: rule {config.rule} keeps no teacher")
+        learner = Learner(learner_plan(config))
+        learner.load(checkpoint.learner, incarnation=0)
+        learner.export(out, "teacher")
+    return f"{which} after update {checkpoint.update} written to {out}"

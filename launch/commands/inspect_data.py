@@ -1,0 +1,118 @@
+"""`corewarding data inspect`: what is in a data set, before anything is trained on it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from corewarding.launch.config.tree import ModelSettings, TrainConfig
+from corewarding.questions.pairs import check_pair
+from corewarding.questions.readers import Entry, pair, read_entries
+from corewarding.questions.settings import DEFAULT_SYSTEM_PROMPT
+from corewarding.questions.template import PromptTemplate
+from corewarding.rewards.answers.key import canonical_key
+
+
+@dataclasses.dataclass(frozen=True)
+class InspectArguments:
+    """What is in a data set: rows, lengths, kinds of answers, pairs that look wrong, examples."""
+
+    source: tyro.conf.Positional[str]
+    """Parquet or JSONL file, folder, or Hugging Face datasets id."""
+    rephrased: str | None = None
+    """The same questions reworded, row by row."""
+    split: str = "train"
+    """Split of a folder or hub id."""
+    model: str | None = None
+    """Model folder whose tokens and chat template lengths are counted in; None: words."""
+    system_prompt: str = DEFAULT_SYSTEM_PROMPT
+    """System message of the template."""
+    examples: int = 2
+    """Questions to show."""
+
+
+SHOWN = 3  # examples of each kind
+
+
+def inspect_data(
+    source: str, *, rephrased: str | None, split: str, model: str | None, system_prompt: str, examples: int
+) -> dict[str, int]:
+    """Prints rows, lengths, answers by kind, pairs that look wrong and example questions; the number of pairs by problem.
+
+    DataSetError for a source that cannot be read; model None: lengths in words instead of templated tokens.
+    """
+    entries = read_entries(source, key="the data set", split=split)
+    if rephrased is not None:
+        entries = pair(entries, read_entries(rephrased, key="--rephrased", split=split))
+    console = Console()
+    console.print(f"{source}: {len(entries)} rows, {sum(e.rephrased is not None for e in entries)} with a rephrasing")
+    _lengths(console, entries, model, system_prompt)
+    _answers(console, entries)
+    _repeats(console, entries)
+    problems = _pairs(console, entries)
+    for entry in entries[:examples]:
+        console.rule(f"question {entry.id}")
+        console.print(entry.text, markup=False, highlight=False)
+        if entry.rephrased is not None:
+            console.print(f"rephrased: {entry.rephrased}", markup=False, highlight=False)
+        console.print(f"answer: {entry.answer}", markup=False, highlight=False)
+    return problems
+
+
+def _lengths(console: Console, entries: Sequence[Entry], model: str | None, system_prompt: str) -> None:
+    views = {
+        "original": [e.text for e in entries],
+        "rephrased": [e.rephrased for e in entries if e.rephrased is not None],
+    }
+    unit = "words" if model is None else f"tokens of {model}, template included"
+    table = Table(title=f"lengths in {unit}")
+    for column in ("", "mean", "median", "95%", "99%", "longest"):
+        table.add_column(column, justify="left" if not column else "right")
+    if model is not None:
+        folder = TrainConfig(model=ModelSettings(path=model)).model_folder
+        template = PromptTemplate.from_folder(folder, system_prompt=system_prompt)
+    for view, texts in views.items():
+        if not texts:
+            continue
+        lengths = (
+            [len(ids) for ids in template.batch_token_ids(texts)] if model else [len(text.split()) for text in texts]
+        )
+        cells = [np.mean(lengths), *np.percentile(lengths, [50, 95, 99]), max(lengths)]
+        table.add_row(view, *(f"{cell:.0f}" for cell in cells))
+    console.print(table)
+
+
+def _answers(console: Console, entries: Sequence[Entry]) -> None:
+    answers = [entry.answer for entry in entries if entry.answer is not None]
+    kinds = Counter(canonical_key(answer).kind for answer in answers)
+    listed = ", ".join(f"{kind} {number}" for kind, number in kinds.most_common())
+    console.print(f"answers: {len(answers)} of {len(entries)} rows ({listed or 'none'})")
+
+
+def _repeats(console: Console, entries: Sequence[Entry]) -> None:
+    rows: dict[str, list[str]] = defaultdict(list)
+    for entry in entries:
+        rows[" ".join(entry.text.split())].append(entry.id)
+    repeated = [ids for ids in rows.values() if len(ids) > 1]
+    console.print(f"questions that occur more than once: {len(repeated)} {repeated[:SHOWN] or ''}")
+
+
+def _pairs(console: Console, entries: Sequence[Entry]) -> dict[str, int]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for entry in entries:
+        for report in check_pair(entry.text, entry.rephrased) if entry.rephrased is not None else ():
+            found[report.problem].append(f"{entry.id} ({report.detail})")
+    if any(entry.rephrased is not None for entry in entries):
+        table = Table(title="pairs that look wrong")
+        for column in ("", "pairs", "first"):
+            table.add_column(column)
+        for problem, ids in sorted(found.items(), key=lambda item: -len(item[1])):
+            table.add_row(problem, str(len(ids)), "; ".join(ids[:SHOWN]))
+        console.print(table)
+    return {problem: len(ids) for problem, ids in found.items()}

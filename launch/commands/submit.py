@@ -1,0 +1,136 @@
+"""`corewarding submit`: the same program, the same configuration, as a job on a Ray cluster.
+
+It stands for one `ray job submit` line, which it prints. What it adds: the working directory is small (our packages, recipes and the
+shipped model; no data, runs, environments or .git), paths in the configuration are made absolute because a job starts in a
+temporary folder, environment variables go by an explicit list, the log is followed, and the exit code passed on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shlex
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from corewarding.dataflow.errors import UserError
+from corewarding.launch.config.paths import PACKAGE
+from corewarding.launch.config.tree import TrainConfig
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+PASSED_ON = (
+    "HF_HOME",
+    "HF_TOKEN",
+    "HF_HUB_OFFLINE",
+    "HF_ENDPOINT",
+    "NCCL_SOCKET_IFNAME",
+    "GLOO_SOCKET_IFNAME",
+    "NCCL_DEBUG",
+)
+CONFIG_NAME = "submitted.yaml"
+_DATA_KEYS = ("train", "rephrased", "heldout")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A job as Ray's client takes it."""
+
+    address: str
+    entrypoint: str
+    working_dir: Path
+    env_vars: dict[str, str]
+
+    @property
+    def runtime_env(self) -> dict[str, Any]:
+        return {"working_dir": str(self.working_dir), "env_vars": self.env_vars}
+
+    def command(self) -> str:
+        """The plain line that does the same; secrets are masked."""
+        shown = {name: "***" if "TOKEN" in name else value for name, value in self.env_vars.items()}
+        env = json.dumps({"env_vars": shown})
+        return (
+            f"ray job submit --address {shlex.quote(self.address)} --working-dir {shlex.quote(str(self.working_dir))} "
+            f"--runtime-env-json {shlex.quote(env)} -- {self.entrypoint}"
+        )
+
+
+def prepare(
+    config: TrainConfig, folder: Path, *, address: str, python: str = "python", dry_run: bool = False
+) -> Submission:
+    """Fills `folder` with what the job needs. python: the cluster's interpreter that has our dependencies."""
+    shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+    content = _absolute(config.model_dump(mode="json"))
+    (folder / CONFIG_NAME).write_text(yaml.safe_dump(content, sort_keys=False))
+    words = [python, "-m", "corewarding.launch.cli", "train", CONFIG_NAME] + (["--dry-run"] if dry_run else [])
+    env = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    return Submission(address=address, entrypoint=shlex.join(words), working_dir=folder, env_vars=env)
+
+
+def _absolute(content: dict[str, Any]) -> dict[str, Any]:
+    """Local paths as seen from here: the job runs elsewhere. Hub ids and the shipped model stay as they are."""
+
+    def seen(path: str | None) -> str | None:
+        return str(Path(path).resolve()) if path is not None and Path(path).exists() else path
+
+    inside = (PACKAGE / content["model"]["path"]).exists() and not Path(content["model"]["path"]).is_absolute()
+    if not inside:
+        content["model"]["path"] = seen(content["model"]["path"])
+    for key in _DATA_KEYS:
+        content["data"][key] = seen(content["data"][key])
+    content["engine"]["script"] = seen(content["engine"]["script"])
+    return content
+
+
+def submit(config: TrainConfig, *, address: str | None, python: str | None = None, dry_run: bool = False) -> int:
+    """Submits, follows the log and returns the job's exit code."""
+    where = address or os.environ.get("RAY_API_SERVER_ADDRESS") or "http://127.0.0.1:8265"
+    with tempfile.TemporaryDirectory(prefix="corewarding-") as folder:
+        job = prepare(config, Path(folder), address=where, python=python or "python", dry_run=dry_run)
+        print(job.command(), flush=True)
+        return asyncio.run(_follow(job))
+
+
+def _client(address: str) -> JobSubmissionClient:
+    """Connected to a cluster that lets us in and runs our Ray; UserError with the remedy where it does not."""
+    import ray
+    from ray.exceptions import AuthenticationError
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        client = JobSubmissionClient(address)
+        client.list_jobs()  # the first request that a cluster with token authentication may refuse
+    except ConnectionError as error:
+        raise UserError(
+            f"no Ray cluster answers at {address} (--address or RAY_API_SERVER_ADDRESS; `ray start --head` starts one): {error}"
+        ) from error
+    except AuthenticationError as error:
+        raise UserError(
+            f"the Ray cluster at {address} does not let us in: {error.message.splitlines()[0]} Its token is in ~/.ray/auth_token "
+            "on the machine that started it; put the same text into that file here, or into RAY_AUTH_TOKEN"
+        ) from error
+    theirs = getattr(client, "_server_ray_version", ray.__version__)
+    if theirs != ray.__version__:
+        raise UserError(
+            f"the cluster at {address} runs Ray {theirs}, this is Ray {ray.__version__}: install the same version"
+        )
+    return client
+
+
+async def _follow(job: Submission) -> int:
+    client = _client(job.address)
+    job_id = client.submit_job(entrypoint=job.entrypoint, runtime_env=job.runtime_env)
+    print(f"job {job_id}; stop it with: ray job stop --address {job.address} {job_id}", flush=True)
+    async for lines in client.tail_job_logs(job_id):
+        print(lines, end="", flush=True)
+    info = client.get_job_info(job_id)
+    if info.driver_exit_code is None:
+        raise UserError(f"job {job_id} ended as {info.status} before its program ran: {info.message}")
+    return int(info.driver_exit_code)

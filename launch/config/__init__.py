@@ -1,0 +1,1 @@
+"""The configuration: its tree, its checks, and how it is read."""

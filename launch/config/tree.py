@@ -1,0 +1,156 @@
+"""The configuration tree: the settings of every part, frozen. Imports no torch and no ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from corewarding.actors.settings import EngineSettings, InflightSettings, RolloutSettings
+from corewarding.dataflow.ids import Source
+from corewarding.dataflow.settings import Settings
+from corewarding.evals.settings import EvalSettings
+from corewarding.launch.config.paths import PACKAGE
+from corewarding.learner.settings import (
+    AdvantageSettings,
+    CorrectionSettings,
+    KLSettings,
+    LabelSettings,
+    LearnerSettings,
+    LossSettings,
+    PublishSettings,
+    StalenessSettings,
+    TeacherSettings,
+    TrainSettings,
+)
+from corewarding.questions.settings import DataSettings
+from corewarding.rewards.rules.table import REWARD_RULES, RewardRule
+from corewarding.rewards.settings import CollapseSettings, VoteSettings
+
+
+class ModelSettings(Settings):
+    """The model that is trained."""
+
+    path: str = "models/arithmetic-base"
+    """Folder (relative to the working directory or the project) or Hugging Face hub id."""
+
+
+class CheckpointSettings(Settings):
+    """What is kept of a run to go on from."""
+
+    every_updates: int = Field(20, ge=0)
+    """Updates between two checkpoints; the last update always makes one. 0: only the last."""
+    keep: int = Field(2, ge=1)
+    """Newest checkpoints that are kept."""
+
+
+class RunSettings(Settings):
+    """Where the run lives and when it gives up."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Folder of the run under `root`."""
+    root: str = "runs"
+    """Folder of all runs; made absolute when the configuration is loaded."""
+    resume: Literal["auto", "never", "must"] = "auto"
+    """`auto`: go on with an interrupted run of the same name; `never`: refuse its folder; `must`: refuse to start afresh."""
+    max_wall_s: float | None = Field(None, gt=0)
+    """Stop with a checkpoint after this many seconds of training."""
+    watchdog_s: float = Field(300.0, gt=0)
+    """End the run when neither an update nor a whole question happened for so long."""
+    sample_questions: int = Field(4, ge=0)
+    """Questions per update whose completions go to the sample log."""
+
+
+class TrainConfig(Settings):
+    """One run."""
+
+    rule: str = "co_rewarding_ii"
+    """Reward rule: ground_truth, majority_vote, self_certainty, entropy, random, co_rewarding_i, _ii or _iii."""
+    model: ModelSettings = ModelSettings()
+    """The model that is trained."""
+    data: DataSettings = DataSettings()
+    """Questions, and how a prompt is made of one."""
+    rollout: RolloutSettings = RolloutSettings()
+    """What is sampled."""
+    engine: EngineSettings = EngineSettings()
+    """The sampler inside a rollout actor."""
+    teacher_engine: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """Keys of `engine` that are different for the teacher's actors, for example {kind: sglang, python: .venv-sglang/bin/python}."""
+    inflight: InflightSettings = InflightSettings()
+    """Running completions at a swap of weights."""
+    vote: VoteSettings = VoteSettings()
+    """How completions elect a label."""
+    collapse: CollapseSettings = CollapseSettings()
+    """Alarms for a model that agrees with itself about nothing."""
+    advantage: AdvantageSettings = AdvantageSettings()
+    """Rewards to advantages."""
+    staleness: StalenessSettings = StalenessSettings()
+    """How far the policy may run ahead of its samples."""
+    label: LabelSettings = LabelSettings()
+    """How old a teacher's vote may be."""
+    correction: CorrectionSettings = CorrectionSettings()
+    """Importance correction."""
+    loss: LossSettings = LossSettings()
+    """The objective."""
+    kl: KLSettings = KLSettings()
+    """The pull towards a reference."""
+    teacher: TeacherSettings = TeacherSettings()
+    """The EMA teacher."""
+    train: TrainSettings = TrainSettings()
+    """The optimizer and the size of the run."""
+    learner: LearnerSettings = LearnerSettings()
+    """The learner's layout."""
+    publish: PublishSettings = PublishSettings()
+    """Weights on their way to the engines."""
+    eval: EvalSettings = EvalSettings()
+    """Held-out evaluation."""
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    """Checkpoints."""
+    run: RunSettings = RunSettings()
+    """Run directory and limits."""
+
+    @property
+    def reward_rule(self) -> RewardRule:
+        return REWARD_RULES[self.rule]
+
+    def engine_of(self, source: Source) -> EngineSettings:
+        """The sampler of that source's actors."""
+        if source == "policy" or not self.teacher_engine:
+            return self.engine
+        return EngineSettings.model_validate(self.engine.model_dump() | self.teacher_engine)
+
+    @property
+    def kl_coef(self) -> float:
+        return self.reward_rule.kl_coef if self.kl.coef is None else self.kl.coef
+
+    @property
+    def kl_reference(self) -> Literal["initial", "teacher", "none"]:
+        return self.kl.reference or self.reward_rule.kl_reference
+
+    @property
+    def keeps_teacher(self) -> bool:
+        return self.reward_rule.needs_teacher or (self.kl_reference == "teacher" and self.kl_coef > 0)
+
+    @property
+    def model_folder(self) -> str:
+        """`model.path`, looked up in the working directory and in the project; a hub id stays as it is."""
+        inside = PACKAGE / self.model.path
+        return str(inside) if not Path(self.model.path).exists() and inside.exists() else self.model.path
+
+    @property
+    def completions_per_update(self) -> int:
+        return self.train.questions_per_update * self.rollout.group_size * len(self.reward_rule.groups)
+
+    def derived(self) -> dict[str, str]:
+        """The sizes that follow from the keys, for the table printed at start."""
+        rule, per_update = self.reward_rule, self.train.questions_per_update
+        sampled, trained = len(rule.groups), len(rule.trained)
+        return {
+            "groups sampled per question": f"{sampled} ({', '.join(f'{s}/{v}' for v, s in rule.groups)})",
+            "completions per update": f"{self.completions_per_update} ({per_update * self.rollout.group_size * trained} trained)",
+            "completion tokens per update": f"at most {self.completions_per_update * self.rollout.max_new_tokens:,}",
+            "completions in the run": f"{self.completions_per_update * self.train.updates:,}",
+            "sampled ahead": f"{self.staleness.depth} updates, hard bound {self.staleness.max}",
+            "KL": f"{self.kl_coef:g} towards {self.kl_reference}",
+        }

@@ -1,0 +1,1 @@
+"""What a user sees of a run: run directory, log, terminal, summary, trace."""

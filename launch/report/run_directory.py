@@ -1,0 +1,96 @@
+"""The folder of one run; nothing of ours is written outside it.
+
+runs/<name>/{config.yaml, environment.json, tensorboard/, metrics.jsonl, trace.jsonl, samples/, checkpoints/, logs/, summary.json}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import yaml
+
+from corewarding.dataflow.errors import UserError
+from corewarding.launch.config.paths import IMPORT_PATH
+from corewarding.launch.config.tree import TrainConfig
+
+_CHANGEABLE = {
+    "run",
+    "eval",
+    "collapse",
+    "checkpoint",
+    "learner",
+    "engine",
+    "publish",
+}  # keys that a resumed run may have changed
+
+
+class RunDirError(UserError):
+    """The folder cannot be used for this run."""
+
+
+class RunDir:
+    """Paths of one run."""
+
+    def __init__(self, root: str | Path, name: str) -> None:
+        self.path = Path(root) / name
+        self.config = self.path / "config.yaml"
+        self.tensorboard = self.path / "tensorboard"
+        self.metrics = self.path / "metrics.jsonl"
+        self.trace = self.path / "trace.jsonl"
+        self.samples = self.path / "samples"
+        self.checkpoints = self.path / "checkpoints"
+        self.logs = self.path / "logs"
+        self.summary = self.path / "summary.json"
+
+    def open(self, config: TrainConfig) -> bool:
+        """Makes the folder, or goes on with the one that is there; True where an interrupted run is gone on with.
+
+        RunDirError where the folder holds another run, a finished one, or, for run.resume must, nothing.
+        """
+        exists = self.config.is_file()
+        if not exists and config.run.resume == "must":
+            raise RunDirError(f"{self.path} holds no run to resume (run.resume: must)")
+        if not exists and self.path.exists() and any(self.path.iterdir()):
+            raise RunDirError(f"{self.path} is not empty and holds no run of ours; choose another run.name or run.root")
+        if exists:
+            if config.run.resume == "never" or (config.run.resume == "auto" and self.summary.is_file()):
+                state = "a finished run" if self.summary.is_file() else "a run"
+                raise RunDirError(
+                    f"{self.path} holds {state} already; choose another run.name, remove the folder, or `corewarding resume` it"
+                )
+            self._refuse_other(config)
+        for folder in (self.tensorboard, self.samples, self.checkpoints, self.logs):
+            folder.mkdir(parents=True, exist_ok=True)
+        if not exists:
+            self.config.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+            (self.path / "environment.json").write_text(json.dumps(_environment(), indent=1))
+        return exists
+
+    def _refuse_other(self, config: TrainConfig) -> None:
+        saved = yaml.safe_load(self.config.read_text())
+        mine = config.model_dump(mode="json")
+        changed = [key for key in mine if key not in _CHANGEABLE and saved.get(key) != mine[key]]
+        if changed:
+            raise RunDirError(
+                f"{self.path} holds a run of another configuration (it differs in {', '.join(changed)}); choose another run.name"
+            )
+
+
+def _environment() -> dict[str, object]:
+    revision = subprocess.run(
+        ["git", "-C", str(IMPORT_PATH), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    packages = ("torch", "transformers", "ray", "numpy")
+    return {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "revision": revision or None,
+        "packages": {name: version(name) for name in packages},
+    }

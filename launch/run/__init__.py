@@ -1,0 +1,1 @@
+"""One training run: its inputs, placement, parts, controller and publications."""

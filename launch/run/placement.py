@@ -1,0 +1,226 @@
+"""Where the processes go: Ray's resources, stated as fractions, and what each process finds in its environment.
+
+Checks, before anything is started, that what the configuration asks for can be had, and names what is missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import sys
+import uuid
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
+
+from corewarding.dataflow.errors import UserError
+from corewarding.launch.config.paths import IMPORT_PATH
+from corewarding.launch.config.tree import TrainConfig
+from corewarding.rewards.rules.table import REWARD_RULES
+
+
+class PlacementError(UserError):
+    """The cluster cannot hold what the configuration asks for."""
+
+
+def bundles(config: TrainConfig) -> dict[str, list[dict[str, float]]]:
+    """What each process of `learner`, `policy` and `teacher` needs of the node it runs on."""
+    rollout, learner = config.rollout, config.learner
+    rank = {"CPU": learner.cpus_per_rank, "GPU": learner.gpus_per_rank} | learner.resources
+    actor = {"CPU": rollout.cpus_per_actor, "GPU": rollout.gpus_per_actor} | rollout.resources
+    num_teachers = rollout.teacher_actors if REWARD_RULES[config.rule].needs_teacher else 0
+    counts = {
+        "learner": (learner.ranks, rank),
+        "policy": (rollout.policy_actors, actor),
+        "teacher": (num_teachers, actor),
+    }
+    return {name: [{k: v for k, v in one.items() if v}] * num for name, (num, one) in counts.items()}
+
+
+def needed(config: TrainConfig) -> dict[str, float]:
+    """CPUs, GPUs and custom resources of all processes together."""
+    total: Counter[str] = Counter()
+    for one in itertools.chain.from_iterable(bundles(config).values()):
+        total.update(one)  # type: ignore[arg-type]  # counts may be fractions
+    return dict(total)
+
+
+def weight_backend(config: TrainConfig) -> str:
+    """What publish.backend `auto` stands for: NCCL wants a GPU for each process, CUDA IPC all of them on one."""
+    learner, actor = config.learner.gpus_per_rank, config.rollout.gpus_per_actor
+    if learner >= 1 and actor >= 1:
+        return "nccl"
+    return "ipc" if learner > 0 and actor > 0 and needed(config)["GPU"] <= 1 else "gloo"
+
+
+def joins_cluster() -> bool:
+    """Whether this is a job on a cluster that exists, rather than a run that starts Ray for itself."""
+    return "RAY_ADDRESS" in os.environ
+
+
+def connect(config: TrainConfig) -> None:
+    """Joins the cluster this job was submitted to (RAY_ADDRESS), else starts Ray on this machine for this run alone."""
+    if ray.is_initialized():
+        return
+    want = needed(config)
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # our processes are the machine's work, not its background
+    if joins_cluster():
+        ray.init(address="auto", log_to_driver=False, logging_level="warning")
+    else:
+        # A laptop's cores are shared as the operating system sees fit, so fractions that add up to more than there are
+        # start all the same; a cluster's are not oversubscribed.
+        cpus = max(os.cpu_count() or 1, -(-want["CPU"] // 1))
+        custom = {name: value for name, value in want.items() if name not in ("CPU", "GPU")}  # one machine is any node
+        ray.init(
+            address="local",  # also where another cluster runs on this machine
+            num_cpus=int(cpus),
+            resources=custom,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="warning",
+            configure_logging=True,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Room for every process, held on the cluster until `release`."""
+
+    group: PlacementGroup
+    first: dict[str, int]  # bundle of the first process of `learner`, `policy`, `teacher`
+
+    def options(self, kind: str, index: int) -> dict[str, Any]:
+        """Ray options that put process `index` of `kind` where room is held for it."""
+        where = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=self.first[kind] + index)
+        return {"scheduling_strategy": where}
+
+    def where(self) -> dict[str, list[str]]:
+        """Addresses of the nodes on which each kind of process has its room."""
+        addresses = {node["NodeID"]: str(node["NodeManagerAddress"]) for node in ray.nodes()}
+        nodes = placement_group_table(self.group)["bundles_to_node_id"]
+        ends = [*list(self.first.values())[1:], len(nodes)]
+        return {
+            kind: [addresses[nodes[index]] for index in range(start, end)]
+            for (kind, start), end in zip(self.first.items(), ends, strict=True)
+            if end > start
+        }
+
+    def release(self) -> None:
+        remove_placement_group(self.group)
+
+
+async def reserve(config: TrainConfig, *, timeout_s: float = 40.0) -> Reservation:
+    """Holds room for all processes, waiting up to `timeout_s` for the cluster to have it; PlacementError names what is missing."""
+    wanted = bundles(config)
+    everything = list(itertools.chain.from_iterable(wanted.values()))
+    first = dict(zip(wanted, itertools.accumulate(map(len, wanted.values()), initial=0), strict=False))
+    group = placement_group(everything, strategy="PACK")
+    if await asyncio.to_thread(group.wait, timeout_s if joins_cluster() else 10.0):
+        return Reservation(group, first)
+    remove_placement_group(group)
+    want, have = needed(config), ray.cluster_resources()
+    missing = {k: v - have.get(k, 0.0) for k, v in want.items() if v > have.get(k, 0.0) + 1e-6}
+    nodes = [
+        f"{node['NodeManagerAddress']} has {_words(_ours(node['Resources']))}" for node in ray.nodes() if node["Alive"]
+    ]
+    free = _words(_ours(ray.available_resources()))
+    lacks = (
+        f"the cluster lacks {_words(missing)}"
+        if missing
+        else f"its nodes have no room for all of it: {'; '.join(nodes)}; {free} are free"
+    )
+    each = "; ".join(f"{len(several)} x {kind} of {_words(several[0])}" for kind, several in wanted.items() if several)
+    raise PlacementError(
+        f"the run needs {_words(want)} ({each}; see learner.ranks, learner.cpus_per_rank, learner.gpus_per_rank, "
+        "learner.resources, rollout.policy_actors, rollout.teacher_actors, rollout.cpus_per_actor, rollout.gpus_per_actor, "
+        f"rollout.resources); {lacks}"
+    )
+
+
+def _words(resources: dict[str, float]) -> str:
+    return ", ".join(f"{value:g} {name}" for name, value in resources.items() if value) or "nothing"
+
+
+def _ours(resources: dict[str, float]) -> dict[str, float]:
+    """CPUs, GPUs and custom resources; not what Ray counts for itself."""
+    own = ("node:", "memory", "object_store_memory", "accelerator_type:")
+    return {name: resources[name] for name in sorted(resources) if not name.startswith(own) and "_group_" not in name}
+
+
+async def probe(config: TrainConfig, *, timeout_s: float = 60.0) -> list[str]:
+    """Asks every node whether it sees and can write `run.root` and runs our Python and Ray; the nodes' addresses.
+
+    PlacementError names each node that does not.
+    """
+    token = Path(config.run.root) / f".probe-{uuid.uuid4().hex}"
+    existed = token.parent.exists()
+    try:
+        token.parent.mkdir(parents=True, exist_ok=True)
+        token.touch()
+    except OSError as error:
+        raise PlacementError(f"run.root {config.run.root} cannot be written here: {error}") from error
+    task = ray.remote(num_cpus=0, runtime_env=process_environment(1))(_probe_here)
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    try:
+        asked = [
+            task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+                str(token), versions()
+            )
+            for node in nodes
+        ]
+        answers = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), timeout_s)
+    except TimeoutError as error:
+        raise PlacementError(
+            f"not every node answered within {timeout_s:g} s: can they start Python processes?"
+        ) from error
+    finally:
+        token.unlink()
+        if not existed:
+            token.parent.rmdir()
+    names = [str(node["NodeManagerAddress"]) for node in nodes]
+    problems = [f"{name}: {answer}" for name, answer in zip(names, answers, strict=True) if answer]
+    if problems:
+        raise PlacementError("not every node can take part in the run:\n  " + "\n  ".join(problems))
+    return names
+
+
+def _probe_here(token: str, expected: dict[str, str]) -> str:
+    """What is wrong on this node; empty when nothing is."""
+    if versions() != expected:
+        return f"runs {versions()}, the driver {expected}: install the same versions"
+    root = Path(token).parent
+    if not Path(token).exists():
+        return f"does not see what the driver wrote in run.root {root}: it must be a folder that all nodes share"
+    try:
+        own = Path(f"{token}-{os.getpid()}")
+        own.touch()
+        own.unlink()
+    except OSError as error:
+        return f"cannot write run.root {root}: {error}"
+    return ""
+
+
+def process_environment(threads: int, *, python: str | None = None) -> dict[str, Any]:
+    """Ray runtime environment of one process: its share of threads, where our packages are, and its Python where that is another."""
+    executable = {} if python is None else {"py_executable": str(Path(python).absolute())}
+    path = [str(IMPORT_PATH), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return executable | {
+        "env_vars": {
+            "OMP_NUM_THREADS": str(threads),
+            "OMP_WAIT_POLICY": "passive",
+            "PYTHONPATH": os.pathsep.join(dict.fromkeys(path)),
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+    }
+
+
+def versions() -> dict[str, str]:
+    """Python and Ray, which must be equal on all nodes."""
+    return {"python": ".".join(map(str, sys.version_info[:3])), "ray": ray.__version__}

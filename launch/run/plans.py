@@ -1,0 +1,56 @@
+"""The configuration as each part wants it: what admission, the learner and the replay buffer must know, and no more."""
+
+from __future__ import annotations
+
+from corewarding.launch.config.tree import TrainConfig
+from corewarding.learner.learner import LearnerPlan
+from corewarding.learner.replay.admission import AdmissionLimits
+from corewarding.learner.replay.buffer import BufferPlan
+from corewarding.rewards.rules.table import REWARD_RULES
+
+
+def admission_limits(config: TrainConfig) -> AdmissionLimits:
+    """The pipeline's bounds; CapacityError where they would deadlock."""
+    teacher, votes = config.teacher, REWARD_RULES[config.rule].needs_teacher
+    return AdmissionLimits(
+        questions_per_update=config.train.questions_per_update,
+        total_updates=config.train.updates,
+        staleness_max=config.staleness.max,
+        depth=config.staleness.depth,
+        publish_every=config.publish.every_updates,
+        label_max=config.label.max_staleness if votes and not teacher.freeze else None,
+        teacher_lag=teacher.update_every + teacher.publish_every - 2,
+        on_exceed=config.staleness.on_exceed,
+        label_on_exceed=config.label.on_exceed,
+    )
+
+
+def learner_plan(config: TrainConfig) -> LearnerPlan:
+    """What the learner must know of the configuration."""
+    return LearnerPlan(
+        model_path=config.model_folder,
+        kl_coef=config.kl_coef,
+        kl_reference=config.kl_reference,
+        keep_teacher=config.keeps_teacher,
+        train=config.train,
+        learner=config.learner,
+        loss=config.loss,
+        correction=config.correction,
+        teacher=config.teacher,
+    )
+
+
+def buffer_plan(config: TrainConfig, incarnation: int) -> BufferPlan:
+    """What the replay buffer must know of the configuration."""
+    return BufferPlan(
+        rule=config.rule,
+        group_size=config.rollout.group_size,
+        run_seed=config.train.seed,
+        incarnation=incarnation,
+        limits=admission_limits(config),
+        vote=config.vote,
+        normalize=config.advantage.normalize,
+        mask_truncated=config.loss.mask_truncated,
+        skip_zero_advantage=config.loss.skip_zero_advantage,
+        num_sample_questions=config.run.sample_questions,
+    )

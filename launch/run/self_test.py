@@ -1,0 +1,150 @@
+"""Before the first question: do engines and learner mean the same by a log-probability?
+
+Eight prompts per engine, sampled at the run's temperature; the learner computes the same tokens under the weights that the engine was
+just sent. Importance weights are ratios of these two numbers, so a run whose engine differs trains on noise. In float32 the largest
+difference is bounded; in bfloat16 single tokens may differ widely, and the mean and the 99th percentile are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corewarding.dataflow.carriers import Completion, RolloutTask, TrainingSample
+from corewarding.dataflow.errors import UserError
+from corewarding.dataflow.ids import GroupId, Source
+from corewarding.launch.run.parts import Parts
+from corewarding.learner.learner import Which
+
+QUESTIONS = 8  # per engine
+MAX_NEW_TOKENS = 64
+EPOCH = -1000  # and below: apart from training and evaluation
+SUSPECT = 0.1  # an explanation must shrink the mean difference to this part of it
+
+
+class SelfTestError(UserError):
+    """Engines and learner disagree about log-probabilities."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Largest allowed |engine − learner| of a token's logprob at temperature 1; at T it is 1 / T times as large."""
+
+    mean: float
+    p99: float
+    highest: float
+
+
+BOUNDS = {
+    "float32": Bound(mean=1e-4, p99=5e-4, highest=2e-2),
+    "bfloat16": Bound(mean=5e-2, p99=0.5, highest=float("inf")),
+}
+
+
+async def self_test(parts: Parts) -> dict[str, float]:
+    """Metrics by source. SelfTestError, saying what seems to differ, where an engine is over its bound."""
+    scalars: dict[str, float] = {}
+    for source, group in parts.groups.items():
+        if parts.config.engine_of(source).kind == "scripted":
+            continue  # its logprobs are no model's
+        completions = await group.sample(_tasks(parts, source))
+        samples = [_sample(completion) for completion in completions]
+        expected = await parts.learner.logprobs(samples, source)
+        differences = _differences(completions, expected)
+        found = {
+            "mean": float(differences.mean()),
+            "p99": float(np.quantile(differences, 0.99)),
+            "max": float(differences.max()),
+        }
+        scalars |= {f"selftest/{source}_{name}": value for name, value in found.items()}
+        bound = bound_of(parts, source)
+        if not found["mean"] <= bound.mean or not found["p99"] <= bound.p99 or not found["max"] <= bound.highest:
+            numbers = ", ".join(f"{name} {value:.2g}" for name, value in found.items())
+            raise SelfTestError(
+                f"self-test: log-probabilities of the {source} engines ({parts.config.engine_of(source).kind}) differ from the "
+                f"learner's by {numbers} over {len(differences)} tokens; allowed are mean {bound.mean:.2g}, p99 {bound.p99:.2g}, "
+                f"max {bound.highest:.2g}. {await _explain(parts, source, completions, samples, found['mean'])}"
+            )
+    return scalars
+
+
+def bound_of(parts: Parts, source: Source) -> Bound:
+    """By the coarser of the two dtypes, and the temperature, by which logits and their errors are divided."""
+    config = parts.config
+    coarse = "bfloat16" in (config.engine_of(source).dtype, config.learner.param_dtype)
+    bound, temperature = BOUNDS["bfloat16" if coarse else "float32"], config.rollout.temperature
+    scale = 1 / min(temperature, 1.0)
+    return Bound(mean=bound.mean * scale, p99=bound.p99 * scale, highest=bound.highest * scale)
+
+
+def _tasks(parts: Parts, source: Source) -> list[RolloutTask]:
+    rollout, prepared = parts.config.rollout, parts.prepared
+    num_actors = rollout.policy_actors if source == "policy" else rollout.teacher_actors
+    questions = [prepared.questions[index % len(prepared.questions)] for index in range(QUESTIONS * num_actors)]
+    return [
+        RolloutTask(
+            group=GroupId(question_id=question.id, epoch=EPOCH - index, view="original", source=source),
+            incarnation=0,
+            attempt=0,
+            group_size=1,
+            prompt_token_ids=prepared.prompts[question.id, "original"],
+            temperature=rollout.temperature,
+            max_new_tokens=min(rollout.max_new_tokens, MAX_NEW_TOKENS),
+            run_seed=parts.config.train.seed,
+        )
+        for index, question in enumerate(questions)
+    ]
+
+
+def _sample(completion: Completion, **changes: object) -> TrainingSample:
+    fields: dict[str, object] = {
+        "id": completion.id,
+        "prompt_token_ids": completion.prompt_token_ids,
+        "token_ids": completion.token_ids,
+        "behavior_logprobs": completion.behavior_logprobs,
+        "token_versions": completion.token_versions,
+        "advantage": 0.0,
+        "loss_mask": np.ones(len(completion.token_ids), np.bool_),
+        "temperature": completion.temperature,
+        "truncated": False,
+    }
+    return TrainingSample(**fields | changes)  # type: ignore[arg-type]
+
+
+def _differences(completions: Sequence[Completion], expected: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
+    pairs = zip(completions, expected, strict=True)
+    return np.concatenate([np.abs(c.behavior_logprobs.astype(np.float64) - e) for c, e in pairs])
+
+
+async def _explain(
+    parts: Parts, source: Source, completions: Sequence[Completion], samples: Sequence[TrainingSample], mean: float
+) -> str:
+    """The explanation that makes the difference go away, of those that are known to happen."""
+
+    async def mean_with(which: Which, changed: Sequence[TrainingSample]) -> float:
+        return float(_differences(completions, await parts.learner.logprobs(changed, which)).mean())
+
+    temperature = parts.config.rollout.temperature
+    if temperature != 1.0:
+        cold = [dataclasses.replace(sample, temperature=1.0) for sample in samples]
+        if await mean_with(source, cold) < SUSPECT * mean:
+            return (
+                f"They are those of temperature 1 instead of {temperature:g}: the engine must report processed logprobs; "
+                "remove what engine.arguments says about logprobs"
+            )
+    other: Source = "teacher" if source == "policy" else "policy"
+    if (other == "policy" or parts.config.keeps_teacher) and await mean_with(other, samples) < SUSPECT * mean:
+        return f"They are those of the {other}'s weights: the engine took the wrong stream, or none"
+    if mean < BOUNDS["bfloat16"].mean:
+        return (
+            "The size is that of a coarser dtype: compare engine.dtype, learner.param_dtype, engine.quantization and what "
+            "engine.arguments sets"
+        )
+    return (
+        "Neither temperature nor dtype explains it: the engine's weights or its model differ. Look at model.path, "
+        "engine.arguments and engine.url (does the server serve this model, unquantized?)"
+    )

@@ -1,0 +1,1 @@
+"""The objective: packing, log-probabilities, advantages, loss and its metrics."""

@@ -1,0 +1,1 @@
+"""The replay buffer: admission, joining, scoring, and what leaves it."""

@@ -1,0 +1,103 @@
+"""What the replay buffer reports of an update's samples: their ages, their lengths by fate, and when they were sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
+
+import numpy as np
+
+from corewarding.dataflow.carriers import Completion, QuestionRollouts, TrainingSample
+from corewarding.dataflow.ids import AskedId
+from corewarding.dataflow.metrics import Metrics
+
+Fate = Literal["generated", "trained", "withheld", "dropped"]
+
+
+class Lengths:
+    """Tokens per completion since the last report, side by side by what became of them: dropping favours short ones."""
+
+    def __init__(self) -> None:
+        self._tokens: dict[Fate, list[int]] = {fate: [] for fate in get_args(Fate)}
+
+    def add(self, fate: Fate, completions: Sequence[Completion] | Sequence[TrainingSample]) -> None:
+        self._tokens[fate] += [len(one.token_ids) for one in completions]
+
+    def report(self) -> Metrics:
+        """Histograms `length/<fate>_tokens` and their means; starts afresh."""
+        metrics = Metrics(
+            scalars={
+                f"length/{fate}_tokens_mean": float(np.mean(values)) for fate, values in self._tokens.items() if values
+            },
+            histograms={f"length/{fate}_tokens": np.array(values, np.float32) for fate, values in self._tokens.items()},
+        )
+        self._tokens = {fate: [] for fate in self._tokens}
+        return metrics
+
+
+def staleness_of(
+    trained: Sequence[TrainingSample],
+    taken: Sequence[QuestionRollouts],
+    whole_at: Mapping[AskedId, int],
+    *,
+    version: int,
+) -> Metrics:
+    """Ages in updates at the update that makes `version + 1`.
+
+    staleness/token: of every trained token. staleness/question: of the oldest trained token of each question, in two parts:
+    staleness/in_flight, until its last completion had arrived, and staleness/in_buffer, from then on. staleness/label: of the
+    oldest token of each label. whole_at: updates done when a question was whole.
+    """
+    tokens = np.concatenate([np.empty(0, np.float32), *(version - s.token_versions for s in trained)]).astype(
+        np.float32
+    )
+    oldest: dict[AskedId, int] = {}
+    for sample in trained:
+        asked = sample.id.group.asked
+        oldest[asked] = min(oldest.get(asked, version), int(sample.token_versions[0]))
+    questions = np.array([version - v for v in oldest.values()], np.float32)
+    in_flight = np.array([max(0, whole_at[asked] - v) for asked, v in oldest.items()], np.float32)
+    histograms = {
+        "staleness/token": tokens,
+        "staleness/question": questions,
+        "staleness/in_flight": in_flight,
+        "staleness/in_buffer": questions - in_flight,
+    }
+    scalars = {f"{key}_mean": float(ages.mean()) if ages.size else 0.0 for key, ages in histograms.items()}
+    scalars["staleness/max"] = float(questions.max()) if questions.size else 0.0
+    teachers = [v for v in (rollouts.oldest_version("teacher") for rollouts in taken) if v is not None]
+    if teachers:
+        labels = np.array([version - v for v in teachers], np.float32)
+        scalars |= {"staleness/label_mean": float(labels.mean()), "staleness/label_max": float(labels.max())}
+        histograms["staleness/label"] = labels
+    return Metrics(scalars=scalars, histograms=histograms)
+
+
+def rollout_times(taken: Sequence[QuestionRollouts]) -> Metrics:
+    """When the update's completions were sampled, how long each took, and how many hold tokens of two versions."""
+    completions = [completion for rollouts in taken for completion in rollouts.completions]
+    started = np.array([c.timings.started_s for c in completions])
+    finished = np.array([c.timings.finished_s for c in completions])
+    mixed = [c.token_versions[0] != c.token_versions[-1] for c in completions]
+    return Metrics(
+        scalars={
+            "rollout/first_started_s": float(started.min()),
+            "rollout/last_finished_s": float(finished.max()),
+            "rollout/latency_s": float((finished - started).mean()),
+            "rollout/mixed_version_frac": float(np.mean(mixed)),
+        }
+    )
+
+
+def group_times(taken: Sequence[QuestionRollouts]) -> list[tuple[str, str, float, float]]:
+    """(actor id, group, first started, last finished) of each group, in wall-clock seconds."""
+    return [
+        (
+            group[0].actor_id,
+            str(name),
+            min(c.timings.started_s for c in group),
+            max(c.timings.finished_s for c in group),
+        )
+        for rollouts in taken
+        for name, group in rollouts.groups.items()
+    ]

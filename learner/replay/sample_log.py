@@ -1,0 +1,50 @@
+"""Rows of the sample log: for a few questions of an update, every completion with its answer, vote and reward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from corewarding.dataflow.carriers import QuestionRollouts, ScoredGroup
+from corewarding.dataflow.ids import CompletionId
+from corewarding.learner.objective.advantages import group_advantages
+
+
+def sample_rows(
+    taken: list[QuestionRollouts], scored: list[ScoredGroup], *, update: int, num_questions: int
+) -> list[dict[str, Any]]:
+    """One JSON-ready row per completion of the first `num_questions` questions: who wrote it, under which weights, what it
+    answered, and, where its group is trained, by which label and with which reward. Completions that only vote are included."""
+    judged: dict[CompletionId, tuple[ScoredGroup, float, float]] = {}
+    shown = {rollouts.asked for rollouts in taken[:num_questions]}
+    for group in (group for group in scored if group.group.asked in shown):
+        advantages = group_advantages(group.rewards, normalize="std")
+        for completion, reward, advantage in zip(group.completions, group.rewards, advantages, strict=True):
+            judged[completion.id] = (group, float(reward), float(advantage))
+    rows = []
+    for rollouts in taken[:num_questions]:
+        for completion in rollouts.completions:
+            row: dict[str, Any] = {
+                "update": update,
+                "id": str(completion.id),
+                "question": completion.id.question_id,
+                "view": completion.id.view,
+                "source": completion.id.source,
+                "text": completion.text,
+                "answer": completion.answer,
+                "finish_reason": completion.finish_reason,
+                "num_tokens": len(completion.token_ids),
+                "versions": [int(completion.token_versions[0]), int(completion.token_versions[-1])],
+                "actor": completion.actor_id,
+                "started_s": completion.timings.started_s,
+                "finished_s": completion.timings.finished_s,
+            }
+            if completion.id in judged:
+                group, reward, advantage = judged[completion.id]
+                row |= {"label": group.label, "reward": reward, "advantage": advantage, "abstained": group.abstained}
+                if group.vote is not None:
+                    row |= {
+                        "vote_share": group.vote.share,
+                        "votes": {c.answer: len(c.sample_indices) for c in group.vote.classes},
+                    }
+            rows.append(row)
+    return rows

@@ -1,0 +1,74 @@
+"""Each check on a machine that has the fault, and on one that has not."""
+
+import socket
+import sys
+
+import pytest
+
+from corewarding.launch.commands import doctor
+from corewarding.launch.commands.doctor import Finding
+
+
+def statuses(findings):
+    return {finding.what: finding.status for finding in findings}
+
+
+def test_this_machine_can_run():
+    assert doctor.doctor(vllm_python=None, sglang_python=None, root=".") == 0
+
+
+def test_an_interface_that_is_not_there_fails_and_the_ones_that_are_get_named():
+    (finding, *_) = doctor.network({"GLOO_SOCKET_IFNAME": "nonesuch0"})
+    assert finding.status == "fail"
+    assert socket.if_nameindex()[0][1] in finding.remedy
+    assert "GLOO_SOCKET_IFNAME" not in statuses(doctor.network({"GLOO_SOCKET_IFNAME": "lo"}))
+
+
+def test_a_proxy_for_loopback_is_named():
+    assert statuses(doctor.network({"http_proxy": "http://proxy:3128"}))["http_proxy"] == "warn"
+    assert "http_proxy" not in statuses(doctor.network({"http_proxy": "http://proxy:3128", "no_proxy": "127.0.0.1"}))
+
+
+def test_a_cluster_that_does_not_answer_and_a_token_that_is_missing_fail(tmp_path):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]  # taken, and nobody listens
+        environment = {
+            "RAY_ADDRESS": f"127.0.0.1:{port}",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(tmp_path / "no"),
+        }
+        found = statuses(doctor.ray_setup(environment))
+        listener.listen()
+        assert statuses(doctor.ray_setup({"RAY_ADDRESS": f"127.0.0.1:{port}"}))["RAY_ADDRESS"] == "ok"
+    assert found["RAY_ADDRESS"] == found["Ray token"] == "fail"
+
+
+def test_an_engine_that_cannot_be_imported_fails_with_the_command_to_see_why(tmp_path):
+    (finding,) = doctor.engine("sglang", sys.executable)
+    assert finding.status == "fail"
+    assert sys.executable in finding.remedy
+    (finding,) = doctor.engine("vllm", str(tmp_path / "no-python"))
+    assert finding.status == "fail"
+
+
+def test_an_engine_of_another_version_is_a_warning(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "_output", lambda *_, **__: "9.9 2.13.0")
+    assert next(doctor.engine("vllm", "python")) == Finding(
+        "vllm",
+        "warn",
+        "9.9, torch 2.13.0 by python",
+        "tested with 0.32.0; make test-engines says whether this one keeps its promises",
+    )
+
+
+@pytest.mark.parametrize(("wanted", "status"), [(1, "ok"), (2**60, "warn")])
+def test_space_is_that_of_the_folder_that_will_hold_it(tmp_path, wanted, status):
+    (finding,) = doctor.space(str(tmp_path / "not" / "yet"), wanted, "more")
+    assert finding.status == status
+    assert finding.remedy == ("" if status == "ok" else "more")
+
+
+def test_more_threads_than_cores_is_a_warning():
+    assert statuses(doctor.threads_and_files({"OMP_NUM_THREADS": "4096"}))["OMP_NUM_THREADS"] == "warn"
+    assert "OMP_NUM_THREADS" not in statuses(doctor.threads_and_files({"OMP_NUM_THREADS": "1"}))

@@ -1,0 +1,101 @@
+"""Every shipped recipe parses; what cannot be run is refused with key, value and remedy."""
+
+from pathlib import Path
+
+import pytest
+
+from corewarding.launch.cli import main, parse_train
+from corewarding.launch.config.load import ConfigError, load_config, make_config
+
+CONFIGS = sorted((Path(__file__).resolve().parents[4] / "configs").glob("*.yaml"))
+CPU = str(next(path for path in CONFIGS if path.name == "cpu.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_recipe_parses(path):
+    config = load_config(path)
+    assert Path(config.run.root).is_absolute()
+    assert config.completions_per_update >= config.train.questions_per_update * config.rollout.group_size
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"rollout": {"groupsize": 4}}, r"unknown key rollout\.groupsize; did you mean rollout\.group_size\?"),
+        ({"rul": "x"}, r"unknown key rul; did you mean rule\?"),
+        ({"rule": "co_rewarding_2"}, "did you mean co_rewarding_i"),
+        ({"rollout": {"group_size": 1}}, "group of one has no mean"),
+        ({"staleness": {"max": 1, "pipeline_depth": 2}}, r"at most staleness\.max = 1, got 2"),
+        ({"train": {"lr": -1}}, r"train\.lr: Input should be greater than 0, got -1"),
+        ({"data": {"kind": "files"}}, r"needs data\.train"),
+        ({"engine": {"kind": "scripted"}}, r"needs engine\.script"),
+        ({"engine": {"deterministic": True, "threads": 2}}, r"engine\.threads 1, got embedded and 2"),
+        ({"correction": {"token_band": [5.0, 0.5]}}, "rising positive"),
+        ({"teacher_engine": {"kin": "vllm"}}, r"teacher_engine\.kin does not exist; did you mean kind\?"),
+        ({"teacher_engine": {"kind": "triton"}}, r"teacher_engine\.kind: Input should be .*, got 'triton'"),
+        ({"teacher_engine": {"dtype": "bfloat16"}}, r"must be engine\.dtype, float32"),
+        (
+            {"engine": {"arguments": {"swap_space": 1}}},
+            r"engine\.arguments are vLLM's or SGLang's, but engine\.kind is embedded",
+        ),
+        ({"engine": {"tensor_parallel": 2}}, r"tensor_parallel 2 needs engine\.kind vllm or sglang, got embedded"),
+        (
+            {"engine": {"kind": "vllm", "tensor_parallel": 4}, "rollout": {"gpus_per_actor": 2}},
+            r"as many rollout\.gpus_per_actor, got 2",
+        ),
+        (
+            {"engine": {"kind": "vllm", "memory_fraction": 0.3}, "rollout": {"gpus_per_actor": 0.25}},
+            r"engine\.memory_fraction 0\.3 is more than an actor's share of a GPU, rollout\.gpus_per_actor 0\.25",
+        ),
+        (
+            {"engine": {"kind": "sglang", "url": "http://x:1"}},
+            r"http://x:1 cannot serve policy and teacher, whose weights differ; set teacher_engine\.url",
+        ),
+        (
+            {"engine": {"kind": "sglang", "url": "http://x:1"}, "rollout": {"policy_actors": 2}},
+            r"is one server, .* set rollout\.policy_actors 1, got 2",
+        ),
+        (
+            {"engine": {"kind": "sglang", "url": "node3:30000"}},
+            r"engine\.url must be like http://node3:30000, got node3",
+        ),
+        ({"engine": {"kind": "vllm", "url": "http://x:1"}}, r"engine\.url is of an SGLang server"),
+        ({"engine": {"kind": "vllm", "deterministic": True}}, r"engine\.kind embedded and engine\.threads 1, got vllm"),
+    ],
+)
+def test_mistakes_are_named(content, message):
+    with pytest.raises(ConfigError, match=message):
+        make_config(content, where="test")
+
+
+def test_the_command_line_overrides_any_key():
+    config = parse_train([CPU, "--train.updates", "3", "--staleness.max", "0", "--rule", "majority_vote"])
+    assert (config.train.updates, config.staleness.max, config.rule) == (3, 0, "majority_vote")
+    assert config.train.lr == pytest.approx(2e-4)  # the file's
+
+
+def test_a_users_mistake_is_one_message_and_exit_code_two(capsys):
+    assert main(["train", "no-such-file.yaml"]) == 2
+    assert capsys.readouterr().err.strip() == "corewarding: no-such-file.yaml: there is no such configuration file"
+    assert main(["fly"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--rollout.group-size", "1"], "command line: rollout.group_size must be at least 2, got 1: a group of one"),
+        (["--train.lr", "-1"], "command line: train.lr: Input should be greater than 0, got -1.0"),
+        (["--rule", "co_rewarding_iv"], "rule 'co_rewarding_iv' does not exist; did you mean"),
+    ],
+)
+def test_a_bad_override_is_one_line_that_names_the_key(words, message, capsys):
+    assert main(["train", CPU, *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_an_unknown_override_is_answered_with_the_nearest_key(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", CPU, "--trian.lr", "1"])
+    assert stop.value.code == 2
+    assert "--train.lr" in capsys.readouterr().err

@@ -1,0 +1,112 @@
+"""The laws of docs/algorithm.md, and numbers worked out by hand."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from corewarding.learner.objective.loss import (
+    TokenBatch,
+    clipped_surrogate,
+    correct,
+    interpolated_proximal,
+    low_variance_kl,
+    objective,
+)
+from corewarding.learner.settings import CorrectionSettings, LossSettings
+
+LOSS = LossSettings()
+
+
+def batch_of(behavior, advantage, *, mask=None, age=None, sequence=None):
+    n = len(behavior)
+    mask = torch.ones(n, dtype=torch.bool) if mask is None else torch.tensor(mask)
+    sequence = torch.zeros(n, dtype=torch.long) if sequence is None else torch.tensor(sequence)
+    return TokenBatch(
+        behavior_T=torch.tensor(behavior),
+        advantage_T=torch.tensor(advantage),
+        mask_T=mask,
+        weight_T=torch.full((n,), 1 / int(mask.sum())),
+        age_T=torch.zeros(n) if age is None else torch.tensor(age),
+        sequence_T=sequence,
+        num_sequences=int(sequence.max()) + 1,
+    )
+
+
+def gradient(policy, batch, *, mode="decoupled", reference=None, beta=0.0, **correction):
+    policy = torch.tensor(policy, requires_grad=True)
+    reference = None if reference is None else torch.tensor(reference)
+    settings = CorrectionSettings(mode=mode, **correction)
+    step = objective(policy, batch, reference_T=reference, beta=beta, loss=LOSS, correction=settings)
+    step.loss.backward()
+    return step, policy.grad
+
+
+@pytest.mark.parametrize("mode", ["decoupled", "bypass", "interpolated", "none"])
+def test_on_policy_every_mode_is_reinforce(mode):
+    policy = [-1.0, -0.5, -2.0]
+    _, grad = gradient(policy, batch_of(policy, [1.0, -2.0, 0.5]), mode=mode)
+    torch.testing.assert_close(grad, -torch.tensor([1.0, -2.0, 0.5]) / 3)
+
+
+def test_decoupled_weights_by_hand():
+    # rho = e^1 is cut at 2; rho = e^-1 stays; the gradient of ratio at 1 is A, so d loss = -w A / N
+    _, grad = gradient([-1.0, -1.0], batch_of([-2.0, 0.0], [1.0, 1.0]))
+    torch.testing.assert_close(grad, -torch.tensor([2.0, math.exp(-1)]) / 2)
+
+
+def test_bypass_clips_against_the_behavior_policy():
+    # ratio e^1 > 1.2 with A > 0 is clipped: no gradient; ratio e^-1 < 0.8 with A > 0 is not: d = ratio
+    _, grad = gradient([-1.0, -1.0], batch_of([-2.0, 0.0], [1.0, 1.0]), mode="bypass")
+    torch.testing.assert_close(grad, -torch.tensor([0.0, math.exp(-1)]) / 2)
+
+
+def test_dual_clip_bounds_the_surrogate_from_below():
+    ratio, advantage = torch.tensor([5.0, 2.0]), torch.tensor([-1.0, -1.0])
+    bounded = clipped_surrogate(ratio, advantage, eps_low=0.2, eps_high=0.2, dual_clip=3.0)
+    torch.testing.assert_close(bounded, torch.tensor([-3.0, -2.0]))
+
+
+def test_interpolation_by_age():
+    proximal = interpolated_proximal(torch.full((3,), -1.0), torch.full((3,), -3.0), torch.tensor([0.0, 1.0, 4.0]))
+    torch.testing.assert_close(proximal, torch.tensor([-3.0, -3.0, -1.5]))  # a = 0, 0, 3/4
+
+
+def test_k3_by_hand_and_capped():
+    kl = low_variance_kl(torch.tensor([-1.0, -10.0]), torch.tensor([-1.5, 0.0]))
+    torch.testing.assert_close(kl, torch.tensor([math.exp(-0.5) - 0.5, 10.0]))
+
+
+def test_garbage_behind_the_mask_changes_nothing():
+    clean = batch_of([-1.0, -1.2, -0.3], [1.0, -1.0, 0.7], mask=[True, True, False])
+    nan = float("nan")
+    dirty = batch_of([-1.0, -1.2, nan], [1.0, -1.0, nan], mask=[True, True, False])
+    one, g1 = gradient([-1.1, -1.0, -0.2], clean, reference=[-1.0, -1.0, -1.0], beta=0.1)
+    two, g2 = gradient([-1.1, -1.0, nan], dirty, reference=[-1.0, -1.0, nan], beta=0.1)
+    assert torch.equal(one.loss, two.loss)
+    assert torch.equal(g1, g2)
+
+
+def test_a_constant_on_log_mu_moves_only_the_weights():
+    settings = CorrectionSettings(cap=100.0, veto=None)
+    batch = batch_of([-1.0, -2.0], [1.0, -1.0])
+    moved = dataclasses.replace(batch, behavior_T=batch.behavior_T - 0.3)
+    policy = torch.tensor([-1.5, -1.5])
+    a, b = correct(policy, batch, settings), correct(policy, moved, settings)
+    torch.testing.assert_close(b.weight_T, a.weight_T * math.exp(0.3))
+    assert torch.equal(a.proximal_T, b.proximal_T)
+    assert torch.equal(a.keep_gain_T, b.keep_gain_T)
+
+
+def test_rejections_by_hand():
+    batch = batch_of([-1.0, -1.0, -1.0, -1.0], [1.0] * 4, sequence=[0, 0, 1, 1])
+    policy = torch.tensor([-1.0, -12.0, -1.0, -1.0 + math.log(6)])
+    vetoed = correct(policy, batch, CorrectionSettings())
+    assert vetoed.keep_gain_T.tolist() == [False, False, True, True]  # e^-11 < 1e-4 masks its whole completion
+    banded = correct(policy, batch, CorrectionSettings(veto=None, token_band=(0.5, 5.0)))
+    assert banded.keep_gain_T.tolist() == [True, False, True, False]
+    assert banded.keep_kl_T.all()  # the KL term stays
+    assert banded.weight_T[0] == 1
+    sequences = correct(policy, batch, CorrectionSettings(veto=None, sequence_band=(0.99, 1.01)))
+    assert not sequences.keep_kl_T.any()  # exp(mean log rho) is e^-5.5 and sqrt(6)

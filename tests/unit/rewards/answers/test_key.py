@@ -1,0 +1,266 @@
+"""Canonical keys: a hand-written table of what is the same answer and what only looks like it, laws, and hostile texts."""
+
+from __future__ import annotations
+
+import itertools
+import string
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corewarding.rewards.answers.grading import grade
+from corewarding.rewards.answers.key import answer_key, canonical_key, same_answer
+
+# Each row: the kind, and spellings of one answer. Answers of different rows are different, whatever their kind.
+CLASSES: list[tuple[str, list[str]]] = [
+    ("integer", ["7", " 7 ", "$7$", "$$7$$", r"\(7\)", r"\[7\]", "7.", "7.0", "+7", "007", "{7}", r"\frac{14}{2}", r"\text{7}"]),
+    ("integer", ["0", "-0", "0.0", "0/3", r"\sqrt{2}-\sqrt{2}", r"\sin 0", r"\ln 1"]),
+    ("integer", ["-12", "−12", "–12", "-12.0", r"-\frac{24}{2}", "(-12)", r"\left(-12\right)", "x = -12", "n=-12"]),
+    ("integer", ["10000", "10,000", r"10{,}000", r"10,\!000", r"10\,000", "10000.00", "10 000", "10^4", r"1\times 10^4", "100^2"]),
+    ("integer", ["2598960", r"2,\!598,\!960", "2,598,960", r"\binom{52}{5}"]),
+    ("integer", ["120", "5!", r"5 \cdot 4 \cdot 3 \cdot 2", "120^\\circ", "120°", r"120^{\circ}", r"120\text{ degrees}", r"120 \text{ miles}"]),
+    ("integer", ["6", r"\$6", r"\$6.00", r"6 \text{ cm}", "6 cm", r"6\text{ cm}^2", r"6 \mathrm{cm}", "6 square units", "t=6"]),
+    ("integer", ["1024", "2^{10}", "2^10", "4^5", r"32^2", r"\sqrt{1048576}", "2**10"]),
+    ("integer", ["3", r"\sqrt{9}", r"\sqrt[3]{27}", r"\log_2 8", r"\log_{2}{8}", r"|{-3}|", "|-3|", r"\lfloor 3.7 \rfloor", r"\lceil 2.1 \rceil"]),
+    ("integer", ["-2", r"\sqrt[3]{-8}", r"-\sqrt{4}", r"\log_{10} 0.01"]),
+    ("integer", ["117156", "117,156", r"117,\! 156"]),
+    ("rational", ["1/2", r"\frac{1}{2}", r"\dfrac{1}{2}", r"\tfrac12", r"\frac12", r"\frac 12", "0.5", ".50", "2/4", "½", r"2^{-1}", r"\frac{3}{6}"]),
+    ("rational", ["-1/2", r"-\frac{1}{2}", r"\frac{-1}{2}", r"\frac{1}{-2}", "-0.5", "−0.5", r"-\dfrac12", r"\cos 120^\circ"]),
+    ("rational", ["5/4", "1.25", r"1\frac{1}{4}", r"1\frac14", "1 1/4", r"1 \dfrac{1}{4}", "125/100", r"\frac54."]),
+    ("rational", ["-5/4", r"-1\frac{1}{4}", "-1.25"]),
+    ("rational", ["1/3", r"\frac{1}{3}", "0.\\overline{3}", r".\overline{3}", r"\frac{\sqrt{2}}{3\sqrt{2}}", r"3^{-1}"]),
+    ("rational", ["1/6", r"0.1\overline{6}", r"\frac{\pi}{6\pi}"]),
+    ("rational", ["2/3", r"\frac23", "⅔", r"8^{1/3}/3"]),
+    ("rational", [r"\frac{14}{3}", r"4\frac{2}{3}", "14/3"]),
+    ("rational", [r"2\frac{5}{3}", "10/3"]),
+    ("decimal", ["0.333", "333/1000", ".333"]),
+    ("decimal", ["0.33", "33/100"]),
+    ("decimal", ["3.14", "3.140", "157/50"]),
+    ("decimal", ["0.000012", r"1.2 \times 10^{-5}", r"1.2\cdot10^{-5}"]),
+    ("percent", ["25%", r"25\%", r"25 \%", r"25.0\%", r"$25\%$", r"25\text{ percent}"]),
+    ("percent", [r"\frac{1}{4}\%", r"0.25\%"]),
+    ("real", [r"\sqrt{2}", r"\sqrt2", "2^{1/2}", r"\sqrt{2.0}", r"\frac{2}{\sqrt{2}}", "√2", "sqrt(2)", r"\sqrt[4]{4}"]),
+    ("real", [r"\frac{\sqrt{6}}{3}", r"\frac{\sqrt6}3", r"\dfrac{\sqrt 6}{3}", r"\sqrt{\frac{2}{3}}", r"\frac{2}{\sqrt{6}}"]),
+    ("real", [r"1+\sqrt{2}", r"\sqrt2+1", r"\frac{1}{\sqrt{2}-1}"]),
+    ("real", [r"1-\sqrt{2}", r"-\sqrt2+1"]),
+    ("real", [r"2\pi", r"2 \pi", "2π", r"2\,\pi", r"\pi \cdot 2", r"\frac{4\pi}{2}", "2pi"]),
+    ("real", [r"\pi", "π", r"\frac{2\pi}{2}"]),
+    ("real", ["e^2", "e^{2}", r"\exp(2)", r"e \cdot e"]),
+    ("real", [r"\ln 2", r"\ln{2}", r"\ln(2)", r"-\ln \frac12", r"\frac{\ln 4}{2}"]),
+    ("real", [r"\log 2", r"\log_{10} 2", r"\log_{10}(2)"]),
+    ("real", [r"\log_2 3", r"\frac{\ln 3}{\ln 2}", r"\frac{\log 3}{\log 2}"]),
+    ("real", ["3\\sqrt{5}+2", r"2+\sqrt{45}", r"2 + 3 \sqrt 5"]),
+    ("real", [r"\sqrt{3+2\sqrt{3}}"]),
+    ("complex", ["i", r"\sqrt{-1}"]),
+    ("complex", ["6-2i", "6 - 2i", "-2i+6", r"2(3-i)"]),
+    ("complex", ["6+2i"]),
+    ("complex", [r"\frac{1}{2}+\frac{\sqrt{3}}{2}i", r"\frac{1+i\sqrt{3}}{2}", r"e^{i\pi/3}", r"\cos 60^\circ + i \sin 60^\circ"]),
+    ("expression", ["x", "{x}", r"\frac{2x}{2}"]),
+    ("expression", ["y"]),
+    ("expression", ["x^2+3x", "x^{2} + 3 x", "x(x+3)", r"3x+x\cdot x", r"\frac{x^3+3x^2}{x}"]),
+    ("expression", ["(x-1)(x+1)", "x^2-1", "-(1-x^2)"]),
+    ("expression", [r"\frac{1}{x}", "x^{-1}", "1/x"]),
+    ("expression", ["-\\frac1{2x}", r"-\frac{1}{2x}", r"\frac{-1}{2x}"]),
+    ("expression", ["xy", "yx", r"x \cdot y", r"x\,y"]),
+    ("expression", ["x+y"]),
+    ("expression", ["9(2-x)(2+x)", "36-9x^2", "9(4-x^2)"]),
+    ("expression", [r"\sin^2 x", r"1-\cos^2 x", r"(\sin x)^2"]),
+    ("expression", [r"\sqrt{x^2}", "|x|"]),
+    ("expression", ["2^n", r"2\cdot 2^{n-1}"]),
+    ("expression", [r"\frac{n(n+1)}{2}", r"\frac{n^2+n}{2}"]),
+    ("expression", [r"a_1+a_2", "a_2+a_1"]),
+    ("expression", [r"\theta", "θ"]),
+    ("equation", ["y=2x+3", "y = 2x + 3", "2x-y+3=0", "-2x+y=3", "2y=4x+6"]),
+    ("equation", ["y=2x-3"]),
+    ("equation", ["x^2+y^2=4", "4 = y^2 + x^2"]),
+    ("interval", [r"(-\infty,3)", r"(-\infty, 3)", "x<3", "3>x", r"\left(-\infty,3\right)", r"x \in (-\infty,3)"]),
+    ("interval", [r"(-\infty,3]", r"x \le 3", r"x\leq 3", "x<=3", r"3 \ge x"]),
+    ("interval", ["[-2,7]", r"-2 \le x \le 7", r"\left[-2,7\right]", r"x \in [-2,7]", r"7 \ge x \ge -2"]),
+    ("interval", ["[-2,7)", r"-2\le x<7"]),
+    ("interval", ["(-2,7]"]),
+    ("tuple", ["(-2,7)", r"\left( -2, 7 \right)", "-2<x<7", r"(-2,\;7)"]),
+    ("tuple", ["(1,2)", "(1, 2)", "(1.0, 4/2)"]),
+    ("tuple", ["(2,1)"]),
+    ("tuple", [r"(\frac{4}{3},1)", r"\left( \frac43, 1 \right)", r"\bigl(\dfrac{4}{3},\;1\bigr)"]),
+    ("tuple", ["(1,2,3)"]),
+    ("tuple", ["(117,156)", "(117, 156)"]),
+    ("set", ["1,2", "1, 2", r"1,\,2", "2,1", r"\{1,2\}", r"\{2, 1\}", "1 and 2", r"1 \text{ and } 2", r"\{1,2,2\}", r"1\text{ or }2"]),
+    ("set", ["1,2,3", r"\{3,2,1\}", r"1, 2, \text{ and } 3"]),
+    ("set", [r"2 \pm \sqrt{3}", r"2+\sqrt{3}, 2-\sqrt{3}", r"\{2-\sqrt3, 2+\sqrt3\}", r"x = 2 \pm \sqrt{3}"]),
+    ("set", [r"\pm 4", "4,-4", r"x = \pm 4", "x=4, x=-4", r"x = 4 \text{ or } x=-4"]),
+    ("set", [r"\emptyset", r"\varnothing", r"\{\}", "∅"]),
+    ("set", ["1,-1,i,-i", "i, -i, 1, -1"]),
+    ("union", [r"(-\infty,2)\cup(3,\infty)", r"(3,\infty) \cup (-\infty,2)", r"x \in (-\infty,2)\cup(3,\infty)"]),
+    ("union", [r"(-\infty,2]\cup[3,\infty)"]),
+    ("union", [r"(-\infty,1)\cup(1,\infty)", r"x \ne 1", r"x\neq 1"]),
+    ("matrix", [r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}", r"\begin{bmatrix}1&2\\3&4\end{bmatrix}", r"\begin{pmatrix}1&2\\3&4\\\end{pmatrix}"]),
+    ("matrix", [r"\begin{pmatrix} 1 & 3 \\ 2 & 4 \end{pmatrix}"]),
+    ("matrix", [r"\begin{pmatrix} 1/2 \\ -2 \end{pmatrix}", r"\begin{pmatrix} 0.5 \\ -2 \end{pmatrix}"]),
+    ("determinant", [r"\begin{vmatrix} 1 & 2 \\ 3 & 4 \end{vmatrix}"]),
+    ("ratio", ["3:5", "3 : 5", r"3:5."]),
+    ("ratio", ["5:3"]),
+    ("base", ["204_5", "204_{5}", r"204_5."]),
+    ("base", ["204_6"]),
+    ("base", ["-37_8", "-37_{8}"]),
+    ("choice", ["B", "(B)", r"\text{(B)}", r"\textbf{(B)}", r"\text{B}", "B.", r"\mathrm{(B)}"]),
+    ("choice", ["C", r"\text{(C)}"]),
+    ("set", [r"\text{B,C}", "B, C", "C and B", r"\text{B, C}", r"\text{B,C}."]),
+    ("time", ["3:30 p.m.", "3:30 pm", "3:30 PM", r"3:30\text{ p.m.}", "03:30 p.m."]),
+    ("time", ["3:30 a.m."]),
+    ("time", ["9 a.m.", r"9\text{ a.m.}", "9 AM"]),
+    ("time", [r"4\!:\!51\!:\!06 \text{ p.m.}", "4:51:06 pm"]),
+    ("date", ["March 3", "march 3", r"\text{March 3}"]),
+    ("text", ["Yes", r"\text{Yes}", r"\text{Yes}.", "yes", r"\textbf{yes}"]),
+    ("text", ["No", r"\text{no}"]),
+    ("text", [r"\text{odd}", "odd", "Odd"]),
+    ("text", ["Evelyn", r"\text{Evelyn}", r"\text{ Evelyn }"]),
+    ("text", [r"\text{two lines}", "two lines", "Two  lines."]),
+    ("text", [r"\leftarrow"]),
+    ("unevaluated", ["9^{9^{9^{9}}}", "9^{9^{9^9}}"]),
+    ("unevaluated", ["1/0", "1/0.", r"\frac10"]),
+    ("infinity", [r"\infty", "∞"]),
+    ("infinity", [r"-\infty"]),
+]  # fmt: skip
+
+ROWS = [(kind, members[0], member) for kind, members in CLASSES for member in members]
+
+NEAR_MISSES = [
+    ("½", "⅓"), ("5", "5%"), ("0.05", "5%"), ("(1,2)", r"\{1,2\}"), ("0.33", "1/3"), ("0.333333", "1/3"), ("3.14", r"\pi"),
+    ("22/7", r"\pi"), ("1.41421356", r"\sqrt{2}"), ("2.718281828", "e"), ("[1,2]", "(1,2)"), ("[1,2)", "(1,2]"), ("x^2", "x^3"),
+    ("x+1", "y+1"), ("x-1", "1-x"), (r"\sqrt{x^2}", "x"), ("12", "1,2"), ("1,2,3", "1,2"), ("(1,2,3)", "(1,2)"), ("-3", "3"),
+    ("10^3", "10^{-3}"), ("204_5", "204"), ("3:5", "3/5"), ("A", "B"), ("A", "a"), ("i", "-i"), ("x=1, y=2", "x=2"), ("1000", "1,00"),
+    (r"\frac{1}{2}", r"\frac{2}{1}"), (r"\log 2", r"\ln 2"), (r"\sqrt[3]{8}", r"\sqrt{8}"), ("2x", "x^2"), (r"x \le 3", "x<3"),
+    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1&2\end{pmatrix}"), ("(a,b)", "(b,a)"), ("5!", "5"), (r"\pm 3", "3"),
+    ("1.5", "15"), (r"\emptyset", "0"), (r"\infty", r"-\infty"), ("10,000", "10.000"), ("7 8", "78"), ("3 4", "12"), ("1e5", "100000"),
+    (r"x \in \mathbb{R}", r"x \in \mathbb{Z}"), ("Monday", "Sunday"), (r"\sin x", r"\cos x"), ("2^{x}", "x^{2}"), ("y=x", "y=-x"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "first", "member"), ROWS)
+def test_spellings_of_one_answer_share_a_key(kind: str, first: str, member: str) -> None:
+    assert canonical_key(member) == canonical_key(first)
+    assert canonical_key(first).kind in {kind, "integer", "rational", "decimal"}
+
+
+def test_the_table_is_large() -> None:
+    assert len(ROWS) + len(NEAR_MISSES) >= 250
+
+
+def test_different_answers_have_different_keys() -> None:
+    for (_, one), (_, other) in itertools.combinations(CLASSES, 2):
+        assert not same_answer(one[0], other[0]), (one[0], other[0])
+
+
+@pytest.mark.parametrize(("one", "other"), NEAR_MISSES)
+def test_near_misses_are_not_the_same(one: str, other: str) -> None:
+    assert not same_answer(one, other)
+
+
+def test_exact_compares_raw_text() -> None:
+    assert answer_key(r"\dfrac12 ", equivalence="exact") == r"\dfrac12 "
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "drop", "keep"),
+    [("6 cm", "6", True, False), ("6 cm", r"6\text{ cm}", True, True), ("6 cm", "6 ft", True, False)],
+)
+def test_units_by_policy(one: str, other: str, drop: bool, keep: bool) -> None:
+    assert (canonical_key(one) == canonical_key(other)) is drop
+    assert (canonical_key(one, units="keep") == canonical_key(other, units="keep")) is keep
+
+
+def test_grading_forgives_what_a_vote_must_not() -> None:
+    assert grade("25", r"25\%")
+    assert grade(r"25\%", r"25\%")
+    assert not grade(r"25\%", "25")
+    assert not grade("0.25", r"25\%")
+    assert grade("142", "142.0")
+
+
+# ---- laws --------------------------------------------------------------------------------------------------------------------
+
+atoms = st.integers(-50, 50).map(str) | st.sampled_from(
+    ["x", "y", r"\pi", r"\sqrt{2}", r"\frac{1}{3}", "0.25", "i", "n"]
+)
+
+
+def joined(children):
+    return st.one_of(
+        st.tuples(children, children).map(lambda p: f"({p[0]})+({p[1]})"),
+        st.tuples(children, children).map(lambda p: f"({p[0]})({p[1]})"),
+        st.tuples(children, children).map(lambda p: rf"\frac{{{p[0]}}}{{{p[1]}}}"),
+        st.tuples(children, st.integers(0, 4)).map(lambda p: f"({p[0]})^{{{p[1]}}}"),
+        children.map(lambda c: rf"\sqrt{{{c}}}"),
+    )
+
+
+expressions = st.recursive(atoms, joined, max_leaves=6)
+
+
+def spaced(text):
+    return text.replace("+", " + ").replace("(", r"\left(").replace(")", r"\right)").replace(r"\frac", r"\dfrac")
+
+
+@given(expressions)
+def test_another_spelling_is_the_same(text):
+    assert same_answer(text, spaced(text))
+    assert same_answer(text, f"${text}$")
+    assert same_answer(text, f"{{{text}}}")
+
+
+@given(expressions, expressions)
+def test_sums_and_products_commute(one, other):
+    for pattern in ("({})+({})", "({})({})"):
+        assert (
+            same_answer(pattern.format(one, other), pattern.format(other, one))
+            or canonical_key(pattern.format(one, other)).kind == "unevaluated"
+        )
+
+
+@given(st.lists(expressions, min_size=1, max_size=4), st.randoms())
+def test_the_order_of_a_set_does_not_matter_and_that_of_a_tuple_does(items, random):
+    shuffled = list(items)
+    random.shuffle(shuffled)
+    braces = r"\{" + ", ".join(items) + r"\}", r"\{" + ", ".join(shuffled) + r"\}"
+    assert same_answer(*braces)
+    keys = [canonical_key(item) for item in items]
+    if len(items) > 1 and [canonical_key(item) for item in shuffled] != keys and len(keys) > 1:
+        assert not same_answer("(" + ", ".join(items) + ")", "(" + ", ".join(shuffled) + ")")
+
+
+@given(expressions | st.text(), expressions | st.text(), expressions | st.text())
+def test_it_is_an_equivalence(a, b, c):
+    assert same_answer(a, a)
+    assert same_answer(a, b) == same_answer(b, a)
+    assert not (same_answer(a, b) and same_answer(b, c)) or same_answer(a, c)
+
+
+FRAGMENTS = [r"\frac", r"\sqrt", r"\text{", r"\left(", r"\right)", r"\,", r"\!", r"\circ", r"\$", r"\\", r"\%", r"\begin{pmatrix}", r"\end{pmatrix}",
+             r"\cup", r"\pm", r"\infty", r"\log", r"\sin", *"^_{}$(),./-+% 01x°−|:;=<>!&"]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(FRAGMENTS), max_size=25).map("".join) | st.text(alphabet=string.printable))
+def test_any_text_has_a_key_soon(text):
+    began = time.perf_counter()
+    assert canonical_key(text).key or not text.strip()
+    assert time.perf_counter() - began < 1.0
+
+
+HOSTILE = [
+    "9^{9^{9}}", "9^{9^{9^{9}}}", "10000000!", "((((9!)!)!)!)", "2^{10^{10}}", r"\binom{1000000}{500000}", "(" * 5000 + ")" * 5000,
+    "{" * 1000 + "x" + "}" * 1000, "9" * 100_000, "1" * 1_000_000, "x^" * 500 + "x", "-" * 1500 + "1", r"\frac" * 400, r"\sqrt{" * 300 + "2" + "}" * 300,
+    "__import__('os').system('id')", "1/0", "0^0", "0^{-1}", r"\log 0", r"\tan 90^\circ", r"\ln(-1)", r"\infty-\infty", r"\frac{\infty}{\infty}",
+    "1+" * 900 + "1", "1," * 900 + "1", r"\begin{pmatrix}" + "1 & " * 400, r"\begin{pmatrix}" * 50, "|" * 999, r"\text{" * 200, "\x00\x01", "١٢٣", "𝟏𝟐",
+    "x" * 1999, "²" * 500, r"e^{e^{e^{e^{e^{e}}}}}", "10^{-10^{10}}", r"\sinh 100000", r"\exp(\exp(\exp(100)))", "1.0e999999999", "0." + "0" * 1500 + "1",
+    r"\sqrt[10^{9}]{2}", r"2^{1/10^{9}}", r"(10^{300})!", r"\lfloor 10^{400} \rfloor", "3^{5000}" * 20, "(x+1)^{100000}", r"\pi^{\pi^{\pi^{\pi}}}",
+    " " * 100_000, "\n" * 100_000, " $ " * 10_000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_text_is_decided_at_once(text):
+    began = time.perf_counter()
+    canonical_key(text)
+    assert time.perf_counter() - began < 2.0

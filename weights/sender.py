@@ -1,0 +1,225 @@
+"""The sending end of a weight transfer, living in each learner rank.
+
+Other ranks' shards reach rank 0 through the learner's own default process group, piece by piece, straight into the
+bucket that rank 0 then broadcasts on a weight group of its own; no full tensor is ever assembled.
+Invariant: a transfer holds at most two buckets beside the shards on rank 0 and one piece on the others, and a weight
+group that breaks never leaves the learner's ranks out of step: rank 0 takes in what they send to the end, then raises.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from corewarding.dataflow.ids import Channel, Version
+from corewarding.dataflow.weights import Rendezvous, TensorSpec, WeightManifest
+from corewarding.weights.group import TransportError, WeightGroup, Work, serve
+from corewarding.weights.stream import (
+    Piece,
+    Shard,
+    bucket_size,
+    checksum_tensor,
+    dtype_name,
+    new_buckets,
+    plan,
+    wire_view,
+)
+
+_ALIGNMENT = 16  # bucket sizes are cut to multiples of this, so no element straddles two buckets
+
+
+class WeightSender:
+    """One rank's share of sending. Every rank has one; rank 0 alone belongs to the weight groups."""
+
+    def __init__(
+        self, rank: int, world_size: int, device: torch.device, *, bucket_bytes: int, wire_dtype: torch.dtype
+    ) -> None:
+        """world_size > 1 needs the default process group initialized. Shards are cast to `wire_dtype` on the way."""
+        if bucket_bytes < _ALIGNMENT:
+            raise TransportError(f"bucket_bytes must be at least {_ALIGNMENT}, got {bucket_bytes}")
+        self._rank = rank
+        self._world_size = world_size
+        self._device = device
+        self._bucket_bytes = bucket_bytes - bucket_bytes % _ALIGNMENT
+        self._wire_dtype = wire_dtype
+        self._serving: dict[Channel, tuple[Rendezvous, dist.Store]] = {}
+        self._groups: dict[Channel, WeightGroup] = {}
+
+    def serve(
+        self,
+        channel: Channel,
+        group_epoch: int,
+        num_receivers: int,
+        backend: str,
+        timeout_s: float,
+        host: str | None = None,
+    ) -> Rendezvous:
+        """Rank 0: opens the meeting point of a new group, leaving the channel's earlier one."""
+        self.close(channel)
+        rendezvous, store = serve(
+            channel=channel,
+            group_epoch=group_epoch,
+            world_size=num_receivers + 1,
+            backend=backend,
+            timeout_s=timeout_s,
+            host=host,
+        )
+        self._serving[channel] = (rendezvous, store)
+        return rendezvous
+
+    def connect(self, rendezvous: Rendezvous) -> None:
+        """Rank 0: blocks until the receivers have joined. TransportError, naming the missing ranks, at timeout."""
+        served, store = self._serving.get(rendezvous.channel, (None, None))
+        if served != rendezvous:
+            raise TransportError(f"asked to connect {rendezvous}, but serving {served}")
+        self._groups[rendezvous.channel] = WeightGroup(rendezvous, rank=0, device=self._device, store=store)
+
+    def manifest(
+        self, channel: Channel, version: Version, shards: Sequence[Shard], *, with_checksums: bool
+    ) -> WeightManifest:
+        """What send() will send. Collective over the learner's ranks, which all get the same manifest.
+
+        shards: this rank's part of every tensor, all ranks in the same order.
+        """
+        group = self._groups.get(channel)
+        if self._rank == 0 and group is None:
+            raise TransportError(f"no {channel} weight group is connected")
+        totals = torch.zeros(len(shards) + 1, dtype=torch.int64, device=self._device)
+        if group is not None:
+            totals[-1] = group.rendezvous.group_epoch
+        if with_checksums:
+            for index, shard in enumerate(shards):
+                totals[index] = checksum_tensor(shard.local, shard.start, dtype=self._wire_dtype)
+        if self._world_size > 1:
+            dist.all_reduce(totals)  # 64-bit sums wrap around, as checksums add up
+        *sums, group_epoch = totals.tolist()
+        return WeightManifest(
+            channel=channel,
+            version=version,
+            group_epoch=group_epoch,
+            bucket_bytes=self._bucket_bytes,
+            tensors=tuple(
+                TensorSpec(
+                    name=shard.name,
+                    shape=tuple(shard.shape),
+                    dtype=dtype_name(self._wire_dtype),
+                    num_bytes=math.prod(shard.shape) * self._wire_dtype.itemsize,
+                    checksum=total % 2**64 if with_checksums else None,
+                )
+                for shard, total in zip(shards, sums, strict=True)
+            ),
+        )
+
+    def send(self, channel: Channel, manifest: WeightManifest, shards: Sequence[Shard]) -> None:
+        """Sends the announced stream. Collective over the learner's ranks; the shards must not change meanwhile.
+
+        TransportError, on rank 0 alone, where a receiver is lost; on every rank, and before anything is sent, where the
+        shards do not tile the tensors.
+        """
+        owners = self._owners(manifest, shards)
+        if self._rank == 0:
+            self._send_root(self._groups[channel], manifest, shards, owners)
+            return
+        for pieces in plan(manifest):
+            for piece in pieces:
+                for rank, part in _parts(piece, owners[piece.index]):
+                    if rank == self._rank:
+                        source = _local(shards[piece.index], part).to(self._wire_dtype)
+                        dist.send(source.view(torch.uint8), dst=0)
+
+    def close(self, channel: Channel) -> None:
+        """Leaves the channel's weight group, if there is one."""
+        group = self._groups.pop(channel, None)
+        if group is not None:
+            group.close()
+        self._serving.pop(channel, None)
+
+    def _send_root(
+        self, group: WeightGroup, manifest: WeightManifest, shards: Sequence[Shard], owners: list[list[tuple[int, int]]]
+    ) -> None:
+        buckets = new_buckets(manifest, self._device)
+        works: list[Work | None] = [None, None]
+        failure: TransportError | None = None
+        for turn, pieces in enumerate(plan(manifest)):
+            bucket = buckets[turn % 2]
+            failure = failure or _outcome(works[turn % 2])  # over before the bucket is filled again
+            for piece in pieces:
+                self._fill(wire_view(bucket, piece, self._wire_dtype), piece, shards[piece.index], owners[piece.index])
+            if failure is None:
+                works[turn % 2], failure = _start(group, bucket[: bucket_size(pieces, manifest)])
+        for work in works:
+            failure = _outcome(work) or failure
+        if failure is not None:
+            self.close(manifest.channel)
+            raise failure
+
+    def _fill(self, wire: Tensor, piece: Piece, shard: Shard, owners: list[tuple[int, int]]) -> None:
+        for rank, part in _parts(piece, owners):
+            slot = wire[part.offset : part.offset + part.count]
+            if rank == 0:
+                slot.copy_(_local(shard, part))
+            else:
+                dist.recv(slot.view(torch.uint8), src=rank)
+
+    def _owners(self, manifest: WeightManifest, shards: Sequence[Shard]) -> list[list[tuple[int, int]]]:
+        """Per tensor the (start, stop) elements that each rank holds."""
+        own = torch.tensor([(s.start, s.stop) for s in shards], dtype=torch.int64, device=self._device).reshape(-1, 2)
+        ranges = [torch.empty_like(own) for _ in range(self._world_size)]
+        if self._world_size > 1:
+            dist.all_gather(ranges, own)
+        else:
+            ranges = [own]
+        table = torch.stack(ranges, dim=1).tolist()  # [tensors, ranks, 2]
+        owners = [[(start, stop) for start, stop in row] for row in table]
+        for spec, shard, row in zip(manifest.tensors, shards, owners, strict=True):
+            if spec.name != shard.name:
+                raise TransportError(f"manifest announces {spec.name} where the shards have {shard.name}")
+            _check_tiling(spec, row)
+        return owners
+
+
+def _check_tiling(spec: TensorSpec, row: list[tuple[int, int]]) -> None:
+    reached = 0
+    for start, stop in sorted((start, stop) for start, stop in row if stop > start):
+        if start != reached:
+            break
+        reached = stop
+    else:
+        if reached == math.prod(spec.shape):
+            return
+    raise TransportError(f"{spec.name} {spec.shape}: the ranks' shards {row} do not tile its elements")
+
+
+def _parts(piece: Piece, owners: list[tuple[int, int]]) -> list[tuple[int, Piece]]:
+    """The piece cut by owner: (rank, part), where the part's offset counts elements within the piece."""
+    parts = []
+    for rank, (start, stop) in enumerate(owners):
+        low, high = max(start, piece.start), min(stop, piece.start + piece.count)
+        if low < high:
+            parts.append((rank, Piece(index=piece.index, start=low, count=high - low, offset=low - piece.start)))
+    return parts
+
+
+def _local(shard: Shard, part: Piece) -> Tensor:
+    return shard.local[part.start - shard.start : part.start - shard.start + part.count]
+
+
+def _start(group: WeightGroup, data: Tensor) -> tuple[Work | None, TransportError | None]:
+    try:
+        return group.broadcast(data), None
+    except TransportError as error:
+        return None, error
+
+
+def _outcome(work: Work | None) -> TransportError | None:
+    """Waits for a broadcast and says what went wrong; kept as a value, because the other ranks are still sending."""
+    try:
+        if work is not None:
+            work.wait()
+    except TransportError as error:
+        return error
+    return None

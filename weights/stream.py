@@ -1,0 +1,196 @@
+"""The stream of a transfer: the tensors' bytes in manifest order, cut into buckets of bucket_bytes.
+
+A tensor may span buckets and a bucket may hold many tensors. Sender and receiver cut by the same `plan`, so nothing but
+bytes travels, and the receiver consumes exactly what the manifest announced or raises.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from corewarding.dataflow.weights import TensorSpec, WeightManifest
+from corewarding.weights.group import TransportError, WeightGroup
+
+DTYPES: dict[str, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+_DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_INTEGER_OF_SIZE = {2: torch.int16, 4: torch.int32}
+_CPU_CHUNK, _GPU_CHUNK = (
+    1 << 17,
+    1 << 22,
+)  # elements of a checksum with 64-bit temporaries at one time; the first fit a core's cache
+_MIX_A, _MIX_B = 0x1E3779B97F4A7C15, 0x3F58476D1CE4E5B9  # odd
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Shard:
+    """The part of one full tensor that a rank holds: contiguous in the flat tensor, possibly empty."""
+
+    name: str
+    shape: tuple[int, ...]  # of the full tensor
+    start: int  # first element of the flat full tensor held here
+    local: Tensor  # [n] flat and contiguous, of any float dtype
+
+    def __post_init__(self) -> None:
+        if self.local.ndim != 1 or not self.local.is_contiguous():
+            raise TransportError(f"shard of {self.name} must be flat and contiguous, got {tuple(self.local.shape)}")
+        if self.start < 0 or self.stop > math.prod(self.shape):
+            raise TransportError(
+                f"shard of {self.name} covers {self.start}..{self.stop} of {math.prod(self.shape)} elements"
+            )
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.local.numel()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """A run of one tensor's elements within one bucket."""
+
+    index: int  # of the tensor in the manifest
+    start: int  # first element of the flat full tensor
+    count: int  # elements
+    offset: int  # first byte in the bucket
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """The name a dtype has in a manifest; TransportError for one that does not travel."""
+    if dtype not in _DTYPE_NAMES:
+        raise TransportError(f"weights of {dtype} do not travel; one of {', '.join(DTYPES)} does")
+    return _DTYPE_NAMES[dtype]
+
+
+def plan(manifest: WeightManifest) -> Iterator[list[Piece]]:
+    """The pieces of each bucket in turn. TransportError where the manifest contradicts itself.
+
+    A bucket never cuts an element, and elements lie on multiples of their size: bucket_bytes must be a multiple of the
+    element sizes, and a tensor of wide elements must not follow an odd number of narrow ones.
+    """
+    pieces: list[Piece] = []
+    used = 0
+    for index, spec in enumerate(manifest.tensors):
+        size = _itemsize(spec)
+        if manifest.bucket_bytes < size or manifest.bucket_bytes % size or used % size:
+            raise TransportError(
+                f"{spec.name}: a bucket of {manifest.bucket_bytes} bytes, {used} of them used, "
+                f"would cut its {spec.dtype} elements"
+            )
+        start, total = 0, spec.num_bytes // size
+        while start < total:
+            count = min(total - start, (manifest.bucket_bytes - used) // size)
+            pieces.append(Piece(index=index, start=start, count=count, offset=used))
+            start += count
+            used += count * size
+            if used == manifest.bucket_bytes:
+                yield pieces
+                pieces, used = [], 0
+    if pieces:
+        yield pieces
+
+
+def bucket_size(pieces: list[Piece], manifest: WeightManifest) -> int:
+    """Bytes used in the bucket that holds `pieces`."""
+    last = pieces[-1]
+    return last.offset + last.count * DTYPES[manifest.tensors[last.index].dtype].itemsize
+
+
+def new_buckets(manifest: WeightManifest, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The two buckets of a transfer: [bucket_bytes] uint8 each, or less where the whole stream is smaller."""
+    size = min(manifest.bucket_bytes, manifest.total_bytes)
+    return torch.empty(size, dtype=torch.uint8, device=device), torch.empty(size, dtype=torch.uint8, device=device)
+
+
+def checksum(wire: Tensor, start: int = 0, *, dtype: torch.dtype | None = None) -> int:
+    """Position-weighted 64-bit sum of a flat tensor's bits: sum over i of bits(x_i) * weight(start + i), modulo 2^64.
+
+    wire [n]: elements `start` to `start + n` of the flat full tensor; `dtype`: the wire's, where `wire` has another
+    (it is cast piece by piece). Integer sums do not depend on order, so the sums of a tensor's shards, added modulo
+    2^64, are the sum of the whole. Weights are odd, so no change of a single element goes unseen, and they differ by
+    position, so elements that moved are seen too. It guards against mistakes and faults, not against an adversary.
+    """
+    return int(checksum_tensor(wire, start, dtype=dtype).item()) % 2**64
+
+
+def checksum_tensor(wire: Tensor, start: int = 0, *, dtype: torch.dtype | None = None) -> Tensor:
+    """`checksum` as an int64 scalar that stays on the device; the same bits, read as a signed number."""
+    total = torch.zeros((), dtype=torch.int64, device=wire.device)
+    size = _CPU_CHUNK if wire.device.type == "cpu" else _GPU_CHUNK
+    for low in range(0, wire.numel(), size):
+        chunk = wire[low : low + size].to(dtype or wire.dtype)
+        bits = chunk.view(_INTEGER_OF_SIZE[chunk.itemsize]).to(torch.int64)
+        weight = torch.arange(start + low, start + low + chunk.numel(), dtype=torch.int64, device=wire.device)
+        weight.mul_(_MIX_A)
+        weight.bitwise_xor_(weight >> 29).mul_(_MIX_B).bitwise_or_(1)
+        total += bits.mul_(weight).sum()
+    return total
+
+
+def receive(group: WeightGroup, manifest: WeightManifest, into: Mapping[str, Tensor]) -> None:
+    """Takes the announced stream into preallocated full tensors, casting where their dtype differs from the wire's.
+
+    While one bucket is unpacked the next is already on its way. Blocks; run it in a thread. Raises TransportError where
+    `into` does not match the manifest, where a member is lost, and where a checksum differs: then `into` holds garbage.
+    """
+    targets = _targets(manifest, into)
+    sums = [torch.zeros((), dtype=torch.int64, device=group.device) for _ in manifest.tensors]
+    buckets = new_buckets(manifest, group.device)
+    cuts = list(plan(manifest))
+    works = []
+    if cuts:
+        works.append(group.broadcast(buckets[0][: bucket_size(cuts[0], manifest)]))
+    for turn, pieces in enumerate(cuts):
+        works[turn].wait()
+        if turn + 1 < len(cuts):
+            works.append(group.broadcast(buckets[(turn + 1) % 2][: bucket_size(cuts[turn + 1], manifest)]))
+        for piece in pieces:
+            spec = manifest.tensors[piece.index]
+            wire = wire_view(buckets[turn % 2], piece, DTYPES[spec.dtype])
+            targets[piece.index][piece.start : piece.start + piece.count].copy_(wire)
+            if spec.checksum is not None:
+                sums[piece.index] += checksum_tensor(wire, piece.start)
+    for spec, total in zip(manifest.tensors, torch.stack(sums).tolist() if sums else [], strict=True):
+        if spec.checksum is not None and total % 2**64 != spec.checksum:
+            raise TransportError(
+                f"{spec.name} of {manifest.channel} version {manifest.version}: checksum {total % 2**64:#x} differs "
+                f"from the announced {spec.checksum:#x}"
+            )
+
+
+def wire_view(bucket: Tensor, piece: Piece, dtype: torch.dtype) -> Tensor:
+    """The piece's place in the bucket as [count] elements of the wire dtype."""
+    return bucket[piece.offset : piece.offset + piece.count * dtype.itemsize].view(dtype)
+
+
+def _itemsize(spec: TensorSpec) -> int:
+    if spec.dtype not in DTYPES:
+        raise TransportError(f"{spec.name}: dtype {spec.dtype!r} does not travel; one of {', '.join(DTYPES)} does")
+    size = DTYPES[spec.dtype].itemsize
+    if spec.num_bytes != math.prod(spec.shape) * size:
+        raise TransportError(f"{spec.name}: {spec.num_bytes} bytes announced for shape {spec.shape} of {spec.dtype}")
+    return size
+
+
+def _targets(manifest: WeightManifest, into: Mapping[str, Tensor]) -> list[Tensor]:
+    """The flat tensors to fill, in manifest order."""
+    names = [spec.name for spec in manifest.tensors]
+    if len(set(names)) != len(names) or set(names) != into.keys():
+        raise TransportError(
+            f"manifest of {manifest.channel} version {manifest.version} does not name exactly the tensors held here: "
+            f"{sorted(set(names) ^ into.keys()) or 'a name comes twice'}"
+        )
+    for spec in manifest.tensors:
+        if tuple(into[spec.name].shape) != spec.shape or not into[spec.name].is_contiguous():
+            raise TransportError(
+                f"{spec.name}: announced as {spec.shape}, held here as {tuple(into[spec.name].shape)}, "
+                f"contiguous: {into[spec.name].is_contiguous()}"
+            )
+    return [into[name].view(-1) for name in names]
