@@ -12,7 +12,7 @@ from corewarding.actors.engines import make_engine
 from corewarding.actors.settings import EngineSettings
 from corewarding.dataflow.carriers import RolloutTask
 from corewarding.dataflow.errors import RunError
-from corewarding.dataflow.ids import GroupId
+from corewarding.dataflow.ids import AskedId
 from corewarding.questions.template import PromptTemplate, local_folder
 
 RETRIES, FIRST_BACKOFF_S = 6, 0.5
@@ -79,7 +79,7 @@ class EngineChat:
     async def ask(self, request: ChatRequest) -> list[str]:
         template = self._template(request.system)
         task = RolloutTask(
-            group=GroupId(question_id=request.id, epoch=request.attempt, view="original", source="policy"),
+            id=AskedId(question_id=request.id, epoch=request.attempt).group("original", "policy"),
             incarnation=0,
             attempt=0,
             group_size=request.n,

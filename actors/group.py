@@ -212,7 +212,7 @@ class RolloutGroup:
             try:
                 return await _answer(getattr(member.handle, method).remote(encode(task)))
             except _DEATH as error:
-                self.fence(member, f"it died with task {task.group}: {_reason(error)}")
+                self.fence(member, f"it died with task {task.id}: {_reason(error)}")
                 task = dataclasses.replace(task, attempt=task.attempt + 1)
                 self._num_requeued += 1
             finally:

@@ -143,20 +143,20 @@ class RolloutActor:
         await self._engine.close()
 
     async def _sample(self, task: RolloutTask) -> list[Completion]:
-        if task.group.source != self._source:
-            raise EngineError(f"task {task.group} came to {self._actor_id}, which samples from the {self._source}")
+        if task.id.source != self._source:
+            raise EngineError(f"task {task.id} came to {self._actor_id}, which samples from the {self._source}")
         submitted_s = time.time()
         completions = [self._tag(task, seq, submitted_s) async for seq in self._engine.generate(task)]
         if sorted(c.id.sample_index for c in completions) != list(range(task.group_size)):
             raise EngineError(
-                f"task {task.group}: the engine ended after {len(completions)} of {task.group_size} sequences"
+                f"task {task.id}: the engine ended after {len(completions)} of {task.group_size} sequences"
             )
         return sorted(completions, key=lambda completion: completion.id)
 
     def _tag(self, task: RolloutTask, sequence: SampledSequence, submitted_s: float) -> Completion:
         text = self._decode(sequence.token_ids.tolist())
         return Completion(
-            id=task.group.completion(sequence.sample_index),
+            id=task.id.completion(sequence.sample_index),
             incarnation=task.incarnation,
             attempt=task.attempt,
             prompt_token_ids=task.prompt_token_ids,

@@ -57,7 +57,7 @@ class Pending:
     @property
     def stream_key(self) -> int:
         """64-bit seed of its draws."""
-        return stream_key(self.task.run_seed, self.task.group.completion(self.sample_index))
+        return stream_key(self.task.run_seed, self.task.id.completion(self.sample_index))
 
 
 class SteppedEngine(ABC):
@@ -231,7 +231,7 @@ class SteppedEngine(ABC):
     def _enqueue(self, request: Request) -> None:
         key = _key(request.task)
         if key in self._requests:
-            raise EngineError(f"task {request.task.group} is running already")
+            raise EngineError(f"task {request.task.id} is running already")
         self._requests[key] = request
         self._waiting.extend(Pending(request, index) for index in range(request.task.group_size))
 
@@ -241,7 +241,7 @@ class SteppedEngine(ABC):
             return
         self._waiting = deque(pending for pending in self._waiting if pending.request is not request)
         self._drop(request)
-        request.deliver(EngineError(f"task {request.task.group} was aborted"))
+        request.deliver(EngineError(f"task {request.task.id} was aborted"))
 
     def _deliver(self, pending: Pending, sequence: SampledSequence) -> None:
         """Hands a finished sequence to whoever asked for it."""
@@ -270,10 +270,10 @@ def check_length(task: RolloutTask, max_model_len: int) -> None:
     """EngineError where the task could not end within max_model_len."""
     if len(task.prompt_token_ids) + task.max_new_tokens > max_model_len:
         raise EngineError(
-            f"task {task.group}: {len(task.prompt_token_ids)} prompt tokens + rollout.max_new_tokens "
+            f"task {task.id}: {len(task.prompt_token_ids)} prompt tokens + rollout.max_new_tokens "
             f"{task.max_new_tokens} exceed engine.max_model_len {max_model_len}"
         )
 
 
 def _key(task: RolloutTask) -> tuple[str, int]:
-    return str(task.group), task.attempt
+    return str(task.id), task.attempt

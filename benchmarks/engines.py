@@ -23,7 +23,7 @@ from corewarding.actors.engine import RolloutEngine
 from corewarding.actors.engines import make_engine
 from corewarding.actors.settings import EngineSettings
 from corewarding.dataflow.carriers import RolloutTask
-from corewarding.dataflow.ids import GroupId
+from corewarding.dataflow.ids import AskedId
 
 WIDTH, PROMPT = 256, 40
 
@@ -38,7 +38,7 @@ def make_tasks(vocabulary: int, lengths: list[int], round_: int) -> list[Rollout
     draws = np.random.default_rng(round_)  # new prompts each round, so that no cache of the last one helps
     return [
         RolloutTask(
-            group=GroupId(question_id=f"q{index}", epoch=round_, view="original", source="policy"),
+            id=AskedId(question_id=f"q{index}", epoch=round_).group("original", "policy"),
             incarnation=0,
             attempt=0,
             group_size=1,

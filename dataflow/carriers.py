@@ -52,7 +52,7 @@ class Question:
 class RolloutTask:
     """A request for one group: sample `group_size` completions of one prompt."""
 
-    group: GroupId
+    id: GroupId
     incarnation: int
     attempt: int  # how often the group was dispatched before; part of request ids, never of the seed
     group_size: int
@@ -64,9 +64,7 @@ class RolloutTask:
     def __post_init__(self) -> None:
         object.__setattr__(self, "prompt_token_ids", _array(self.prompt_token_ids, np.int32, "prompt_token_ids"))
         if self.group_size < 1 or self.max_new_tokens < 1 or self.temperature < 0:
-            raise DataError(
-                f"task {self.group}: group_size and max_new_tokens must be at least 1, temperature at least 0"
-            )
+            raise DataError(f"task {self.id}: group_size and max_new_tokens must be at least 1, temperature at least 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,9 +130,7 @@ class QuestionRollouts:
     groups: dict[GroupId, tuple[Completion, ...]]  # each sorted by sample_index
 
     def group(self, view: View, source: Source) -> tuple[Completion, ...]:
-        return self.groups[
-            GroupId(question_id=self.asked.question_id, epoch=self.asked.epoch, view=view, source=source)
-        ]
+        return self.groups[self.asked.group(view, source)]
 
     @property
     def completions(self) -> list[Completion]:
@@ -170,7 +166,7 @@ class Vote:
 class ScoredGroup:
     """One trained group with its rewards. The label is kept for the sample log and for diagnostics."""
 
-    group: GroupId
+    id: GroupId
     completions: tuple[Completion, ...]  # [G]
     rewards: Float32  # [G]
     label: str | None  # the pseudo-label (or, for ground_truth, the answer) the rewards were judged by
@@ -180,7 +176,7 @@ class ScoredGroup:
     def __post_init__(self) -> None:
         object.__setattr__(self, "rewards", _array(self.rewards, np.float32, "rewards"))
         if len(self.rewards) != len(self.completions):
-            raise DataError(f"group {self.group}: {len(self.rewards)} rewards for {len(self.completions)} completions")
+            raise DataError(f"group {self.id}: {len(self.rewards)} rewards for {len(self.completions)} completions")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -20,6 +20,9 @@ class AskedId:
     question_id: str
     epoch: int
 
+    def group(self, view: View, source: Source) -> GroupId:
+        return GroupId(asked=self, view=view, source=source)
+
     def __str__(self) -> str:
         return f"{self.question_id}/e{self.epoch}"
 
@@ -28,44 +31,50 @@ class AskedId:
 class GroupId:
     """The G completions of one (question, epoch, view, source)."""
 
-    question_id: str
-    epoch: int
+    asked: AskedId
     view: View
     source: Source
 
     @property
-    def asked(self) -> AskedId:
-        return AskedId(question_id=self.question_id, epoch=self.epoch)
+    def question_id(self) -> str:
+        return self.asked.question_id
+
+    @property
+    def epoch(self) -> int:
+        return self.asked.epoch
 
     def completion(self, sample_index: int) -> CompletionId:
-        return CompletionId(
-            question_id=self.question_id,
-            epoch=self.epoch,
-            view=self.view,
-            source=self.source,
-            sample_index=sample_index,
-        )
+        return CompletionId(group=self, sample_index=sample_index)
 
     def __str__(self) -> str:
-        return f"{self.question_id}/e{self.epoch}/{self.view}/{self.source}"
+        return f"{self.asked}/{self.view}/{self.source}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class CompletionId:
     """Names one sample from prompt to gradient; its string is the key in logs, samples and seeds."""
 
-    question_id: str
-    epoch: int
-    view: View
-    source: Source
+    group: GroupId
     sample_index: int
 
     @property
-    def group(self) -> GroupId:
-        return GroupId(question_id=self.question_id, epoch=self.epoch, view=self.view, source=self.source)
+    def question_id(self) -> str:
+        return self.group.asked.question_id
+
+    @property
+    def epoch(self) -> int:
+        return self.group.asked.epoch
+
+    @property
+    def view(self) -> View:
+        return self.group.view
+
+    @property
+    def source(self) -> Source:
+        return self.group.source
 
     def __str__(self) -> str:
-        return f"{self.question_id}/e{self.epoch}/{self.view}/{self.source}/{self.sample_index}"
+        return f"{self.group}/{self.sample_index}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

@@ -184,7 +184,7 @@ async def _sample(
             max_new_tokens=plan.max_new_tokens,
             seed=plan.seed,
         )
-        if (task.group.question_id, task.temperature == 0) not in finished
+        if (task.id.question_id, task.temperature == 0) not in finished
     ]
     if not tasks:
         return

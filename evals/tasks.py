@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from corewarding.dataflow.carriers import RolloutTask
-from corewarding.dataflow.ids import GroupId
+from corewarding.dataflow.ids import AskedId
 from corewarding.evals.heldout import GREEDY_EPOCH, SAMPLED_EPOCH
 from corewarding.questions.prompts import PreparedQuestions
 
@@ -25,7 +25,7 @@ def evaluation_tasks(
         for epoch, group_size, heat in kinds:
             tasks.append(
                 RolloutTask(
-                    group=GroupId(question_id=question.id, epoch=epoch, view="original", source="policy"),
+                    id=AskedId(question_id=question.id, epoch=epoch).group("original", "policy"),
                     incarnation=incarnation,
                     attempt=0,
                     group_size=group_size,

@@ -34,7 +34,7 @@ def reward_diagnostics(
     gold: question id to answer, or None where the data set has none (then no accuracy is reported).
     """
     cached_key = cache(key)
-    questions = {question.asked.question_id for question in rollouts} | {group.group.question_id for group in scored}
+    questions = {question.asked.question_id for question in rollouts} | {group.id.question_id for group in scored}
     answers = {} if gold is None else {question: gold(question) for question in sorted(questions)}
     gold_keys = {question: cached_key(answer) for question, answer in answers.items() if answer is not None}
     votes: Votes = [
@@ -59,9 +59,7 @@ def reward_diagnostics(
 def _of_rewards(scored: Sequence[ScoredGroup], *, key: Key, gold_keys: Mapping[str, str]) -> Metrics:
     """Rewards and labels of the trained groups. A label's accuracy is over groups whose question has an answer."""
     judged = [
-        (g.label, gold_keys[g.group.question_id])
-        for g in scored
-        if g.label is not None and g.group.question_id in gold_keys
+        (g.label, gold_keys[g.id.question_id]) for g in scored if g.label is not None and g.id.question_id in gold_keys
     ]
     means: dict[str, Iterable[float]] = {
         "reward/mean": (float(reward) for group in scored for reward in group.rewards),

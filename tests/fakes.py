@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from corewarding.dataflow.carriers import Completion, Timings
-from corewarding.dataflow.ids import GroupId, Source, View
+from corewarding.dataflow.ids import AskedId, Source, View
 
 
 def fake_group(
@@ -22,7 +22,7 @@ def fake_group(
     incarnation: int = 0,
 ) -> list[Completion]:
     """One completion per answer, of `length` tokens, all sampled by the weights `version`."""
-    group = GroupId(question_id=question_id, epoch=epoch, view=view, source=source)
+    group = AskedId(question_id=question_id, epoch=epoch).group(view, source)
     return [
         Completion(
             id=group.completion(index),

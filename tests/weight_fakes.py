@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from corewarding.dataflow.carriers import RolloutTask
-from corewarding.dataflow.ids import Channel, GroupId, Source, Version
+from corewarding.dataflow.ids import AskedId, Channel, Source, Version
 from corewarding.dataflow.weights import Rendezvous, WeightManifest
 from corewarding.weights.sender import WeightSender
 from corewarding.weights.stream import Shard
@@ -58,7 +58,7 @@ def make_task(
     text: str = QUESTION,
 ) -> RolloutTask:
     return RolloutTask(
-        group=GroupId(question_id=question_id, epoch=0, view="original", source=source),
+        id=AskedId(question_id=question_id, epoch=0).group("original", source),
         incarnation=0,
         attempt=0,
         group_size=group_size,

@@ -114,11 +114,11 @@ class ScriptedEngine:
         """Completion i of the task is the script's i-th (repeating), cut at max_new_tokens."""
         if len(task.prompt_token_ids) + task.max_new_tokens > self._max_model_len:
             raise EngineError(
-                f"task {task.group}: {len(task.prompt_token_ids)} prompt tokens and max_new_tokens "
+                f"task {task.id}: {len(task.prompt_token_ids)} prompt tokens and max_new_tokens "
                 f"{task.max_new_tokens} exceed max_model_len {self._max_model_len}"
             )
         texts = self._texts(task)
-        key = (task.group, task.attempt)
+        key = (task.id, task.attempt)
         running = {
             asyncio.create_task(self._sample(i, texts[i % len(texts)], task.max_new_tokens))
             for i in range(task.group_size)
@@ -132,7 +132,7 @@ class ScriptedEngine:
                 except asyncio.CancelledError:
                     if key in self._tasks:  # not aborted: it is our caller who was cancelled
                         raise
-                    raise EngineError(f"task {task.group}, attempt {task.attempt}, was aborted") from None
+                    raise EngineError(f"task {task.id}, attempt {task.attempt}, was aborted") from None
                 yield sequence
         finally:
             self._tasks.pop(key, None)
@@ -140,7 +140,7 @@ class ScriptedEngine:
                 sampling.cancel()
 
     async def abort(self, task: RolloutTask) -> None:
-        for sampling in self._tasks.pop((task.group, task.attempt), set()):
+        for sampling in self._tasks.pop((task.id, task.attempt), set()):
             sampling.cancel()
 
     async def pause(self) -> None:
@@ -226,7 +226,7 @@ class ScriptedEngine:
         prompt = _folded(self._tokenizer.decode(task.prompt_token_ids.tolist(), skip_special_tokens=True))
         matches = [question for question in self._script if question in prompt]
         if not matches:
-            raise EngineError(f"task {task.group}: no question of the script occurs in its prompt {prompt[-200:]!r}")
+            raise EngineError(f"task {task.id}: no question of the script occurs in its prompt {prompt[-200:]!r}")
         return self._script[max(matches, key=len)]
 
     def _encode(self, text: str) -> Int32:

@@ -103,10 +103,10 @@ class SglangEngine:
 
     async def generate(self, task: RolloutTask) -> AsyncIterator[SampledSequence]:
         check_length(task, self._max_model_len)
-        key = (str(task.group), task.attempt)
+        key = (str(task.id), task.attempt)
         if key in self._tasks:
-            raise EngineError(f"task {task.group} is running already")
-        names = [f"{task.group}/{task.attempt}/{index}" for index in range(task.group_size)]
+            raise EngineError(f"task {task.id} is running already")
+        names = [f"{task.id}/{task.attempt}/{index}" for index in range(task.group_size)]
         running = {name: asyncio.create_task(self._sample(task, i, name)) for i, name in enumerate(names)}
         self._tasks[key] = running
         try:
@@ -116,7 +116,7 @@ class SglangEngine:
                 except asyncio.CancelledError:
                     if key in self._tasks:  # not aborted: it is our caller who was cancelled
                         raise
-                    raise EngineError(f"task {task.group}, attempt {task.attempt}, was aborted") from None
+                    raise EngineError(f"task {task.id}, attempt {task.attempt}, was aborted") from None
                 yield sequence
         finally:
             self._tasks.pop(key, None)
@@ -125,7 +125,7 @@ class SglangEngine:
             await asyncio.gather(*running.values(), return_exceptions=True)
 
     async def abort(self, task: RolloutTask) -> None:
-        running = self._tasks.pop((str(task.group), task.attempt), {})
+        running = self._tasks.pop((str(task.id), task.attempt), {})
         for name, sampling in running.items():
             if not sampling.done():
                 sampling.cancel()
@@ -220,7 +220,7 @@ class SglangEngine:
                 "max_new_tokens": task.max_new_tokens,
                 "stop_token_ids": self._stop_tokens,
                 "ignore_eos": self._ignore_eos or not self._stop_tokens,
-                "sampling_seed": stream_key(task.run_seed, task.group.completion(index)) >> 1,
+                "sampling_seed": stream_key(task.run_seed, task.id.completion(index)) >> 1,
                 "skip_special_tokens": False,
                 "no_stop_trim": True,
             },

@@ -24,7 +24,7 @@ import ray
 from corewarding.dataflow.carriers import RolloutTask, StepResult
 from corewarding.dataflow.codec import decode
 from corewarding.dataflow.errors import RunError
-from corewarding.dataflow.ids import AskedId, Channel, GroupId, Source, Version, View
+from corewarding.dataflow.ids import AskedId, Channel, Source, Version, View
 from corewarding.dataflow.metrics import Metrics
 from corewarding.evals.heldout import EvalResult
 from corewarding.launch.report.trace import Span
@@ -142,12 +142,12 @@ class Controller:
                 for question_id, epoch in ids[:num]:
                     for view, source in self.parts.rule.groups:
                         task = self._task(AskedId(question_id=question_id, epoch=epoch), view, source)
-                        asking.create_task(self.parts.groups[source].run(task), name=str(task.group))
+                        asking.create_task(self.parts.groups[source].run(task), name=str(task.id))
 
     def _task(self, asked: AskedId, view: View, source: Source) -> RolloutTask:
         config = self.parts.config
         return RolloutTask(
-            group=GroupId(question_id=asked.question_id, epoch=asked.epoch, view=view, source=source),
+            id=asked.group(view, source),
             incarnation=self.version.incarnation,
             attempt=0,
             group_size=config.rollout.group_size,

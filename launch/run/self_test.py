@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from corewarding.dataflow.carriers import Completion, RolloutTask, TrainingSample
 from corewarding.dataflow.errors import UserError
-from corewarding.dataflow.ids import GroupId, Source
+from corewarding.dataflow.ids import AskedId, Source
 from corewarding.launch.run.parts import Parts
 from corewarding.learner.learner import Which
 
@@ -87,7 +87,7 @@ def _tasks(parts: Parts, source: Source) -> list[RolloutTask]:
     questions = [prepared.questions[index % len(prepared.questions)] for index in range(QUESTIONS * num_actors)]
     return [
         RolloutTask(
-            group=GroupId(question_id=question.id, epoch=EPOCH - index, view="original", source=source),
+            id=AskedId(question_id=question.id, epoch=EPOCH - index).group("original", source),
             incarnation=0,
             attempt=0,
             group_size=1,

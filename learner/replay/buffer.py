@@ -294,7 +294,7 @@ def _unscored(taken: list[QuestionRollouts], rule: RewardRule) -> list[TrainingS
     """The trained completions with advantage 0: what a forward pass for token statistics needs."""
     groups = [
         ScoredGroup(
-            group=group[0].id.group,
+            id=group[0].id.group,
             completions=group,
             rewards=np.zeros(len(group), np.float32),
             label=None,

@@ -16,7 +16,7 @@ def sample_rows(
     answered, and, where its group is trained, by which label and with which reward. Completions that only vote are included."""
     judged: dict[CompletionId, tuple[ScoredGroup, float, float]] = {}
     shown = {rollouts.asked for rollouts in taken[:num_questions]}
-    for group in (group for group in scored if group.group.asked in shown):
+    for group in (group for group in scored if group.id.asked in shown):
         advantages = group_advantages(group.rewards, normalize="std")
         for completion, reward, advantage in zip(group.completions, group.rewards, advantages, strict=True):
             judged[completion.id] = (group, float(reward), float(advantage))

@@ -1,4 +1,4 @@
-"""Makes the shipped base model: `python questions/arithmetic/make_base.py --out models/arithmetic-base`.
+"""Makes the shipped base model: `python -m corewarding.questions.arithmetic.make_base --out models/arithmetic-base`.
 
 Trains tokenizer and model on demonstrations of the arithmetic world and measures the result on held-out questions.
 First clean demonstrations, so that the model can calculate; then demonstrations with random mistakes, so that a sample
@@ -37,7 +37,7 @@ README = """# arithmetic-base
 A Qwen3 of {parameters:,} parameters that solves the word problems of `questions/arithmetic/world.py` in short written steps
 and was taught to be wrong often: the starting point of label-free training on a CPU. Made by
 
-    python questions/arithmetic/make_base.py --out models/arithmetic-base
+    python -m corewarding.questions.arithmetic.make_base --out models/arithmetic-base
 
 on one thread with fixed seeds; the same torch build on the same processor writes the same bytes.
 

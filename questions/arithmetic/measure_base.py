@@ -1,6 +1,6 @@
 """Measures the arithmetic base model on held-out questions with transformers' own `generate`.
 
-Used by `make_arithmetic_base.py` for the numbers in the model's README. Invariant: nothing here changes the model.
+Used by `make_base.py` for the numbers in the model's README. Invariant: nothing here changes the model.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def ground_truth(rollouts: QuestionRollouts, context: RuleContext) -> list[Score
     label_key = None if label is None else context.key(label)
     return [
         ScoredGroup(
-            group=group_id(rollouts, ("original", "policy")),
+            id=group_id(rollouts, ("original", "policy")),
             completions=completions,
             rewards=label_rewards(completions, label_key, context),
             label=label,
@@ -46,7 +46,7 @@ def random_reward(rollouts: QuestionRollouts, context: RuleContext) -> list[Scor
     completions = rollouts.group("original", "policy")
     return [
         ScoredGroup(
-            group=group_id(rollouts, ("original", "policy")),
+            id=group_id(rollouts, ("original", "policy")),
             completions=completions,
             rewards=np.array([_coin(context.run_seed, completion.id) for completion in completions], np.float32),
             label=None,

@@ -36,7 +36,7 @@ def _confidence(
         )
     return [
         ScoredGroup(
-            group=group_id(rollouts, ("original", "policy")),
+            id=group_id(rollouts, ("original", "policy")),
             completions=completions,
             rewards=np.array([reward(statistics[completion.id]) for completion in completions], np.float32),
             label=None,

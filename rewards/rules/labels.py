@@ -31,7 +31,7 @@ def judge_by_vote(
     label = vote(rollouts.group(*voters), key=context.key, min_share=context.min_share, min_voters=context.min_voters)
     completions = rollouts.group(*trained)
     return ScoredGroup(
-        group=group_id(rollouts, trained),
+        id=group_id(rollouts, trained),
         completions=completions,
         rewards=label_rewards(completions, label.winner, context),
         label=label.answer,
@@ -43,4 +43,4 @@ def judge_by_vote(
 def group_id(rollouts: QuestionRollouts, kind: GroupKind) -> GroupId:
     """The name of one group of this asking."""
     view, source = kind
-    return GroupId(question_id=rollouts.asked.question_id, epoch=rollouts.asked.epoch, view=view, source=source)
+    return rollouts.asked.group(view, source)

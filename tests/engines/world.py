@@ -17,7 +17,7 @@ from corewarding.actors.engine import RolloutEngine, SampledSequence
 from corewarding.actors.engines import make_engine
 from corewarding.actors.settings import EngineSettings, InflightMode
 from corewarding.dataflow.carriers import RolloutTask
-from corewarding.dataflow.ids import GroupId, Version
+from corewarding.dataflow.ids import AskedId, Version
 from corewarding.dataflow.weights import WeightManifest
 from corewarding.weights.sender import WeightSender
 from corewarding.weights.stream import Shard
@@ -80,7 +80,7 @@ def task_of(
 ) -> RolloutTask:
     prompt = np.random.default_rng(number).integers(1, VOCAB, prompt_length or 3 + number % 9).astype(np.int32)
     return RolloutTask(
-        group=GroupId(question_id=f"q{number}", epoch=0, view="original", source="policy"),
+        id=AskedId(question_id=f"q{number}", epoch=0).group("original", "policy"),
         incarnation=0,
         attempt=attempt,
         group_size=group_size,

@@ -125,7 +125,7 @@ async def test_a_killed_actor_is_replaced_and_its_tasks_are_requeued(world):
 
     contents = await world.buffer.contents.remote()
     mine = {key: value for key, value in contents.items() if key.startswith("k")}
-    assert set(mine) == {str(task.group.completion(i)) for task in tasks for i in range(3)}
+    assert set(mine) == {str(task.id.completion(i)) for task in tasks for i in range(3)}
     assert sorted(attempt for attempt, _, _ in mine.values()) == [0] * 9 + [1] * 9
 
     while len(group.healthy()) < 2:

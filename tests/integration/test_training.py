@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from corewarding.dataflow.carriers import RolloutTask, TrainingSample
 from corewarding.dataflow.codec import encode
 from corewarding.dataflow.errors import RunStoppedError
-from corewarding.dataflow.ids import GroupId
+from corewarding.dataflow.ids import AskedId
 from corewarding.launch.cli import main
 from corewarding.launch.config.load import make_config
 from corewarding.launch.report.run_directory import RunDirError
@@ -191,7 +191,7 @@ async def test_teacher_engines_sample_from_the_fp32_ema(tmp_path):
 def _teacher_task(inputs):
     question = inputs.prepared.questions[0]
     return RolloutTask(
-        group=GroupId(question_id=question.id, epoch=0, view="original", source="teacher"),
+        id=AskedId(question_id=question.id, epoch=0).group("original", "teacher"),
         incarnation=0,
         attempt=0,
         group_size=4,

@@ -12,7 +12,7 @@ from corewarding.actors.embedded.sampling import sample, uniforms
 from corewarding.actors.engine import EngineError
 from corewarding.actors.settings import EngineSettings
 from corewarding.dataflow.carriers import RolloutTask
-from corewarding.dataflow.ids import GroupId, Version
+from corewarding.dataflow.ids import AskedId, Version
 from corewarding.dataflow.weights import TensorSpec, WeightManifest
 from corewarding.weights.group import TransportError
 
@@ -48,7 +48,7 @@ def start(folder, *, slots=16, eos=(), max_model_len=300, inflight="recompute", 
 def task_of(number, *, temperature=1.0, group_size=4, max_new_tokens=12):
     prompt = np.random.default_rng(number).integers(1, VOCAB, 3 + number % 9)
     return RolloutTask(
-        group=GroupId(question_id=f"q{number}", epoch=0, view="original", source="policy"),
+        id=AskedId(question_id=f"q{number}", epoch=0).group("original", "policy"),
         incarnation=0,
         attempt=0,
         group_size=group_size,

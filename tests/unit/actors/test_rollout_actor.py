@@ -62,7 +62,7 @@ class FakeEngine:
         self.calls.append(("receive",))
 
     async def abort(self, task: RolloutTask) -> None:
-        self.calls.append(("abort", str(task.group)))
+        self.calls.append(("abort", str(task.id)))
 
     async def abort_update(self) -> None:
         self.calls.append(("abort_update",))

@@ -20,17 +20,17 @@ def asked(samples):
 
 def test_every_question_is_asked_once_greedily_and_once_for_all_samples():
     heldout, tasks = asked(4)
-    greedy = [task for task in tasks if task.group.epoch == GREEDY_EPOCH]
-    sampled = [task for task in tasks if task.group.epoch != GREEDY_EPOCH]
+    greedy = [task for task in tasks if task.id.epoch == GREEDY_EPOCH]
+    sampled = [task for task in tasks if task.id.epoch != GREEDY_EPOCH]
     ids = [question.id for question in heldout.questions[:5]]
-    assert [task.group.question_id for task in greedy] == ids == [task.group.question_id for task in sampled]
+    assert [task.id.question_id for task in greedy] == ids == [task.id.question_id for task in sampled]
     assert {(task.temperature, task.group_size) for task in greedy} == {(0.0, 1)}
     assert {(task.temperature, task.group_size) for task in sampled} == {(0.6, 4)}
     for task in tasks:
-        np.testing.assert_array_equal(task.prompt_token_ids, heldout.prompts[task.group.question_id, "original"])
+        np.testing.assert_array_equal(task.prompt_token_ids, heldout.prompts[task.id.question_id, "original"])
 
 
 def test_a_quick_evaluation_is_greedy_only_and_no_stream_is_a_training_stream():
     _, tasks = asked(0)
     assert len(tasks) == 5
-    assert all(task.group.epoch < 0 for task in tasks)
+    assert all(task.id.epoch < 0 for task in tasks)

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from corewarding.dataflow.carriers import TrainingSample
-from corewarding.dataflow.ids import GroupId
+from corewarding.dataflow.ids import AskedId
 
 VOCAB = 50
 
@@ -35,7 +35,7 @@ def make_samples(num, *, seed=0, views=("original",), version=0, group_size=1):
     samples = []
     for index, sample_index in itertools.product(range(num), range(group_size)):
         view = views[index % len(views)]
-        group = GroupId(question_id=f"q{index:03d}", epoch=0, view=view, source="policy")
+        group = AskedId(question_id=f"q{index:03d}", epoch=0).group(view, "policy")
         length = int(rng.integers(2, 9))
         if sample_index == 0:
             prompt = rng.integers(1, VOCAB, rng.integers(3, 7))

@@ -42,12 +42,12 @@ def completion(
 
 
 def group_of(answers: Sequence[str | None], *, group: GroupId | None = None) -> tuple[Completion, ...]:
-    group = group or GroupId(question_id="q", epoch=0, view="original", source="policy")
+    group = group or AskedId(question_id="q", epoch=0).group("original", "policy")
     return tuple(completion(group, index, answer) for index, answer in enumerate(answers))
 
 
 def rollouts_of(answers: dict[tuple[View, Source], Sequence[str | None]], *, question: str = "q") -> QuestionRollouts:
-    groups = {GroupId(question_id=question, epoch=0, view=v, source=s): row for (v, s), row in answers.items()}
+    groups = {AskedId(question_id=question, epoch=0).group(v, s): row for (v, s), row in answers.items()}
     return QuestionRollouts(
         asked=AskedId(question_id=question, epoch=0),
         groups={group: group_of(row, group=group) for group, row in groups.items()},

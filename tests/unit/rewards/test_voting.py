@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from corewarding import rewards
 from corewarding.dataflow.carriers import Completion, VoteClass
-from corewarding.dataflow.ids import GroupId
+from corewarding.dataflow.ids import AskedId
 from corewarding.rewards.answers.key import answer_key
 from corewarding.rewards.voting import vote
 from tests.unit.rewards.rollouts import completion, group_of, key
@@ -67,7 +67,7 @@ def test_a_quorum_and_the_public_form() -> None:
 
 
 def test_version_is_the_oldest_among_voters_or_among_all_without_a_voter() -> None:
-    group = GroupId(question_id="q", epoch=0, view="original", source="teacher")
+    group = AskedId(question_id="q", epoch=0).group("original", "teacher")
     mute = completion(group, 0, None, versions=(1, 5))
     early = completion(group, 1, "7", versions=(3, 3, 4))
     late = completion(group, 2, "8", versions=(4, 6))

@@ -27,7 +27,7 @@ class Group:
     async def sample(self, tasks):
         return [
             Completion(
-                id=task.group.completion(0), incarnation=0, attempt=0, prompt_token_ids=task.prompt_token_ids,
+                id=task.id.completion(0), incarnation=0, attempt=0, prompt_token_ids=task.prompt_token_ids,
                 token_ids=np.arange(4, dtype=np.int32), behavior_logprobs=self.engine(task.temperature).astype(np.float32),
                 token_versions=np.zeros(4, np.int32), temperature=task.temperature, text="", answer=None, finish_reason="length",
                 actor_id="policy-0", timings=Timings(submitted_s=0.0, started_s=0.0, finished_s=0.0),

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corewarding.dataflow.carriers import ScoredGroup
-from corewarding.dataflow.ids import GroupId
+from corewarding.dataflow.ids import AskedId, GroupId
 from corewarding.learner.objective.advantages import group_advantages, training_samples, zero_cause
 from tests.unit.rewards.rollouts import completion
 
-Q = GroupId(question_id="q", epoch=0, view="original", source="policy")
+Q = AskedId(question_id="q", epoch=0).group("original", "policy")
 
 
 def scored(
@@ -25,7 +25,7 @@ def scored(
         for index in range(len(rewards))
     )
     return ScoredGroup(
-        group=group,
+        id=group,
         completions=completions,
         rewards=np.array(rewards, np.float32),
         label=label,

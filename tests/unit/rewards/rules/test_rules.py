@@ -33,7 +33,7 @@ def score(name: str, rollouts: QuestionRollouts = QUESTION, context: RuleContext
 
 
 def rewards(scored: list[ScoredGroup]) -> dict[GroupKind, list[float]]:
-    return {(g.group.view, g.group.source): g.rewards.tolist() for g in scored}
+    return {(g.id.view, g.id.source): g.rewards.tolist() for g in scored}
 
 
 def test_the_table_has_the_eight_rules_of_the_algorithm() -> None:
@@ -65,9 +65,9 @@ def test_a_rule_reads_only_the_groups_it_asks_for_and_returns_those_it_trains(na
     )
     statistics = {c.id: TokenStatistics(id=c.id, self_certainty=1.0, entropy=1.0) for c in asked.completions}
     scored = rule.score(asked, context_of(gold=lambda _: "1", statistics=statistics))
-    assert [(g.group.view, g.group.source) for g in scored] == list(rule.trained)
+    assert [(g.id.view, g.id.source) for g in scored] == list(rule.trained)
     for group in scored:
-        assert group.completions == asked.group(group.group.view, group.group.source)
+        assert group.completions == asked.group(group.id.view, group.id.source)
 
 
 def test_ground_truth_judges_by_the_data_sets_answer_and_reads_it_once() -> None:
