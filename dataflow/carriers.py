@@ -2,15 +2,15 @@
 
     Question → RolloutTask → Completion* → QuestionRollouts → ScoredGroup → TrainingSample → TrainBatch → StepResult → WeightManifest
 
-A stage never fills in an earlier stage's object: it makes the next type. Arrays are numpy; their axes and dtype stand
-behind the field, and a ragged pair of fields is refused when the object is made.
+A stage never fills in an earlier stage's object: it makes the next type. Arrays are numpy; a comment gives the axes and dtype of
+each field. A carrier whose fields do not fit together raises DataError when it is made.
 Axes: P prompt tokens, L completion tokens, G completions of a group.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,29 +18,39 @@ from numpy.typing import NDArray
 from corewarding.dataflow.errors import DataError
 from corewarding.dataflow.ids import AskedId, CompletionId, GroupId, Source, Version, View
 from corewarding.dataflow.metrics import Metrics
+from corewarding.dataflow.spans import Span
 
 FinishReason = Literal["stop", "length"]
 Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]
 
+_TOKENS: dict[str, type[np.generic]] = {
+    "prompt_token_ids": np.int32,
+    "token_ids": np.int32,
+    "behavior_logprobs": np.float32,
+    "token_versions": np.int32,
+}
 
-def _array(value: object, dtype: type[np.generic], name: str) -> np.ndarray:
-    array = np.ascontiguousarray(value, dtype=dtype)
-    if array.ndim != 1:
-        raise DataError(f"{name} must have one axis, got shape {array.shape}")
-    return array
+
+def _make_arrays(carrier: object, **dtypes: type[np.generic]) -> None:
+    """Turns the named fields of a frozen carrier into contiguous arrays with one axis."""
+    for name, dtype in dtypes.items():
+        array = np.ascontiguousarray(getattr(carrier, name), dtype=dtype)
+        if array.ndim != 1:
+            raise DataError(f"{name} must have one axis, got shape {array.shape}")
+        object.__setattr__(carrier, name, array)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """One problem in its wordings. It has no answer field: answers live in GoldAnswers, which reward rules are not given."""
+    """One problem in its wordings. It has no answer field: answers live in GoldAnswers, which label-free rules never get."""
 
     id: str
     original: str
     rephrased: str | None = None
 
     def wording(self, view: View) -> str:
-        """The text asked under `view`; DataError where the question has no rephrased wording."""
+        """The text asked under `view`. DataError if the question has no rephrased wording."""
         if view == "original":
             return self.original
         if self.rephrased is None:
@@ -62,7 +72,7 @@ class RolloutTask:
     run_seed: int
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "prompt_token_ids", _array(self.prompt_token_ids, np.int32, "prompt_token_ids"))
+        _make_arrays(self, prompt_token_ids=np.int32)
         if self.group_size < 1 or self.max_new_tokens < 1 or self.temperature < 0:
             raise DataError(f"task {self.id}: group_size and max_new_tokens must be at least 1, temperature at least 0")
 
@@ -89,24 +99,18 @@ class Completion:
     token_versions: Int32  # [L] updates in those weights; rises where weights were swapped in flight
     temperature: float
     text: str  # decoded without special tokens
-    answer: str | None  # extracted from text; None is no answer
+    answer: str | None  # extracted from text; None if there is no answer
     finish_reason: FinishReason
     actor_id: str
     timings: Timings = field(default_factory=Timings)
 
     def __post_init__(self) -> None:
-        for name, dtype in (
-            ("prompt_token_ids", np.int32),
-            ("token_ids", np.int32),
-            ("behavior_logprobs", np.float32),
-            ("token_versions", np.int32),
-        ):
-            object.__setattr__(self, name, _array(getattr(self, name), dtype, name))
-        lengths = {len(self.token_ids), len(self.behavior_logprobs), len(self.token_versions)}
-        if len(lengths) != 1:
+        _make_arrays(self, **_TOKENS)
+        lengths = [len(self.token_ids), len(self.behavior_logprobs), len(self.token_versions)]
+        if len(set(lengths)) != 1:
             raise DataError(
                 f"completion {self.id}: token_ids, behavior_logprobs and token_versions differ in length: "
-                f"{len(self.token_ids)}, {len(self.behavior_logprobs)}, {len(self.token_versions)}"
+                f"{', '.join(map(str, lengths))}"
             )
         if len(self.token_ids) == 0:
             raise DataError(f"completion {self.id} has no token; even an empty answer ends in an end-of-sequence token")
@@ -115,29 +119,33 @@ class Completion:
 
     @property
     def oldest_version(self) -> int:
+        """Updates in the oldest weights that sampled one of its tokens."""
         return int(self.token_versions[0])
 
     @property
     def truncated(self) -> bool:
+        """Whether it ended at the token limit."""
         return self.finish_reason == "length"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class QuestionRollouts:
-    """All groups of one asked question, whole: what a reward rule sees."""
+    """All groups of one asked question: what a reward rule sees."""
 
     asked: AskedId
     groups: dict[GroupId, tuple[Completion, ...]]  # each sorted by sample_index
 
     def group(self, view: View, source: Source) -> tuple[Completion, ...]:
+        """The completions of one group. KeyError if the rule does not ask for it."""
         return self.groups[self.asked.group(view, source)]
 
     @property
     def completions(self) -> list[Completion]:
+        """The completions of all groups."""
         return [completion for group in self.groups.values() for completion in group]
 
     def oldest_version(self, source: Source) -> int | None:
-        """Updates in the oldest weights that sampled any token of `source`; None without such a group."""
+        """Updates in the oldest weights that sampled a token of `source`; None if `source` has no group here."""
         versions = [c.oldest_version for c in self.completions if c.id.source == source]
         return min(versions) if versions else None
 
@@ -152,7 +160,7 @@ class VoteClass:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vote:
-    """The outcome of one group's vote. `winner` is None where it abstained."""
+    """The outcome of one group's vote. `winner` is None if it abstained."""
 
     winner: str | None  # key of the winning class
     answer: str | None  # its first member's spelling
@@ -169,12 +177,12 @@ class ScoredGroup:
     id: GroupId
     completions: tuple[Completion, ...]  # [G]
     rewards: Float32  # [G]
-    label: str | None  # the pseudo-label (or, for ground_truth, the answer) the rewards were judged by
+    label: str | None  # the pseudo-label (for ground_truth: the answer) that the rewards compare with
     vote: Vote | None
     abstained: bool
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rewards", _array(self.rewards, np.float32, "rewards"))
+        _make_arrays(self, rewards=np.float32)
         if len(self.rewards) != len(self.completions):
             raise DataError(f"group {self.id}: {len(self.rewards)} rewards for {len(self.completions)} completions")
 
@@ -194,14 +202,7 @@ class TrainingSample:
     truncated: bool
 
     def __post_init__(self) -> None:
-        for name, dtype in (
-            ("prompt_token_ids", np.int32),
-            ("token_ids", np.int32),
-            ("behavior_logprobs", np.float32),
-            ("token_versions", np.int32),
-            ("loss_mask", np.bool_),
-        ):
-            object.__setattr__(self, name, _array(getattr(self, name), dtype, name))
+        _make_arrays(self, **_TOKENS, loss_mask=np.bool_)
         if (
             len({len(self.token_ids), len(self.behavior_logprobs), len(self.token_versions), len(self.loss_mask)}) != 1
             or len(self.token_ids) == 0
@@ -211,8 +212,24 @@ class TrainingSample:
         if not np.isfinite(self.advantage):
             raise DataError(f"sample {self.id}: advantage is {self.advantage}")
 
+    @classmethod
+    def of(cls, completion: Completion, *, advantage: float, loss_mask: bool = True) -> TrainingSample:
+        """`completion` as a training sample. loss_mask: whether its tokens enter the loss."""
+        return cls(
+            id=completion.id,
+            prompt_token_ids=completion.prompt_token_ids,
+            token_ids=completion.token_ids,
+            behavior_logprobs=completion.behavior_logprobs,
+            token_versions=completion.token_versions,
+            advantage=advantage,
+            loss_mask=np.full(len(completion.token_ids), loss_mask, np.bool_),
+            temperature=completion.temperature,
+            truncated=completion.truncated,
+        )
+
     @property
     def num_tokens(self) -> int:
+        """Prompt and completion together."""
         return len(self.prompt_token_ids) + len(self.token_ids)
 
 
@@ -252,3 +269,26 @@ class StepResult:
     metrics: Metrics
     wall_s: float
     skipped: bool = False  # nothing to train on: counted, but no optimizer step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class UpdateReport:
+    """What the replay buffer reports of one update's batch."""
+
+    update: int
+    metrics: Metrics
+    rows: list[dict[str, Any]]  # of the sample log, JSON-ready
+    spans: tuple[Span, ...]  # when each of its groups was sampled, and by which actor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BufferProgress:
+    """How far the replay buffer has come since the start of the process: what the watchdog reads."""
+
+    num_generated: int  # completions that arrived
+    num_ready: int  # questions whose groups all arrived, also those that have left since
+    updates_taken: int
+    room: int  # questions that may start now
+    num_missing: int  # admitted questions that are not ready
+    missing: tuple[str, ...]  # the oldest few of them
+    dropped: dict[str, int]  # completions by reason

@@ -1,34 +1,38 @@
-"""msgpack wire format of the types in dataflow (ids, carriers, weights, metrics).
+"""msgpack wire format of the types in dataflow (ids, carriers, weights, metrics, spans).
 
-A carrier is a msgpack extension holding its class name and its fields in declaration order; an array is an extension
-holding dtype, shape and its raw bytes, so a group of completions crosses without a Python object per token. Anything
-else that msgpack knows (lists, dicts, strings, numbers, None) passes through. Decoding checks the size, the class names
-and the field counts, and runs every carrier's own checks: a message from a stranger cannot make a malformed carrier.
+A carrier is a msgpack extension that holds its class name and its fields in declaration order. An array is an extension that
+holds dtype, shape and raw bytes, so a group of completions crosses without a Python object per token. Everything else that
+msgpack knows (lists, dicts, strings, numbers, None) passes through. Decoding checks the size, the class names and the field
+counts, and runs each carrier's own checks, so a hostile message cannot make a malformed carrier.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeVar
 
 import msgpack
 import numpy as np
 
-from corewarding.dataflow import carriers, ids, metrics, weights
+from corewarding.dataflow import carriers, ids, metrics, spans, weights
 
 MAX_MESSAGE_BYTES = 1 << 30
-MAX_DEPTH = 32  # extensions within extensions; each level costs C stack, which ends without an exception
-_ARRAY, _CARRIER, _TUPLE, _PAIRS = 1, 2, 3, 4
+MAX_DEPTH = 32  # extensions within extensions; each level costs C stack, and overflowing it raises no exception
+_ARRAY, _CARRIER, _TUPLE = 1, 2, 3
 _DTYPES = frozenset({"<i4", "<i8", "<f4", "<f8", "|b1", "|u1"})
+T = TypeVar("T")
 
 
 def _carriers() -> dict[str, type]:
-    classes = [c for module in (ids, carriers, weights, metrics) for c in vars(module).values() if isinstance(c, type)]
+    modules = (ids, carriers, weights, metrics, spans)
+    classes = [c for module in modules for c in vars(module).values() if isinstance(c, type)]
     return {c.__name__: c for c in classes if dataclasses.is_dataclass(c)}
 
 
-_BY_NAME = _carriers()
-_FIELD_NAMES = {name: tuple(field.name for field in dataclasses.fields(carrier)) for name, carrier in _BY_NAME.items()}
+CARRIERS = _carriers()
+"""The types that travel, by the name they have on the wire."""
+
+_FIELD_NAMES = {name: tuple(field.name for field in dataclasses.fields(carrier)) for name, carrier in CARRIERS.items()}
 
 
 class CodecError(ValueError):
@@ -44,7 +48,7 @@ def encode(message: object) -> bytes:
 
 
 def decode(data: bytes) -> Any:
-    """The message `encode` was given. CodecError for anything else."""
+    """The message that `encode` was given. CodecError for any other bytes."""
     if len(data) > MAX_MESSAGE_BYTES:
         raise CodecError(f"message of {len(data)} bytes is over the cap of {MAX_MESSAGE_BYTES}")
     try:
@@ -53,6 +57,23 @@ def decode(data: bytes) -> Any:
         raise
     except (msgpack.UnpackException, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise CodecError(f"not a message of ours: {error}") from error
+
+
+def decode_as(data: bytes, carrier: type[T]) -> T:
+    """The message, which must be a `carrier`. CodecError otherwise."""
+    message = decode(data)
+    if not isinstance(message, carrier):
+        raise CodecError(f"expected {carrier.__name__}, got {type(message).__name__}")
+    return message
+
+
+def decode_list(data: bytes, carrier: type[T]) -> list[T]:
+    """The message, which must be a list of `carrier` only. CodecError otherwise."""
+    message = decode_as(data, list)
+    for item in message:
+        if not isinstance(item, carrier):
+            raise CodecError(f"expected a list of {carrier.__name__}, got one of {type(item).__name__}")
+    return message
 
 
 def _pack(value: object) -> object:
@@ -64,21 +85,13 @@ def _pack(value: object) -> object:
         return msgpack.ExtType(_ARRAY, header + np.ascontiguousarray(little).tobytes())
     if isinstance(value, tuple):
         return msgpack.ExtType(_TUPLE, encode(list(value)))
-    if isinstance(value, dict):  # only reached for dicts msgpack refuses; see _fields
-        raise TypeError("a dict with keys that are not strings travels as a carrier's field only")
     if isinstance(value, np.generic):
         return value.item()
-    if type(value).__name__ in _BY_NAME and dataclasses.is_dataclass(value):
-        fields = [_field(getattr(value, name)) for name in _FIELD_NAMES[type(value).__name__]]
-        return msgpack.ExtType(_CARRIER, encode([type(value).__name__, *fields]))
-    raise TypeError(f"{type(value).__name__} does not travel")
-
-
-def _field(value: object) -> object:
-    """Dicts keyed by carriers (QuestionRollouts.groups) travel as pairs."""
-    if isinstance(value, dict) and any(not isinstance(key, str) for key in value):
-        return msgpack.ExtType(_PAIRS, encode([[k, v] for k, v in value.items()]))
-    return value
+    name = type(value).__name__
+    if CARRIERS.get(name) is type(value):
+        fields = [getattr(value, field) for field in _FIELD_NAMES[name]]
+        return msgpack.ExtType(_CARRIER, encode([name, *fields]))
+    raise TypeError(f"{name} does not travel")
 
 
 def _decode(data: bytes, depth: int) -> Any:
@@ -99,11 +112,9 @@ def _unpack(code: int, data: bytes, depth: int) -> object:
         return np.frombuffer(data, dtype=dtype, offset=unpacker.tell()).reshape(shape)
     if code == _TUPLE:
         return tuple(_decode(data, depth))
-    if code == _PAIRS:
-        return dict(_decode(data, depth))
     if code == _CARRIER:
         name, *fields = _decode(data, depth)
-        cls = _BY_NAME.get(name)
+        cls = CARRIERS.get(name)
         if cls is None:
             raise CodecError(f"unknown carrier {name!r}")
         declared = _FIELD_NAMES[name]

@@ -1,12 +1,11 @@
 """Who did what when: spans of wall clock written while a run goes on, read back as a Perfetto trace and as a Gantt picture.
 
-One JSON object a line in the run directory's trace.jsonl: {"track", "name", "start_s", "end_s"}. Tracks are the learner, the buffer,
-each weight channel and each rollout actor; clocks are those of the machines, so tracks of different nodes may be off by theirs.
+One JSON object a line in the run directory's trace.jsonl: {"lane", "name", "started_s", "ended_s"}. Lanes are the learner, the buffer,
+each weight channel and each rollout actor; clocks are those of the machines, so lanes of different nodes may be off by theirs.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -16,25 +15,16 @@ from typing import Any, TextIO
 import tyro
 
 from corewarding.dataflow.errors import UserError
+from corewarding.dataflow.spans import Span
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class TraceArguments:
     """Writes trace.json (for Perfetto) and trace.png (a Gantt picture) into a run directory."""
 
     run_dir: tyro.conf.Positional[Path]
     seconds: float = 30.0
     """How much of the run's end the picture shows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Something that took time; seconds since the epoch."""
-
-    track: str
-    name: str
-    start_s: float
-    end_s: float
 
 
 class TraceLog:
@@ -55,29 +45,29 @@ def read_spans(path: Path) -> list[Span]:
     """In the order of their starts. UserError where there is no trace."""
     if not path.is_file():
         raise UserError(f"{path} does not exist: {path.parent} is no run directory, or the run made no update yet")
-    return sorted((Span(**json.loads(line)) for line in path.read_text().splitlines()), key=lambda span: span.start_s)
+    return sorted((Span(**json.loads(line)) for line in path.read_text().splitlines()), key=lambda span: span.started_s)
 
 
 def chrome_trace(spans: Sequence[Span]) -> dict[str, Any]:
     """The trace event format that Perfetto and chrome://tracing open. Spans of one track that overlap get rows of their own."""
-    begin = min((span.start_s for span in spans), default=0.0)
+    begin = min((span.started_s for span in spans), default=0.0)
     events: list[dict[str, Any]] = []
     for process, track in enumerate(tracks(spans)):
         events.append({"ph": "M", "name": "process_name", "pid": process, "args": {"name": track}})
         ends: list[float] = []  # of the last span of each row
         for span in spans:
-            if span.track != track:
+            if span.lane != track:
                 continue
-            row = next((i for i, end in enumerate(ends) if end <= span.start_s), len(ends))
-            ends[row : row + 1] = [span.end_s]
+            row = next((i for i, end in enumerate(ends) if end <= span.started_s), len(ends))
+            ends[row : row + 1] = [span.ended_s]
             events.append(
                 {
                     "ph": "X",
                     "name": span.name,
                     "pid": process,
                     "tid": row,
-                    "ts": round((span.start_s - begin) * 1e6),
-                    "dur": round((span.end_s - span.start_s) * 1e6),
+                    "ts": round((span.started_s - begin) * 1e6),
+                    "dur": round((span.ended_s - span.started_s) * 1e6),
                 }
             )
     return {"traceEvents": events, "displayTimeUnit": "ms"}
@@ -85,13 +75,13 @@ def chrome_trace(spans: Sequence[Span]) -> dict[str, Any]:
 
 def tracks(spans: Sequence[Span]) -> list[str]:
     """Learner first, then in the order of first appearance."""
-    names = dict.fromkeys(span.track for span in spans)
+    names = dict.fromkeys(span.lane for span in spans)
     return sorted(names, key=lambda name: name != "learner")
 
 
 def busy(spans: Sequence[Span], track: str) -> list[tuple[float, float]]:
     """The times in which at least one span of the track ran, as disjoint intervals."""
-    return merged([(span.start_s, span.end_s) for span in spans if span.track == track])
+    return merged([(span.started_s, span.ended_s) for span in spans if span.lane == track])
 
 
 def merged(intervals: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -109,15 +99,15 @@ def gantt(spans: Sequence[Span], path: Path, *, seconds: float = 30.0) -> None:
     """A picture of the last `seconds`: one bar a track, in as many lanes as it does kinds of things."""
     from matplotlib.figure import Figure
 
-    end = max(span.end_s for span in spans)
-    shown = [span for span in spans if span.end_s > end - seconds]
+    end = max(span.ended_s for span in spans)
+    shown = [span for span in spans if span.ended_s > end - seconds]
     names = tracks(shown)
     figure = Figure(figsize=(14, 0.9 + 0.55 * len(names)), layout="constrained")
     axes = figure.add_subplot()
     for row, track in enumerate(names):
-        kinds = sorted({_kind(span) for span in shown if span.track == track})
+        kinds = sorted({_kind(span) for span in shown if span.lane == track})
         for index, kind in enumerate(kinds):
-            mine = merged((s.start_s, s.end_s) for s in shown if s.track == track and _kind(s) == kind)
+            mine = merged((s.started_s, s.ended_s) for s in shown if s.lane == track and _kind(s) == kind)
             height = 0.8 / len(kinds)
             bars = [(start - end + seconds, stop - start) for start, stop in mine]
             axes.broken_barh(bars, (row - 0.4 + index * height, height), facecolors=f"C{row}", alpha=1 / (1 + index))

@@ -15,7 +15,8 @@ from ray.actor import ActorHandle
 
 from corewarding.dataflow.ids import Channel, Version
 from corewarding.dataflow.metrics import Metrics
-from corewarding.launch.report.trace import Span, TraceLog
+from corewarding.dataflow.spans import Span
+from corewarding.launch.report.trace import TraceLog
 from corewarding.launch.run.publisher import Publisher, PublishResult
 
 

@@ -26,8 +26,8 @@ from corewarding.dataflow.codec import decode
 from corewarding.dataflow.errors import RunError
 from corewarding.dataflow.ids import AskedId, Channel, Source, Version, View
 from corewarding.dataflow.metrics import Metrics
+from corewarding.dataflow.spans import Span
 from corewarding.evals.heldout import EvalResult
-from corewarding.launch.report.trace import Span
 from corewarding.launch.run.channels import WeightChannels
 from corewarding.launch.run.collapse_guard import CollapseGuard
 from corewarding.launch.run.parts import Parts

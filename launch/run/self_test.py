@@ -52,7 +52,7 @@ async def self_test(parts: Parts) -> dict[str, float]:
         if parts.config.engine_of(source).kind == "scripted":
             continue  # its logprobs are no model's
         completions = await group.sample(_tasks(parts, source))
-        samples = [_sample(completion) for completion in completions]
+        samples = [TrainingSample.of(completion, advantage=0.0) for completion in completions]
         expected = await parts.learner.logprobs(samples, source)
         differences = _differences(completions, expected)
         found = {
@@ -98,21 +98,6 @@ def _tasks(parts: Parts, source: Source) -> list[RolloutTask]:
         )
         for index, question in enumerate(questions)
     ]
-
-
-def _sample(completion: Completion, **changes: object) -> TrainingSample:
-    fields: dict[str, object] = {
-        "id": completion.id,
-        "prompt_token_ids": completion.prompt_token_ids,
-        "token_ids": completion.token_ids,
-        "behavior_logprobs": completion.behavior_logprobs,
-        "token_versions": completion.token_versions,
-        "advantage": 0.0,
-        "loss_mask": np.ones(len(completion.token_ids), np.bool_),
-        "temperature": completion.temperature,
-        "truncated": False,
-    }
-    return TrainingSample(**fields | changes)  # type: ignore[arg-type]
 
 
 def _differences(completions: Sequence[Completion], expected: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:

@@ -78,17 +78,5 @@ def training_samples(
         for completion, advantage in zip(group.completions, advantages, strict=True):
             stale = completion.oldest_version < oldest_version
             in_loss = not (stale or (mask_truncated and completion.truncated))
-            samples.append(
-                TrainingSample(
-                    id=completion.id,
-                    prompt_token_ids=completion.prompt_token_ids,
-                    token_ids=completion.token_ids,
-                    behavior_logprobs=completion.behavior_logprobs,
-                    token_versions=completion.token_versions,
-                    advantage=float(advantage),
-                    loss_mask=np.full(len(completion.token_ids), in_loss, np.bool_),
-                    temperature=completion.temperature,
-                    truncated=completion.truncated,
-                )
-            )
+            samples.append(TrainingSample.of(completion, advantage=float(advantage), loss_mask=in_loss))
     return sorted(samples, key=lambda sample: sample.id)

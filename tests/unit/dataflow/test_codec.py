@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from corewarding.dataflow import codec
 from corewarding.dataflow.carriers import Completion, Question, ScoredGroup, TrainBatch, TrainingSample, Vote
-from corewarding.dataflow.codec import CodecError, decode, encode
+from corewarding.dataflow.codec import CodecError, decode, decode_as, decode_list, encode
 from corewarding.dataflow.ids import AskedId
 from corewarding.dataflow.metrics import Metrics
 
@@ -45,6 +45,10 @@ def of(hint: Any) -> st.SearchStrategy[Any]:
         return st.one_of(*(of(arg) for arg in args))
     if origin is tuple:
         return st.lists(of(args[0]), max_size=3).map(tuple)
+    if hint is Any:
+        return st.one_of(st.none(), INTEGERS, FLOATS, TEXTS, st.lists(INTEGERS, max_size=2))
+    if origin is list:
+        return st.lists(of(args[0]), max_size=3)
     if origin is dict:
         return st.dictionaries(of(args[0]), of(args[1]), max_size=3)
     if origin is np.ndarray:
@@ -96,7 +100,7 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-@pytest.mark.parametrize("cls", codec._BY_NAME.values(), ids=codec._BY_NAME)
+@pytest.mark.parametrize("cls", codec.CARRIERS.values(), ids=codec.CARRIERS)
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_every_carrier_comes_back(cls, data):
@@ -194,6 +198,27 @@ def test_damaged_messages_decode_or_are_a_codec_error(noise, cut, data):
     message[cut : cut + len(noise)] = noise
     with contextlib.suppress(CodecError):
         decode(bytes(message))
+
+
+def test_a_message_of_another_type_is_a_codec_error():
+    question = Question(id="q", original="o")
+    assert decode_as(encode(question), Question) == question
+    assert decode_list(encode([question]), Question) == [question]
+    with pytest.raises(CodecError, match="expected Vote, got Question"):
+        decode_as(encode(question), Vote)
+    with pytest.raises(CodecError, match="expected list, got Question"):
+        decode_list(encode(question), Question)
+    with pytest.raises(CodecError, match="expected a list of Question, got one of int"):
+        decode_list(encode([question, 1]), Question)
+
+
+def test_a_class_that_only_shares_a_carriers_name_does_not_travel():
+    @dataclasses.dataclass
+    class Question:
+        id: str
+
+    with pytest.raises(TypeError, match="Question does not travel"):
+        encode(Question(id="q"))
 
 
 def test_decoded_arrays_cannot_be_written_to():

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from corewarding.dataflow.errors import UserError
-from corewarding.launch.report.trace import Span, TraceLog, busy, chrome_trace, merged, read_spans, write_trace
+from corewarding.dataflow.spans import Span
+from corewarding.launch.report.trace import TraceLog, busy, chrome_trace, merged, read_spans, write_trace
 
 SPANS = [
     Span("policy-0", "sample q1/e0/original/policy", 10.0, 12.0),
@@ -32,7 +33,7 @@ def test_what_was_written_is_read_and_drawn(tmp_path):
     log = TraceLog(tmp_path / "trace.jsonl")
     log.write(SPANS)
     log.close()
-    assert read_spans(tmp_path / "trace.jsonl") == sorted(SPANS, key=lambda span: span.start_s)
+    assert read_spans(tmp_path / "trace.jsonl") == sorted(SPANS, key=lambda span: span.started_s)
     assert "4 spans" in write_trace(tmp_path, seconds=5)
     assert len(json.loads((tmp_path / "trace.json").read_text())["traceEvents"]) == 6
     assert (tmp_path / "trace.png").read_bytes().startswith(b"\x89PNG")
