@@ -1,5 +1,24 @@
-"""`pytest --hypothesis-profile benchmark`: the laws on 10,000 examples each."""
+"""Fixtures of all tests, and `pytest --hypothesis-profile benchmark`: the laws on 10,000 examples each."""
 
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import HealthCheck, settings
 
+from corewarding.dataflow import plugins
+from corewarding.rewards.rules.table import REWARD_RULES
+
 settings.register_profile("benchmark", max_examples=10_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+TABLES = (REWARD_RULES,)
+
+
+@pytest.fixture
+def fresh_tables() -> Iterator[None]:
+    """Removes what a test registers or loads as a plug-in."""
+    before = [set(table) for table in TABLES]
+    yield
+    for table, names in zip(TABLES, before, strict=True):
+        for name in set(table) - names:
+            table.unregister(name)
+    plugins.unload()

@@ -1,8 +1,8 @@
 """`corewarding submit`: the same program, the same configuration, as a job on a Ray cluster.
 
-It stands for one `ray job submit` line, which it prints. What it adds: the working directory is small (our packages, recipes and the
-shipped model; no data, runs, environments or .git), paths in the configuration are made absolute because a job starts in a
-temporary folder, environment variables go by an explicit list, the log is followed, and the exit code passed on.
+It stands for one `ray job submit` line, which it prints. What it adds: the working directory is small (our packages, recipes, the
+shipped model and plug-in files; no data, runs, environments or .git), paths in the configuration are made absolute because a job
+starts in a temporary folder, environment variables go by an explicit list, the log is followed, and the exit code passed on.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from corewarding.dataflow import plugins
 from corewarding.dataflow.errors import UserError
 from corewarding.launch.config.paths import PACKAGE
 from corewarding.launch.config.tree import TrainConfig
@@ -67,6 +68,9 @@ def prepare(
 ) -> Submission:
     """Fills `folder` with what the job needs. python: the cluster's interpreter that has our dependencies."""
     shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+    for plugin in filter(plugins.is_file, config.plugins):
+        (folder / plugins.SHIPPED.name).mkdir(exist_ok=True)
+        shutil.copy(plugin, folder / plugins.SHIPPED.name / plugins.shipped_name(plugin))
     content = _absolute(config.model_dump(mode="json"))
     (folder / CONFIG_NAME).write_text(yaml.safe_dump(content, sort_keys=False))
     words = [python, "-m", "corewarding.launch.cli", "train", CONFIG_NAME] + (["--dry-run"] if dry_run else [])

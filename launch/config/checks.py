@@ -16,9 +16,9 @@ def problems(config: TrainConfig) -> list[str]:
     """What no single field can know."""
     found: list[str] = []
     if config.rule not in REWARD_RULES:
-        near = difflib.get_close_matches(config.rule, REWARD_RULES, n=1)
-        hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(REWARD_RULES)}"
-        return [f"rule {config.rule!r} does not exist{hint}"]
+        return [REWARD_RULES.unknown(config.rule)]
+    if reason := REWARD_RULES.unreachable(config.rule):
+        return [reason]
     if config.rollout.group_size < 2:
         found.append(
             f"rollout.group_size must be at least 2, got {config.rollout.group_size}: a group of one has no mean to be "

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from corewarding.dataflow import plugins
 from corewarding.dataflow.errors import UserError
 from corewarding.launch.config.checks import explain, problems
 from corewarding.launch.config.tree import TrainConfig
@@ -30,12 +31,16 @@ def load_config(path: str | Path) -> TrainConfig:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: the top level must be keys, got a {type(content).__name__}")
-    return make_config(content, where=str(path))
+    return make_config(content, where=str(path), folder=file.parent)
 
 
-def make_config(content: dict[str, Any], *, where: str) -> TrainConfig:
-    """A validated configuration with an absolute `run.root`."""
+def make_config(content: dict[str, Any], *, where: str, folder: Path | None = None) -> TrainConfig:
+    """A validated configuration with an absolute `run.root` and absolute plug-in files; the plug-ins are loaded.
+
+    folder: where plug-ins are looked for before the working directory.
+    """
     _refuse_unknown(content, TrainConfig, where, ())
+    content = content | {"plugins": _load_plugins(content.get("plugins") or (), folder)}
     try:
         config = TrainConfig.model_validate(content)
     except ValidationError as error:
@@ -50,6 +55,14 @@ def make_config(content: dict[str, Any], *, where: str) -> TrainConfig:
         )
     root = str(Path(config.run.root).expanduser().resolve())
     return config.model_copy(update={"run": config.run.model_copy(update={"root": root})})
+
+
+def _load_plugins(listed: Any, folder: Path | None) -> tuple[str, ...]:
+    if isinstance(listed, str) or not all(isinstance(entry, str) for entry in listed):
+        raise ConfigError(f"plugins must be a list of files or modules, got {listed!r}")
+    found = plugins.resolve(listed, folders=[*([folder] if folder else []), Path.cwd()])
+    plugins.load(found)
+    return found
 
 
 def _refuse_unknown(content: dict[str, Any], model: type[BaseModel], where: str, path: tuple[str, ...]) -> None:

@@ -65,8 +65,11 @@ class RunSettings(Settings):
 class TrainConfig(Settings):
     """One run."""
 
+    plugins: tuple[str, ...] = ()
+    """Python files or modules that register rules, readers, metrics, engines and the like; imported in every process. A file is
+    looked for in the configuration's folder and in the working directory, and made absolute."""
     rule: str = "co_rewarding_ii"
-    """Reward rule: ground_truth, majority_vote, self_certainty, entropy, random, co_rewarding_i, _ii or _iii."""
+    """Reward rule: ground_truth, majority_vote, self_certainty, entropy, random, co_rewarding_i, _ii, _iii, or a plug-in's."""
     model: ModelSettings = ModelSettings()
     """The model that is trained."""
     data: DataSettings = DataSettings()

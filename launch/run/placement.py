@@ -19,6 +19,7 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
+from corewarding.dataflow import plugins
 from corewarding.dataflow.errors import UserError
 from corewarding.launch.config.paths import IMPORT_PATH
 from corewarding.launch.config.tree import TrainConfig
@@ -217,6 +218,7 @@ def process_environment(threads: int, *, python: str | None = None) -> dict[str,
             "OMP_WAIT_POLICY": "passive",
             "PYTHONPATH": os.pathsep.join(dict.fromkeys(path)),
             "TOKENIZERS_PARALLELISM": "false",
+            **plugins.environment(),
         }
     }
 
