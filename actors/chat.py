@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
-from corewarding.actors.engine import EngineError
+from corewarding.actors.engine import EngineContext, EngineError
 from corewarding.actors.engines import make_engine
 from corewarding.actors.settings import EngineSettings
 from corewarding.dataflow.carriers import RolloutTask
@@ -56,18 +56,20 @@ class EngineChat:
     """An engine of ours with its model's own chat template."""
 
     def __init__(
-        self, model_path: str, *, settings: EngineSettings, max_model_len: int, device: Any, seed: int
+        self, model_path: str, *, settings: EngineSettings, max_model_len: int, device: str, seed: int
     ) -> None:
-        """TemplateError or EngineError for a model that cannot be used."""
+        """TemplateError, EngineSettingsError or EngineError for a model that cannot be used."""
         self._folder = str(local_folder(model_path))
         self._seed = seed
         self._templates: dict[str, PromptTemplate] = {}
         self._engine = make_engine(
-            settings,
-            model_path=self._folder,
-            max_model_len=max_model_len,
-            device=device,
-            eos_token_ids=self._template("").eos_token_ids,
+            EngineContext(
+                settings=settings,
+                model_path=self._folder,
+                max_model_len=max_model_len,
+                eos_token_ids=self._template("").eos_token_ids,
+                device=device,
+            )
         )
 
     async def __aenter__(self) -> Self:

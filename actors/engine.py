@@ -13,10 +13,13 @@ from typing import Protocol
 
 import numpy as np
 
+from corewarding.actors.settings import EngineSettings, InflightMode
 from corewarding.dataflow.carriers import FinishReason, Float32, Int32, RolloutTask
-from corewarding.dataflow.errors import RunError
+from corewarding.dataflow.errors import RunError, UserError
 from corewarding.dataflow.ids import Version
 from corewarding.dataflow.weights import Rendezvous, WeightManifest
+
+FIRST_VERSION = Version(incarnation=0, updates=0)
 
 
 class EngineError(RunError):
@@ -24,7 +27,24 @@ class EngineError(RunError):
 
 
 class EngineLostError(EngineError):
-    """The engine cannot go on: its thread failed, or its server is gone. Whoever owns it must make another."""
+    """The engine cannot continue: its thread failed, or its server is gone. Its owner must build another."""
+
+
+class EngineSettingsError(UserError):
+    """The configured engine cannot be built: its package is missing, or it refuses the model or a setting."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineContext:
+    """What every engine is built from."""
+
+    settings: EngineSettings
+    model_path: str  # Hugging Face folder or hub id
+    max_model_len: int  # longest prompt + completion, in tokens
+    eos_token_ids: tuple[int, ...] = ()  # a completion ends after one of these; empty: only at its max_new_tokens
+    device: str = "cpu"  # "cpu" or "cuda"
+    version: Version = FIRST_VERSION  # of the weights in model_path
+    inflight: InflightMode = "recompute"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -1,78 +1,124 @@
-"""Engines by kind. Each is imported when it is asked for, so that one's dependencies are no concern of another's."""
+"""The table of engine kinds: what each can do and what it needs. The rest of the project asks a row, never the name.
+
+An engine is one folder in actors/ and one row here. Importing this module imports no engine and no torch.
+"""
 
 from __future__ import annotations
 
+import difflib
+import importlib
 import importlib.util
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
-import torch
-
-from corewarding.actors.engine import EngineError, RolloutEngine
-from corewarding.actors.settings import EngineSettings, InflightMode
-
-
-def _embedded() -> Callable[..., RolloutEngine]:
-    from corewarding.actors.embedded.engine import EmbeddedEngine
-
-    return EmbeddedEngine
+from corewarding.actors.engine import EngineContext, EngineSettingsError, RolloutEngine
+from corewarding.actors.settings import EngineSettings
 
 
-def _scripted() -> Callable[..., RolloutEngine]:
-    from corewarding.actors.scripted.engine import ScriptedEngine
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineKind:
+    """One row. The defaults are those of an engine that samples from a model and has no special features."""
 
-    return ScriptedEngine
+    make: str | Callable[[EngineContext], RolloutEngine]
+    """Builds the engine: a callable, or `module:name` of one, imported when an engine of this kind is built."""
+    package: str | None = None
+    """The Python package the engine needs, and the name of the extra that installs it; None: it needs no package."""
+    tested: tuple[str, ...] = ()
+    """Versions of the package that pass the conformance suite."""
+    python_of: Literal["actor", "server"] | None = None
+    """What `engine.python` runs: the whole rollout actor, or a server that the engine starts; None: the key is not used."""
+    has_model_logprobs: bool = True
+    """Its logprobs are a model's, so they can be compared with the learner's."""
+    seeded: bool = True
+    """The same task gives the same tokens again."""
+    deterministic: bool = False
+    """Supports `engine.deterministic`."""
+    tensor_parallel: bool = False
+    """Supports `engine.tensor_parallel` above 1."""
+    takes_arguments: bool = False
+    """Passes `engine.arguments` on to its package."""
+    takes_url: bool = False
+    """Can use a running server at `engine.url`."""
+    takes_memory_fraction: bool = False
+    """Reserves `engine.memory_fraction` of a GPU when it starts."""
+    needs_script: bool = False
+    """Replays `engine.script`."""
 
 
-def _vllm() -> Callable[..., RolloutEngine]:
-    from corewarding.actors.vllm.engine import VllmEngine
-
-    return VllmEngine
-
-
-def _sglang() -> Callable[..., RolloutEngine]:
-    from corewarding.actors.sglang.engine import SglangEngine
-
-    return SglangEngine
-
-
-INSTALLED_APART = ("vllm", "sglang")
-ENGINES: dict[str, Callable[[], Callable[..., RolloutEngine]]] = {
-    "embedded": _embedded,
-    "vllm": _vllm,
-    "sglang": _sglang,
-    "scripted": _scripted,
+ENGINES: dict[str, EngineKind] = {
+    "embedded": EngineKind(make="corewarding.actors.embedded.engine:EmbeddedEngine", deterministic=True),
+    "vllm": EngineKind(
+        make="corewarding.actors.vllm.engine:VllmEngine",
+        package="vllm",
+        tested=("0.32.0",),
+        python_of="actor",
+        tensor_parallel=True,
+        takes_arguments=True,
+        takes_memory_fraction=True,
+    ),
+    "sglang": EngineKind(
+        make="corewarding.actors.sglang.engine:SglangEngine",
+        package="sglang",
+        tested=("0.5.23",),
+        python_of="server",
+        seeded=False,  # only in its deterministic mode, which has no CPU kernels
+        tensor_parallel=True,
+        takes_arguments=True,
+        takes_url=True,
+        takes_memory_fraction=True,
+    ),
+    "scripted": EngineKind(
+        make="corewarding.actors.scripted.engine:ScriptedEngine", has_model_logprobs=False, needs_script=True
+    ),
 }
 
 
-def make_engine(
-    settings: EngineSettings,
-    *,
-    model_path: str,
-    max_model_len: int,
-    device: torch.device,
-    eos_token_ids: tuple[int, ...],
-    incarnation: int = 0,
-    initial_updates: int = 0,
-    inflight: InflightMode = "recompute",
-) -> RolloutEngine:
-    """The engine that `settings.kind` names, with `model_path`'s weights stamped (incarnation, initial_updates).
+def engine_kind(name: str) -> EngineKind:
+    """The row of that name. EngineSettingsError, with the nearest name, if there is none."""
+    if name not in ENGINES:
+        near = difflib.get_close_matches(name, ENGINES, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(ENGINES)}"
+        raise EngineSettingsError(f"engine.kind {name!r} does not exist; {hint}")
+    return ENGINES[name]
 
-    EngineError where it is not installed or does not start.
+
+def kinds_with(capability: str) -> str:
+    """The names of the kinds whose row has `capability`, for messages: "vllm or sglang"."""
+    return " or ".join(name for name, kind in ENGINES.items() if getattr(kind, capability))
+
+
+def make_engine(context: EngineContext) -> RolloutEngine:
+    """The engine of `context.settings.kind`, ready to sample.
+
+    EngineSettingsError if its package is not installed, or it refuses the model or a setting; EngineError if it does not start.
     """
-    elsewhere = settings.kind == "sglang" and (settings.python is not None or settings.url is not None)
-    if settings.kind in INSTALLED_APART and not elsewhere and importlib.util.find_spec(settings.kind) is None:
-        raise EngineError(
-            f"engine.kind {settings.kind}: {sys.executable} has no {settings.kind}; set engine.python to one that has "
-            f"(make engines makes .venv-{settings.kind}/bin/python), or pip install corewarding[{settings.kind}]"
+    settings = context.settings
+    kind = engine_kind(settings.kind)
+    _check_installed(kind, settings)
+    if settings.deterministic and not kind.deterministic:
+        raise EngineSettingsError(
+            f"engine.deterministic needs engine.kind {kinds_with('deterministic')}, got {settings.kind}"
         )
-    return ENGINES[settings.kind]()(
-        model_path,
-        settings=settings,
-        max_model_len=max_model_len,
-        device=device,
-        eos_token_ids=eos_token_ids,
-        incarnation=incarnation,
-        initial_updates=initial_updates,
-        inflight=inflight,
+    if kind.needs_script and settings.script is None:
+        raise EngineSettingsError(
+            f"engine.kind {settings.kind} needs engine.script, a JSONL file of recorded completions"
+        )
+    make = kind.make
+    if isinstance(make, str):
+        module, _, name = make.partition(":")
+        make = getattr(importlib.import_module(module), name)
+    engine: RolloutEngine = make(context)
+    return engine
+
+
+def _check_installed(kind: EngineKind, settings: EngineSettings) -> None:
+    if kind.package is None or importlib.util.find_spec(kind.package) is not None:
+        return
+    if kind.python_of == "server" and (settings.python is not None or settings.url is not None):
+        return
+    raise EngineSettingsError(
+        f"engine.kind {settings.kind}: {sys.executable} has no {kind.package}; set engine.python to one that has "
+        f"(make engines makes .venv-{kind.package}/bin/python), or pip install corewarding[{kind.package}]"
     )

@@ -7,6 +7,7 @@ is harmless, because the buffer knows completions by their id. Ray is applied wh
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import random
 import sys
@@ -15,8 +16,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from corewarding.actors.engine import EngineError, EngineLostError, EngineStats, RolloutEngine, SampledSequence
-from corewarding.actors.settings import EngineSettings, InflightMode
+from corewarding.actors.engine import (
+    EngineContext,
+    EngineError,
+    EngineLostError,
+    EngineStats,
+    RolloutEngine,
+    SampledSequence,
+)
 from corewarding.dataflow.carriers import Completion, RolloutTask, Timings
 from corewarding.dataflow.codec import decode as decode_message
 from corewarding.dataflow.codec import encode
@@ -193,38 +200,25 @@ class PlacedRolloutActor(RolloutActor):
         *,
         actor_id: str,
         source: Source,
-        settings: EngineSettings,
-        model_path: str,
+        context: EngineContext,
         system_prompt: str,
-        max_model_len: int,
-        device: str,
         buffer: Any,
-        inflight: InflightMode = "recompute",
-        incarnation: int = 0,
-        initial_updates: int = 0,
         fallbacks: Sequence[Fallback] = (),
     ) -> None:
-        """buffer: the replay buffer's Ray handle, whose `accept` takes the bytes. device: "cpu" or "cuda". fallbacks: see
-        rewards.extract.extract_answer."""
+        """context: the engine's; its eos_token_ids are taken from the model's chat template.
+
+        buffer: the replay buffer's Ray handle, whose `accept` takes the bytes. fallbacks: see rewards.answers.extract.
+        """
         import torch
 
         from corewarding.actors.engines import make_engine
         from corewarding.questions.template import PromptTemplate
         from corewarding.rewards.answers.extract import extract_answer
 
-        pin_to_cores(settings.cores)
-        torch.set_num_threads(settings.threads)
-        template = PromptTemplate.from_folder(model_path, system_prompt=system_prompt)
-        engine = make_engine(
-            settings,
-            model_path=model_path,
-            max_model_len=max_model_len,
-            device=torch.device(device),
-            eos_token_ids=template.eos_token_ids,
-            incarnation=incarnation,
-            initial_updates=initial_updates,
-            inflight=inflight,
-        )
+        pin_to_cores(context.settings.cores)
+        torch.set_num_threads(context.settings.threads)
+        template = PromptTemplate.from_folder(context.model_path, system_prompt=system_prompt)
+        engine = make_engine(dataclasses.replace(context, eos_token_ids=template.eos_token_ids))
         super().__init__(
             actor_id=actor_id,
             source=source,

@@ -37,7 +37,7 @@ class RolloutSettings(Settings):
 class EngineSettings(Settings):
     """The sampler inside a rollout actor."""
 
-    kind: Literal["embedded", "vllm", "sglang", "scripted"] = "embedded"
+    kind: str = "embedded"
     """`embedded`: our continuous-batching sampler. `vllm`: vLLM in the actor's process. `sglang`: an SGLang server that the actor
     starts, or the one at `url`. `scripted`: replays recorded completions from `script` (no model)."""
     python: str | None = None

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from corewarding.actors.engine import EngineError, EngineLostError, EngineStats, SampledSequence
+from corewarding.actors.engine import EngineContext, EngineError, EngineLostError, EngineStats, SampledSequence
 from corewarding.dataflow.carriers import RolloutTask
 from corewarding.dataflow.ids import CompletionId, Version
 from corewarding.dataflow.weights import Rendezvous, WeightManifest
@@ -63,8 +63,10 @@ class Pending:
 class SteppedEngine(ABC):
     """See actors.engine.RolloutEngine for what each method promises. A subclass ends its constructor by _start()."""
 
-    def __init__(self, name: str, *, version: Version, max_model_len: int, weights: WeightReceiver) -> None:
-        self._name, self._version, self._max_model_len, self._weights = name, version, max_model_len, weights
+    def __init__(self, name: str, context: EngineContext, weights: WeightReceiver) -> None:
+        """name: of the engine, for messages."""
+        self._name, self._weights = name, weights
+        self._version, self._max_model_len, self._inflight = context.version, context.max_model_len, context.inflight
         self._waiting: deque[Pending] = deque()
         self._requests: dict[tuple[str, int], Request] = {}
         self._commands: queue.SimpleQueue[tuple[Callable[[], None], Future[None]]] = queue.SimpleQueue()

@@ -23,6 +23,7 @@ from typing import Any
 import ray
 from tokenizers import Tokenizer
 
+from corewarding.actors.engine import EngineContext
 from corewarding.actors.group import RolloutGroup
 from corewarding.actors.rollout_actor import RolloutActor, accept_of
 from corewarding.actors.scripted.engine import ScriptedEngine
@@ -74,11 +75,7 @@ class ReplayingActor(RolloutActor):
     ) -> None:
         tokenizer = Tokenizer.from_file(f"{MODEL}/tokenizer.json")
         engine = WeightlessEngine(
-            MODEL,
-            settings=settings,
-            max_model_len=max_model_len,
-            device=None,  # type: ignore[arg-type]  # no weights, no device
-            eos_token_ids=(EOS,),
+            EngineContext(settings=settings, model_path=MODEL, max_model_len=max_model_len, eos_token_ids=(EOS,))
         )
         super().__init__(
             actor_id=actor_id,

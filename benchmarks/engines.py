@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from corewarding.actors.engine import RolloutEngine
+from corewarding.actors.engine import EngineContext, RolloutEngine
 from corewarding.actors.engines import make_engine
 from corewarding.actors.settings import EngineSettings
 from corewarding.dataflow.carriers import RolloutTask
@@ -103,11 +103,13 @@ async def main() -> None:
     )
     engines = {
         kind: make_engine(
-            EngineSettings(kind=kind, slots=WIDTH, python=arguments.sglang_python if kind == "sglang" else None),  # type: ignore[arg-type]
-            model_path=path,
-            max_model_len=PROMPT + max(lengths),
-            device=torch.device("cpu"),
-            eos_token_ids=(),
+            EngineContext(
+                settings=EngineSettings(
+                    kind=kind, slots=WIDTH, python=arguments.sglang_python if kind == "sglang" else None
+                ),
+                model_path=path,
+                max_model_len=PROMPT + max(lengths),
+            )
         )
         for kind in ("embedded", "vllm", "sglang")
         if kind not in arguments.without

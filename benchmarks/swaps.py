@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from corewarding.actors.embedded.engine import EmbeddedEngine
-from corewarding.actors.engine import SampledSequence
+from corewarding.actors.engine import EngineContext, SampledSequence
 from corewarding.actors.settings import EngineSettings, InflightMode
 from corewarding.dataflow.carriers import RolloutTask
 from corewarding.dataflow.ids import Version
@@ -47,13 +47,12 @@ async def sampled(
 ) -> list[tuple[RolloutTask, SampledSequence]]:
     """All sequences; version v is committed when v / (number of versions) of all tokens are sampled."""
     engine = EmbeddedEngine(
-        path,
-        settings=EngineSettings(slots=slots),
-        max_model_len=max(len(task.prompt_token_ids) for task in tasks) + tokens,
-        device=torch.device("cpu"),
-        eos_token_ids=(),
-        inflight=mode,
-        ignore_eos=True,
+        EngineContext(
+            settings=EngineSettings(slots=slots),
+            model_path=path,
+            max_model_len=max(len(task.prompt_token_ids) for task in tasks) + tokens,
+            inflight=mode,
+        )
     )
 
     async def run(task: RolloutTask) -> list[tuple[RolloutTask, SampledSequence]]:

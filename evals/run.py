@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from corewarding.actors.engine import EngineContext
 from corewarding.actors.engines import make_engine
 from corewarding.actors.rollout_actor import RolloutActor
 from corewarding.actors.settings import EngineSettings
@@ -189,11 +190,13 @@ async def _sample(
     if not tasks:
         return
     engine = make_engine(
-        plan.engine,
-        model_path=str(local_folder(plan.model_path)),
-        max_model_len=plan.engine.max_model_len or evaluation.heldout.longest + plan.max_new_tokens,
-        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
-        eos_token_ids=template.eos_token_ids,
+        EngineContext(
+            settings=plan.engine,
+            model_path=str(local_folder(plan.model_path)),
+            max_model_len=plan.engine.max_model_len or evaluation.heldout.longest + plan.max_new_tokens,
+            eos_token_ids=template.eos_token_ids,
+            device="cuda" if torch.cuda.is_available() else "cpu",
+        )
     )
 
     async def accept(_: bytes) -> None:

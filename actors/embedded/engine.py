@@ -7,8 +7,7 @@ next token, `keep_kv` lets them go on over the old one, `drain` first steps unti
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor
 from corewarding.actors.embedded.model import Decoder
 from corewarding.actors.embedded.sampling import sample, uniforms
 from corewarding.actors.embedded.slots import Slots
-from corewarding.actors.settings import EngineSettings, InflightMode
+from corewarding.actors.engine import EngineContext
 from corewarding.actors.stepped import Request, SteppedEngine
 from corewarding.dataflow.ids import Version
 from corewarding.weights.receiver import WeightReceiver
@@ -26,39 +25,22 @@ from corewarding.weights.receiver import WeightReceiver
 class EmbeddedEngine(SteppedEngine):
     """See actors.engine.RolloutEngine for what each method promises."""
 
-    def __init__(
-        self,
-        model_path: str | Path,
-        *,
-        settings: EngineSettings,
-        max_model_len: int,
-        device: torch.device,
-        eos_token_ids: Iterable[int],
-        incarnation: int = 0,
-        initial_updates: int = 0,
-        inflight: InflightMode = "recompute",
-        ignore_eos: bool = False,
-    ) -> None:
+    def __init__(self, context: EngineContext) -> None:
+        settings = context.settings
         torch.set_num_threads(settings.threads)
-        self._device = device
+        self._device = torch.device(context.device)
         self._prefill_tokens = 1 if settings.deterministic else settings.prefill_tokens  # 1: each prompt alone
-        self._inflight = inflight
         self._decoder = Decoder(
-            model_path,
+            context.model_path,
             slots=settings.slots,
-            max_len=max_model_len,
+            max_len=context.max_model_len,
             dtype=getattr(torch, settings.dtype),
-            device=device,
+            device=self._device,
             fixed_shape=settings.deterministic,
         )
-        self._slots = Slots(settings.slots, max_model_len)
-        self._eos = np.array([] if ignore_eos else sorted(eos_token_ids), np.int64)
-        super().__init__(
-            "embedded",
-            version=Version(incarnation=incarnation, updates=initial_updates),
-            max_model_len=max_model_len,
-            weights=WeightReceiver(self._decoder.parameters(), device),
-        )
+        self._slots = Slots(settings.slots, context.max_model_len)
+        self._eos = np.array(sorted(context.eos_token_ids), np.int64)
+        super().__init__("embedded", context, WeightReceiver(self._decoder.parameters(), self._device))
         self._start()
 
     def _run(self) -> None:

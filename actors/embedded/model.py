@@ -14,17 +14,17 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
 from corewarding.actors.embedded.cache import ATTENTION, SlotCache
-from corewarding.actors.engine import EngineError
+from corewarding.actors.engine import EngineSettingsError
 
 SUPPORTED = ("qwen3", "qwen2", "llama")
 
 
 def load_decoder(model_path: str | Path, *, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
-    """The folder's model in eval mode. EngineError for an architecture that is not a plain full-attention decoder."""
+    """The folder's model in eval mode. EngineSettingsError for an architecture that is not a plain full-attention decoder."""
     config = AutoConfig.from_pretrained(model_path)
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     if config.model_type not in SUPPORTED or kinds != {"full_attention"}:
-        raise EngineError(
+        raise EngineSettingsError(
             f"the embedded engine serves full-attention decoders ({', '.join(SUPPORTED)}); {model_path} is {config.model_type} "
             f"with layers {sorted(kinds)}"
         )
@@ -36,7 +36,7 @@ class Decoder:
     """Weights and KV cache. n rows are running; H is the hidden size, V the vocabulary's.
 
     fixed_shape: a step always computes all slots over the whole cache, so that a row's bits depend on its own tokens and the
-    weights alone. EngineError where this machine's kernels treat rows of one batch differently.
+    weights alone. EngineSettingsError where this machine's kernels treat rows of one batch differently.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Decoder:
         logits = self.step(token, length)
         differ = (logits != logits[0]).any(-1).nonzero().flatten().tolist()
         if differ:
-            raise EngineError(
+            raise EngineSettingsError(
                 f"engine.deterministic: with engine.slots {self._num_slots} equal rows {differ[:8]} of a step differ from row 0 in "
                 "their last bits on this machine; set engine.slots to a multiple of 16"
             )

@@ -19,15 +19,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tokenizers import Tokenizer
 
-from corewarding.actors.engine import EngineError, EngineStats, SampledSequence
-from corewarding.actors.settings import EngineSettings, InflightMode
+from corewarding.actors.engine import EngineContext, EngineError, EngineStats, SampledSequence
 from corewarding.dataflow.carriers import FinishReason, Int32, RolloutTask
 from corewarding.dataflow.ids import Channel, GroupId, Version
 from corewarding.dataflow.weights import Rendezvous, WeightManifest
 
 if TYPE_CHECKING:
-    import torch
-
     from corewarding.weights.group import WeightGroup
 
 LOGPROB = -0.5
@@ -64,31 +61,20 @@ def read_script(path: str | Path) -> dict[str, list[Recorded]]:
 class ScriptedEngine:
     """A RolloutEngine (actors/engine.py) that samples from a script."""
 
-    def __init__(
-        self,
-        model_path: str,
-        *,
-        settings: EngineSettings,
-        max_model_len: int,
-        device: torch.device,
-        eos_token_ids: tuple[int, ...],
-        incarnation: int = 0,
-        initial_updates: int = 0,
-        inflight: InflightMode = "recompute",
-    ) -> None:
-        """`model_path` lends its tokenizer.json; without a KV cache, keep_kv is recompute. ValueError without `settings.script`."""
-        if settings.script is None:
-            raise ValueError("engine.script must name a JSONL of recorded completions when engine.kind is scripted")
-        self._tokenizer = Tokenizer.from_file(str(Path(model_path) / "tokenizer.json"))
+    def __init__(self, context: EngineContext) -> None:
+        """Of the model only tokenizer.json is read. Without a KV cache, keep_kv equals recompute."""
+        settings = context.settings
+        assert settings.script is not None
+        self._tokenizer = Tokenizer.from_file(str(Path(context.model_path) / "tokenizer.json"))
         self._script = read_script(settings.script)
         self._encoded = lru_cache(maxsize=4096)(self._encode)
         self._seconds_per_token = settings.script_seconds_per_token
-        self._max_model_len = max_model_len
-        self._device = device
-        self._eos_token_id = min(eos_token_ids)
-        self._version = Version(incarnation=incarnation, updates=initial_updates)
+        self._max_model_len = context.max_model_len
+        self._device = context.device
+        self._eos_token_id = min(context.eos_token_ids)
+        self._version = context.version
         self._slots = asyncio.Semaphore(settings.slots)
-        self._drains = inflight == "drain"
+        self._drains = context.inflight == "drain"
         self._may_start, self._none_running = asyncio.Event(), asyncio.Event()
         self._may_start.set()
         self._none_running.set()
@@ -150,12 +136,14 @@ class ScriptedEngine:
         self._going.set()
 
     async def join(self, rendezvous: Rendezvous, rank: int) -> None:
+        import torch
+
         from corewarding.weights.group import TransportError, WeightGroup
 
         await self._leave(rendezvous.channel)
         self._manifest = None
         try:
-            group = await asyncio.to_thread(WeightGroup, rendezvous, rank=rank, device=self._device)
+            group = await asyncio.to_thread(WeightGroup, rendezvous, rank=rank, device=torch.device(self._device))
         except TransportError as error:
             raise EngineError(str(error)) from error
         self._groups[rendezvous.channel] = group

@@ -13,16 +13,15 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
-from pathlib import Path
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from corewarding.actors.engine import EngineError, EngineStats, SampledSequence
-from corewarding.actors.settings import EngineSettings, InflightMode
+from corewarding.actors.engine import EngineContext, EngineError, EngineStats, SampledSequence
+from corewarding.actors.settings import EngineSettings
 from corewarding.actors.sglang.relay import Relay, described, in_buckets
 from corewarding.actors.sglang.server import SglangServer
 from corewarding.actors.stepped import check_length, stream_key
@@ -52,28 +51,15 @@ _CPU_ARGUMENTS: dict[str, Any] = {
 class SglangEngine:
     """See actors.engine.RolloutEngine for what each method promises. Used from one event loop."""
 
-    def __init__(
-        self,
-        model_path: str | Path,
-        *,
-        settings: EngineSettings,
-        max_model_len: int,
-        device: torch.device,
-        eos_token_ids: Iterable[int],
-        incarnation: int = 0,
-        initial_updates: int = 0,
-        inflight: InflightMode = "recompute",
-        ignore_eos: bool = False,
-    ) -> None:
-        """Returns when the server is healthy. EngineError, with the end of its log, where it does not come up."""
-        if settings.deterministic:
-            raise EngineError("engine.deterministic: only the embedded engine is; set engine.kind: embedded")
-        self._settings, self._max_model_len, self._inflight = settings, max_model_len, inflight
-        self._stop_tokens, self._ignore_eos = sorted(eos_token_ids), ignore_eos
-        self._version = Version(incarnation=incarnation, updates=initial_updates)
-        parameters = parameters_of(str(model_path), getattr(torch, settings.dtype))
+    def __init__(self, context: EngineContext) -> None:
+        """Returns when the server is healthy. EngineError, with the end of its log, if it does not start."""
+        settings, device = context.settings, torch.device(context.device)
+        self._settings, self._max_model_len, self._inflight = settings, context.max_model_len, context.inflight
+        self._stop_tokens = sorted(context.eos_token_ids)
+        self._version = context.version
+        parameters = parameters_of(context.model_path, getattr(torch, settings.dtype))
         self._weights = WeightReceiver(parameters, device, on_host=True)
-        arguments = _arguments(str(model_path), settings, max_model_len, device, initial_updates)
+        arguments = _arguments(context.model_path, settings, context.max_model_len, device, context.version.updates)
         self._server = SglangServer(arguments, settings, _environment(settings, device))
         self._relay: Relay | None = None
         self._begins = self._spans = True  # the newer protocol, until an answer says otherwise
@@ -219,7 +205,7 @@ class SglangEngine:
                 "temperature": task.temperature,
                 "max_new_tokens": task.max_new_tokens,
                 "stop_token_ids": self._stop_tokens,
-                "ignore_eos": self._ignore_eos or not self._stop_tokens,
+                "ignore_eos": not self._stop_tokens,
                 "sampling_seed": stream_key(task.run_seed, task.id.completion(index)) >> 1,
                 "skip_special_tokens": False,
                 "no_stop_trim": True,

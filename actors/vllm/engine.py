@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.llm_engine import LLMEngine
 
-from corewarding.actors.engine import EngineError, SampledSequence
-from corewarding.actors.settings import EngineSettings, InflightMode
+from corewarding.actors.engine import EngineContext, EngineSettingsError, SampledSequence
+from corewarding.actors.settings import EngineSettings
 from corewarding.actors.stepped import Pending, Request, SteppedEngine
 from corewarding.actors.vllm.worker import BACKEND, STAGED, share
 from corewarding.dataflow.carriers import FinishReason
@@ -44,37 +44,18 @@ _CPU_BLOCK = 32  # tokens; the CPU's attention wants a multiple of it
 class VllmEngine(SteppedEngine):
     """See actors.engine.RolloutEngine for what each method promises."""
 
-    def __init__(
-        self,
-        model_path: str | Path,
-        *,
-        settings: EngineSettings,
-        max_model_len: int,
-        device: torch.device,
-        eos_token_ids: Iterable[int],
-        incarnation: int = 0,
-        initial_updates: int = 0,
-        inflight: InflightMode = "recompute",
-        ignore_eos: bool = False,
-    ) -> None:
-        """EngineError, with vLLM's own words, where it refuses the model or an argument."""
-        if settings.deterministic:
-            raise EngineError("engine.deterministic: only the embedded engine is; set engine.kind: embedded")
-        self._inflight, self._num_slots = inflight, settings.slots
-        self._stop_tokens = [] if ignore_eos else sorted(eos_token_ids)
+    def __init__(self, context: EngineContext) -> None:
+        """EngineSettingsError, in vLLM's own words, if it refuses the model or an argument."""
+        settings, device = context.settings, torch.device(context.device)
+        self._num_slots = settings.slots
+        self._stop_tokens = sorted(context.eos_token_ids)
         self._running: dict[str, Pending] = {}
         self._last_request = 0
-        self._llm = _load(str(model_path), settings, max_model_len, device)
-        self._llm.set_weight_version(str(initial_updates))
+        self._llm = _load(context, device)
+        self._llm.set_weight_version(str(context.version.updates))
         self._handle, self._num_workers = f"corewarding-{os.getpid()}-{id(self)}", settings.tensor_parallel
-        super().__init__(
-            "vLLM",
-            version=Version(incarnation=incarnation, updates=initial_updates),
-            max_model_len=max_model_len,
-            weights=WeightReceiver(
-                parameters_of(str(model_path), getattr(torch, settings.dtype)), device, on_host=True
-            ),
-        )
+        parameters = parameters_of(context.model_path, getattr(torch, settings.dtype))
+        super().__init__("vLLM", context, WeightReceiver(parameters, device, on_host=True))
         self._start()
 
     # ---- the engine's thread -----------------------------------------------------------------------------------------
@@ -153,9 +134,10 @@ class VllmEngine(SteppedEngine):
         (Path("/dev/shm") / self._handle).unlink(missing_ok=True)
 
 
-def _load(model_path: str, settings: EngineSettings, max_model_len: int, device: torch.device) -> LLMEngine:
+def _load(context: EngineContext, device: torch.device) -> LLMEngine:
+    settings, max_model_len = context.settings, context.max_model_len
     arguments: dict[str, Any] = {
-        "model": model_path,
+        "model": context.model_path,
         "skip_tokenizer_init": True,
         "dtype": settings.dtype,
         "max_model_len": max_model_len,
@@ -178,11 +160,11 @@ def _load(model_path: str, settings: EngineSettings, max_model_len: int, device:
     if device.type == "cpu":
         # A prompt cut by a step's budget would rewind its seeded generator, which generators of the CPU refuse.
         arguments |= {"enforce_eager": True, "block_size": _CPU_BLOCK, "enable_chunked_prefill": False}
-        arguments.setdefault("kv_cache_memory_bytes", _kv_bytes(model_path, settings, max_model_len))
+        arguments.setdefault("kv_cache_memory_bytes", _kv_bytes(context.model_path, settings, max_model_len))
     try:
         return LLMEngine.from_engine_args(EngineArgs(**arguments | settings.arguments))
     except Exception as error:  # of many kinds, all of them vLLM's refusals
-        raise EngineError(f"vLLM refuses engine.*, engine.arguments or the model: {error}") from error
+        raise EngineSettingsError(f"vLLM refuses engine.*, engine.arguments or the model: {error}") from error
 
 
 def _kv_bytes(model_path: str, settings: EngineSettings, max_model_len: int) -> int:

@@ -22,10 +22,11 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
+from corewarding.actors.engines import engine_kind
+
 Status = Literal["ok", "warn", "fail"]
 GB = 2**30
 TORCH_FROM, TORCH_BELOW = (2, 11), (2, 15)
-TESTED = {"vllm": ("0.32.0",), "sglang": ("0.5.23",)}
 IMPORT_S = 180.0
 _STYLE: dict[Status, str] = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
@@ -141,11 +142,10 @@ def engine(kind: Literal["vllm", "sglang"], python: str | None) -> Iterator[Find
         yield Finding(kind, "fail", f"cannot be imported{where}", remedy)
         return
     version, torch_version = answer.split()
-    tested = version in TESTED[kind]
+    known = engine_kind(kind).tested
+    tested = version in known
     remedy = (
-        ""
-        if tested
-        else f"tested with {', '.join(TESTED[kind])}; make test-engines says whether this one keeps its promises"
+        "" if tested else f"tested with {', '.join(known)}; make test-engines says whether this one keeps its promises"
     )
     yield Finding(kind, "ok" if tested else "warn", f"{version}, torch {torch_version}{where}", remedy)
 

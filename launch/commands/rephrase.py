@@ -174,7 +174,7 @@ def _chat(arguments: RephraseArguments, entries: Sequence[Entry]) -> Chat:
         settings=arguments.engine,
         max_model_len=arguments.engine.max_model_len
         or min(model_length(folder), max(map(len, prompts)) + arguments.max_new_tokens),
-        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+        device="cuda" if torch.cuda.is_available() else "cpu",
         seed=arguments.seed,
     )
 

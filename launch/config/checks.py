@@ -7,6 +7,7 @@ import re
 
 from pydantic import ValidationError
 
+from corewarding.actors.engines import ENGINES, kinds_with
 from corewarding.actors.settings import EngineSettings
 from corewarding.launch.config.tree import TrainConfig
 from corewarding.rewards.rules.table import REWARD_RULES
@@ -51,17 +52,24 @@ def _engine_problems(config: TrainConfig) -> list[str]:
     except ValidationError as error:
         return [explain(error, inside="teacher_engine")]
     for name, engine in (("engine", config.engine), ("teacher_engine", teacher)):
-        if engine.kind == "scripted" and engine.script is None:
-            problems.append(f"{name}.kind scripted needs engine.script, a JSONL file of recorded completions")
-        if engine.deterministic and (engine.kind != "embedded" or engine.threads != 1):
+        if engine.kind not in ENGINES:
+            near = difflib.get_close_matches(engine.kind, ENGINES, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(ENGINES)}"
+            return [f"{name}.kind {engine.kind!r} does not exist; {hint}"]
+        kind = ENGINES[engine.kind]
+        if kind.needs_script and engine.script is None:
+            problems.append(f"{name}.kind {engine.kind} needs engine.script, a JSONL file of recorded completions")
+        if engine.deterministic and (not kind.deterministic or engine.threads != 1):
             problems.append(
-                f"{name}.deterministic needs engine.kind embedded and engine.threads 1, got {engine.kind} and {engine.threads}"
+                f"{name}.deterministic needs engine.kind {kinds_with('deterministic')} and engine.threads 1, "
+                f"got {engine.kind} and {engine.threads}"
             )
-        if engine.arguments and engine.kind not in ("vllm", "sglang"):
-            problems.append(f"{name}.arguments are vLLM's or SGLang's, but {name}.kind is {engine.kind}")
-        if engine.tensor_parallel > 1 and engine.kind not in ("vllm", "sglang"):
+        if engine.arguments and not kind.takes_arguments:
+            problems.append(f"{name}.arguments needs {name}.kind {kinds_with('takes_arguments')}, got {engine.kind}")
+        if engine.tensor_parallel > 1 and not kind.tensor_parallel:
             problems.append(
-                f"{name}.tensor_parallel {engine.tensor_parallel} needs {name}.kind vllm or sglang, got {engine.kind}"
+                f"{name}.tensor_parallel {engine.tensor_parallel} needs {name}.kind {kinds_with('tensor_parallel')}, "
+                f"got {engine.kind}"
             )
         if 0 < config.rollout.gpus_per_actor < engine.tensor_parallel > 1:
             problems.append(
@@ -69,13 +77,13 @@ def _engine_problems(config: TrainConfig) -> list[str]:
                 f"got {config.rollout.gpus_per_actor:g}"
             )
         share = config.rollout.gpus_per_actor
-        if 0 < share < 1 and engine.kind in ("vllm", "sglang") and engine.memory_fraction > share:
+        if 0 < share < 1 and kind.takes_memory_fraction and engine.memory_fraction > share:
             problems.append(
                 f"{name}.memory_fraction {engine.memory_fraction:g} is more than an actor's share of a GPU, "
                 f"rollout.gpus_per_actor {share:g}"
             )
-        if engine.url is not None and engine.kind != "sglang":
-            problems.append(f"{name}.url is of an SGLang server, but {name}.kind is {engine.kind}")
+        if engine.url is not None and not kind.takes_url:
+            problems.append(f"{name}.url needs {name}.kind {kinds_with('takes_url')}, got {engine.kind}")
         if engine.url is not None and not re.fullmatch(r"https?://[^/:]+(:\d+)?/?", engine.url):
             problems.append(f"{name}.url must be like http://node3:30000, got {engine.url}")
     asked = {"rollout.policy_actors": (config.engine.url, config.rollout.policy_actors)}

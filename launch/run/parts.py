@@ -10,9 +10,11 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 
+from corewarding.actors.engine import EngineContext
+from corewarding.actors.engines import engine_kind
 from corewarding.actors.group import RolloutGroup
 from corewarding.actors.rollout_actor import PlacedRolloutActor
-from corewarding.dataflow.ids import AskedId, Channel, Source
+from corewarding.dataflow.ids import AskedId, Channel, Source, Version
 from corewarding.evals.heldout import EvalResult, score_completions
 from corewarding.evals.tasks import evaluation_tasks
 from corewarding.launch.config.tree import TrainConfig
@@ -131,13 +133,21 @@ def _group(
     room: placement.Reservation,
 ) -> RolloutGroup:
     rollout, engine = config.rollout, config.engine_of(source)
+    context = EngineContext(
+        settings=engine,
+        model_path=config.model_folder,
+        max_model_len=inputs.max_model_len,
+        device="cuda" if rollout.gpus_per_actor > 0 else "cpu",
+        version=Version(incarnation=incarnation, updates=updates),
+        inflight=config.inflight.mode,
+    )
     remote = ray.remote(
         num_cpus=rollout.cpus_per_actor,
         num_gpus=rollout.gpus_per_actor,
         resources=rollout.resources,
         max_concurrency=10_000,
         runtime_env=placement.process_environment(
-            engine.threads, python=engine.python if engine.kind == "vllm" else None
+            engine.threads, python=engine.python if engine_kind(engine.kind).python_of == "actor" else None
         ),
     )(PlacedRolloutActor)
 
@@ -145,15 +155,9 @@ def _group(
         return remote.options(**room.options(source, index)).remote(
             actor_id=f"{source}-{index}" + (f"-restart{restart}" if restart else ""),
             source=source,
-            settings=engine,
-            inflight=config.inflight.mode,
-            model_path=config.model_folder,
+            context=context,
             system_prompt=config.data.system_prompt,
-            max_model_len=inputs.max_model_len,
-            device="cuda" if rollout.gpus_per_actor > 0 else "cpu",
             buffer=buffer,
-            incarnation=incarnation,
-            initial_updates=updates,
             fallbacks=config.vote.fallbacks,
         )
 

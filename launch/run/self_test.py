@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from corewarding.actors.engines import engine_kind
 from corewarding.dataflow.carriers import Completion, RolloutTask, TrainingSample
 from corewarding.dataflow.errors import UserError
 from corewarding.dataflow.ids import AskedId, Source
@@ -49,8 +50,8 @@ async def self_test(parts: Parts) -> dict[str, float]:
     """Metrics by source. SelfTestError, saying what seems to differ, where an engine is over its bound."""
     scalars: dict[str, float] = {}
     for source, group in parts.groups.items():
-        if parts.config.engine_of(source).kind == "scripted":
-            continue  # its logprobs are no model's
+        if not engine_kind(parts.config.engine_of(source).kind).has_model_logprobs:
+            continue
         completions = await group.sample(_tasks(parts, source))
         samples = [TrainingSample.of(completion, advantage=0.0) for completion in completions]
         expected = await parts.learner.logprobs(samples, source)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from corewarding.actors.engine import RolloutEngine, SampledSequence
+from corewarding.actors.engine import EngineContext, RolloutEngine, SampledSequence
 from corewarding.actors.engines import make_engine
 from corewarding.actors.settings import EngineSettings, InflightMode
 from corewarding.dataflow.carriers import RolloutTask
@@ -60,12 +60,14 @@ def start(
     if kind == "sglang":
         keys.setdefault("python", SGLANG_PYTHON)
     return make_engine(
-        EngineSettings(kind=kind, slots=slots, prefill_tokens=64, **keys),  # type: ignore[arg-type]
-        model_path=folder,
-        max_model_len=MAX_LEN,
-        device=torch.device(device),
-        eos_token_ids=eos,
-        inflight=inflight,
+        EngineContext(
+            settings=EngineSettings(kind=kind, slots=slots, prefill_tokens=64, **keys),
+            model_path=folder,
+            max_model_len=MAX_LEN,
+            eos_token_ids=eos,
+            device=device,
+            inflight=inflight,
+        )
     )
 
 

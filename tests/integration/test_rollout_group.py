@@ -11,6 +11,7 @@ import pytest
 import ray
 import torch
 
+from corewarding.actors.engine import EngineContext
 from corewarding.actors.engines import make_engine
 from corewarding.actors.group import Member, RolloutGroup, RolloutGroupError
 from corewarding.actors.rollout_actor import RolloutActor, accept_of
@@ -44,9 +45,7 @@ class ScriptedRolloutActor(RolloutActor):
 
         torch.set_num_threads(1)
         settings = EngineSettings(kind="scripted", script=script, script_seconds_per_token=seconds_per_token)
-        engine = make_engine(
-            settings, model_path=folder, max_model_len=128, device=torch.device("cpu"), eos_token_ids=(0,)
-        )
+        engine = make_engine(EngineContext(settings=settings, model_path=folder, max_model_len=128, eos_token_ids=(0,)))
         tokenizer: Any = AutoTokenizer.from_pretrained(folder)
         super().__init__(
             actor_id=actor_id,

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, Qwen
 
 from corewarding.actors.embedded.engine import EmbeddedEngine
 from corewarding.actors.embedded.sampling import sample, uniforms
-from corewarding.actors.engine import EngineError
+from corewarding.actors.engine import EngineContext, EngineError, EngineSettingsError
 from corewarding.actors.settings import EngineSettings
 from corewarding.dataflow.carriers import RolloutTask
 from corewarding.dataflow.ids import AskedId, Version
@@ -36,12 +36,13 @@ def folders(tmp_path_factory):
 
 def start(folder, *, slots=16, eos=(), max_model_len=300, inflight="recompute", deterministic=False):
     return EmbeddedEngine(
-        folder,
-        settings=EngineSettings(slots=slots, prefill_tokens=64, deterministic=deterministic),
-        max_model_len=max_model_len,
-        device=torch.device("cpu"),
-        eos_token_ids=eos,
-        inflight=inflight,
+        EngineContext(
+            settings=EngineSettings(slots=slots, prefill_tokens=64, deterministic=deterministic),
+            model_path=folder,
+            max_model_len=max_model_len,
+            eos_token_ids=eos,
+            inflight=inflight,
+        )
     )
 
 
@@ -221,7 +222,7 @@ async def test_what_does_not_fit_is_refused(folders, tmp_path):
     assert engine.version == Version(incarnation=0, updates=0)
     await engine.close()
     GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=9)).save_pretrained(tmp_path)
-    with pytest.raises(EngineError, match="is gpt2"):
+    with pytest.raises(EngineSettingsError, match="is gpt2"):
         start(str(tmp_path))
 
 
@@ -288,5 +289,5 @@ def test_deterministic_is_refused_where_rows_differ(folders, monkeypatch):
     monkeypatch.setattr(
         Decoder, "logits", lambda self, hidden: exact(self, hidden) + torch.arange(len(hidden))[:, None]
     )
-    with pytest.raises(EngineError, match=r"engine.slots 5 equal rows"):
+    with pytest.raises(EngineSettingsError, match=r"engine.slots 5 equal rows"):
         start(folders[0], slots=5, deterministic=True)

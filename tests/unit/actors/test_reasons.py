@@ -6,9 +6,8 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-import torch
 
-from corewarding.actors.engine import EngineError
+from corewarding.actors.engine import EngineContext, EngineSettingsError
 from corewarding.actors.engines import make_engine
 from corewarding.actors.group import _reason
 from corewarding.actors.settings import EngineSettings
@@ -49,11 +48,7 @@ def test_an_engine_that_is_not_installed_names_the_remedies(
     kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(EngineError, match=rf"has no {kind}; set engine.python .*\.venv-{kind}/bin/python.*\[{kind}\]"):
-        make_engine(
-            EngineSettings(kind=kind),  # type: ignore[arg-type]
-            model_path=str(tmp_path),
-            max_model_len=8,
-            device=torch.device("cpu"),
-            eos_token_ids=(0,),
-        )
+    with pytest.raises(
+        EngineSettingsError, match=rf"has no {kind}; set engine.python .*\.venv-{kind}/bin/python.*\[{kind}\]"
+    ):
+        make_engine(EngineContext(settings=EngineSettings(kind=kind), model_path=str(tmp_path), max_model_len=8))

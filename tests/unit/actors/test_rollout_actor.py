@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from corewarding.actors import rollout_actor
-from corewarding.actors.engine import EngineError, EngineStats, SampledSequence
+from corewarding.actors.engine import EngineContext, EngineError, EngineStats, SampledSequence
 from corewarding.actors.rollout_actor import (
     BufferLostError,
     BufferUnavailableError,
@@ -238,14 +238,14 @@ async def test_a_placed_actor_builds_its_own_parts(tmp_path):
     actor = build_rollout_actor(
         actor_id="policy-0",
         source="policy",
-        settings=EngineSettings(kind="scripted", script=write_script(tmp_path / "script.jsonl")),
-        model_path=write_model_folder(tmp_path),
+        context=EngineContext(
+            settings=EngineSettings(kind="scripted", script=write_script(tmp_path / "script.jsonl")),
+            model_path=write_model_folder(tmp_path),
+            max_model_len=128,
+            version=Version(incarnation=2, updates=5),
+        ),
         system_prompt="Think.",
-        max_model_len=128,
-        device="cpu",
         buffer=buffer,
-        incarnation=2,
-        initial_updates=5,
     )
     assert decode(await actor.version()) == Version(incarnation=2, updates=5)
     await actor.run(encode(make_task(group_size=3)))

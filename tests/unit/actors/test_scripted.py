@@ -4,9 +4,8 @@ import asyncio
 import json
 
 import pytest
-import torch
 
-from corewarding.actors.engine import EngineError
+from corewarding.actors.engine import EngineContext, EngineError
 from corewarding.actors.engines import make_engine
 from corewarding.actors.scripted.engine import LOGPROB, ScriptedEngine, read_script
 from corewarding.actors.settings import EngineSettings
@@ -24,13 +23,14 @@ def engine_of(folder, tmp_path):
     def make(*, inflight="recompute", **keys) -> ScriptedEngine:
         settings = EngineSettings(kind="scripted", script=write_script(tmp_path / "script.jsonl"), **keys)
         engine = make_engine(
-            settings,
-            model_path=folder,
-            max_model_len=128,
-            device=torch.device("cpu"),
-            eos_token_ids=(0,),
-            initial_updates=3,
-            inflight=inflight,
+            EngineContext(
+                settings=settings,
+                model_path=folder,
+                max_model_len=128,
+                eos_token_ids=(0,),
+                version=Version(incarnation=0, updates=3),
+                inflight=inflight,
+            )
         )
         assert isinstance(engine, ScriptedEngine)
         return engine

@@ -4,9 +4,8 @@ import asyncio
 from typing import Any
 
 import pytest
-import torch
 
-from corewarding.actors.engine import EngineError
+from corewarding.actors.engine import EngineContext, EngineError
 from corewarding.actors.group import Member, MemberLostError, RolloutGroupError
 from corewarding.actors.rollout_actor import RolloutActor
 from corewarding.actors.scripted.engine import ScriptedEngine
@@ -63,7 +62,7 @@ def group_of(folder, tmp_path):
     def actor(index: int) -> RolloutActor:
         settings = EngineSettings(kind="scripted", script=write_script(tmp_path / "script.jsonl"))
         engine = ScriptedEngine(
-            folder, settings=settings, max_model_len=64, device=torch.device("cpu"), eos_token_ids=(0,)
+            EngineContext(settings=settings, model_path=folder, max_model_len=64, eos_token_ids=(0,))
         )
         return RolloutActor(
             actor_id=f"policy-{index}", source="policy", engine=engine, decode=str, extract=str, buffer_accept=ignore
