@@ -1,11 +1,11 @@
 """The table of engine kinds: what each can do and what it needs. The rest of the project asks a row, never the name.
 
-An engine is one folder in actors/ and one row here. Importing this module imports no engine and no torch.
+An engine is one folder in actors/ and one row here; a plug-in registers a row of its own.
+This module imports no engine and no torch.
 """
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import sys
@@ -15,6 +15,7 @@ from typing import Literal
 
 from corewarding.actors.engine import EngineContext, EngineSettingsError, RolloutEngine
 from corewarding.actors.settings import EngineSettings
+from corewarding.dataflow.registry import Registry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,7 @@ class EngineKind:
     """Replays `engine.script`."""
 
 
-ENGINES: dict[str, EngineKind] = {
+_KINDS = {
     "embedded": EngineKind(make="corewarding.actors.embedded.engine:EmbeddedEngine", deterministic=True),
     "vllm": EngineKind(
         make="corewarding.actors.vllm.engine:VllmEngine",
@@ -74,14 +75,9 @@ ENGINES: dict[str, EngineKind] = {
     ),
 }
 
-
-def engine_kind(name: str) -> EngineKind:
-    """The row of that name. EngineSettingsError, with the nearest name, if there is none."""
-    if name not in ENGINES:
-        near = difflib.get_close_matches(name, ENGINES, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(ENGINES)}"
-        raise EngineSettingsError(f"engine.kind {name!r} does not exist; {hint}")
-    return ENGINES[name]
+ENGINES: Registry[EngineKind] = Registry("engine kind")
+for _name, _kind in _KINDS.items():
+    ENGINES.register(_name, _kind)
 
 
 def kinds_with(capability: str) -> str:
@@ -92,10 +88,11 @@ def kinds_with(capability: str) -> str:
 def make_engine(context: EngineContext) -> RolloutEngine:
     """The engine of `context.settings.kind`, ready to sample.
 
-    EngineSettingsError if its package is not installed, or it refuses the model or a setting; EngineError if it does not start.
+    UserError if there is no such kind, its package is not installed, or it refuses the model or a setting. EngineError if it
+    does not start.
     """
     settings = context.settings
-    kind = engine_kind(settings.kind)
+    kind = ENGINES[settings.kind]
     _check_installed(kind, settings)
     if settings.deterministic and not kind.deterministic:
         raise EngineSettingsError(

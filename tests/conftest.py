@@ -5,12 +5,13 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from corewarding.actors.engines import ENGINES
 from corewarding.dataflow import plugins
 from corewarding.rewards.rules.table import REWARD_RULES
 
 settings.register_profile("benchmark", max_examples=10_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
-TABLES = (REWARD_RULES,)
+TABLES = (REWARD_RULES, ENGINES)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
-from corewarding.actors.engines import engine_kind
+from corewarding.actors.engines import ENGINES
 
 Status = Literal["ok", "warn", "fail"]
 GB = 2**30
@@ -142,7 +142,7 @@ def engine(kind: Literal["vllm", "sglang"], python: str | None) -> Iterator[Find
         yield Finding(kind, "fail", f"cannot be imported{where}", remedy)
         return
     version, torch_version = answer.split()
-    known = engine_kind(kind).tested
+    known = ENGINES[kind].tested
     tested = version in known
     remedy = (
         "" if tested else f"tested with {', '.join(known)}; make test-engines says whether this one keeps its promises"

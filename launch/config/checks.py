@@ -53,9 +53,9 @@ def _engine_problems(config: TrainConfig) -> list[str]:
         return [explain(error, inside="teacher_engine")]
     for name, engine in (("engine", config.engine), ("teacher_engine", teacher)):
         if engine.kind not in ENGINES:
-            near = difflib.get_close_matches(engine.kind, ENGINES, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(ENGINES)}"
-            return [f"{name}.kind {engine.kind!r} does not exist; {hint}"]
+            return [f"{name}.kind: {ENGINES.unknown(engine.kind)}"]
+        if reason := ENGINES.unreachable(engine.kind):
+            return [reason]
         kind = ENGINES[engine.kind]
         if kind.needs_script and engine.script is None:
             problems.append(f"{name}.kind {engine.kind} needs engine.script, a JSONL file of recorded completions")

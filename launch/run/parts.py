@@ -11,7 +11,7 @@ import ray
 from ray.actor import ActorHandle
 
 from corewarding.actors.engine import EngineContext
-from corewarding.actors.engines import engine_kind
+from corewarding.actors.engines import ENGINES
 from corewarding.actors.group import RolloutGroup
 from corewarding.actors.rollout_actor import PlacedRolloutActor
 from corewarding.dataflow.ids import AskedId, Channel, Source, Version
@@ -147,7 +147,7 @@ def _group(
         resources=rollout.resources,
         max_concurrency=10_000,
         runtime_env=placement.process_environment(
-            engine.threads, python=engine.python if engine_kind(engine.kind).python_of == "actor" else None
+            engine.threads, python=engine.python if ENGINES[engine.kind].python_of == "actor" else None
         ),
     )(PlacedRolloutActor)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from corewarding.actors.engines import engine_kind
+from corewarding.actors.engines import ENGINES
 from corewarding.dataflow.carriers import Completion, RolloutTask, TrainingSample
 from corewarding.dataflow.errors import UserError
 from corewarding.dataflow.ids import AskedId, Source
@@ -50,7 +50,7 @@ async def self_test(parts: Parts) -> dict[str, float]:
     """Metrics by source. SelfTestError, saying what seems to differ, where an engine is over its bound."""
     scalars: dict[str, float] = {}
     for source, group in parts.groups.items():
-        if not engine_kind(parts.config.engine_of(source).kind).has_model_logprobs:
+        if not ENGINES[parts.config.engine_of(source).kind].has_model_logprobs:
             continue
         completions = await group.sample(_tasks(parts, source))
         samples = [TrainingSample.of(completion, advantage=0.0) for completion in completions]

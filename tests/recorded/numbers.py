@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from corewarding.actors.embedded.engine import EmbeddedEngine
+from corewarding.actors.engine import EngineContext
 from corewarding.actors.settings import EngineSettings
 from corewarding.dataflow.carriers import RolloutTask, TrainBatch, TrainingSample
 from corewarding.dataflow.ids import AskedId
@@ -256,11 +257,12 @@ async def _sampled() -> tuple[dict[str, Any], Arrays]:
 
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
     engine = EmbeddedEngine(
-        MODEL,
-        settings=EngineSettings(slots=4, deterministic=True),
-        max_model_len=160,
-        device=torch.device("cpu"),
-        eos_token_ids=[2],
+        EngineContext(
+            settings=EngineSettings(slots=4, deterministic=True),
+            model_path=MODEL,
+            max_model_len=160,
+            eos_token_ids=(2,),
+        )
     )
     tokens: dict[str, Any] = {}
     logprobs: Arrays = {}

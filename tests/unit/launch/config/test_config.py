@@ -32,7 +32,10 @@ def test_every_recipe_parses(path):
         ({"engine": {"deterministic": True, "threads": 2}}, r"engine\.threads 1, got embedded and 2"),
         ({"correction": {"token_band": [5.0, 0.5]}}, "rising positive"),
         ({"teacher_engine": {"kin": "vllm"}}, r"teacher_engine\.kin does not exist; did you mean kind\?"),
-        ({"teacher_engine": {"kind": "triton"}}, r"teacher_engine\.kind 'triton' does not exist; there are embedded,"),
+        (
+            {"teacher_engine": {"kind": "triton"}},
+            r"teacher_engine\.kind: engine kind 'triton' does not exist; there are embedded,",
+        ),
         ({"teacher_engine": {"dtype": "bfloat16"}}, r"must be engine\.dtype, float32"),
         (
             {"engine": {"arguments": {"swap_space": 1}}},
