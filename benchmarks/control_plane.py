@@ -46,7 +46,8 @@ from corewarding.launch.run.parts import Parts
 from corewarding.launch.run.plans import buffer_plan
 from corewarding.launch.run.publisher import Publisher
 from corewarding.learner.checkpoint import CheckpointStore
-from corewarding.learner.replay.buffer import ReplayBuffer
+from corewarding.learner.replay.actor import start_buffer
+from corewarding.learner.replay.client import BufferClient
 from corewarding.questions.order import QuestionCursor
 from corewarding.rewards.answers.extract import extract_answer
 
@@ -135,6 +136,9 @@ class IdleLearner:
         metrics = Metrics(scalars={"train/num_samples": float(num)})
         return StepResult(version=self._version, metrics=metrics, wall_s=time.time() - began)
 
+    async def token_statistics(self, samples: Any) -> bytes:
+        raise AssertionError("the rule needs no statistics")
+
     async def serve_channel(
         self, channel: Channel, group_epoch: int, num_receivers: int, backend: str, timeout_s: float
     ) -> Rendezvous:
@@ -221,7 +225,7 @@ def resident_mb() -> dict[str, float]:
             pages = int((folder / "statm").read_text().split()[1])
         except (OSError, ValueError):
             continue
-        for kind in ("ReplayBuffer", "EngineHost", "Taker"):
+        for kind in ("BufferActor", "EngineHost", "Taker"):
             if name.startswith(f"ray::{kind}"):
                 found.setdefault(kind, []).append(pages * 4096 / 2**20)
     own = int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
@@ -231,10 +235,7 @@ def resident_mb() -> dict[str, float]:
 async def measure(
     config: TrainConfig, inputs: Inputs, num_engines: int, num_processes: int
 ) -> tuple[Controller, list[tuple[float, dict[str, float]]]]:
-    buffer = (
-        ray.remote(num_cpus=0, max_concurrency=1000, runtime_env=placement.process_environment(1))(ReplayBuffer)
-        .remote(buffer_plan(config, 0), inputs.gold, None)
-    )  # fmt: skip
+    buffer = start_buffer(buffer_plan(config, 0), inputs.gold, None, runtime_env=placement.process_environment(1))
     sources: tuple[Source, ...] = ("policy", "teacher")
     groups = {
         source: group_of(source, num_engines // 2, num_processes // 2, config, inputs, buffer) for source in sources
@@ -264,7 +265,7 @@ async def measure(
                 source: Publisher(source, learner, group, settings=config.publish, learner_lock=lock)
                 for source, group in groups.items()
             },
-            buffer=buffer,
+            buffer=BufferClient(buffer),
             learner_lock=lock,
             checkpoints=CheckpointStore(run_dir.checkpoints, 1),
             watch=Watch(run_dir, terminal, total_updates=config.train.updates),

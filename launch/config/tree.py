@@ -57,7 +57,7 @@ class RunSettings(Settings):
     max_wall_s: float | None = Field(None, gt=0)
     """Stop with a checkpoint after this many seconds of training."""
     watchdog_s: float = Field(300.0, gt=0)
-    """End the run when neither an update nor a whole question happened for so long."""
+    """End the run when neither an update nor a ready question happened for so long."""
     sample_questions: int = Field(4, ge=0)
     """Questions per update whose completions go to the sample log."""
 

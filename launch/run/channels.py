@@ -9,21 +9,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-from ray.actor import ActorHandle
 
 from corewarding.dataflow.ids import Channel, Version
 from corewarding.dataflow.metrics import Metrics
 from corewarding.dataflow.spans import Span
 from corewarding.launch.report.trace import TraceLog
 from corewarding.launch.run.publisher import Publisher, PublishResult
+from corewarding.learner.replay.client import BufferClient
 
 
 class WeightChannels:
     """Used from the controller's event loop. `buffer` is told a version when every live engine of the channel has it."""
 
-    def __init__(self, publishers: Mapping[Channel, Publisher], buffer: ActorHandle[Any], trace: TraceLog) -> None:
+    def __init__(self, publishers: Mapping[Channel, Publisher], buffer: BufferClient, trace: TraceLog) -> None:
         self._publishers, self._buffer, self._trace = publishers, buffer, trace
         self.last: asyncio.Task[Metrics] | None = None  # the last publication; its metrics when all have acknowledged
 
@@ -51,7 +49,7 @@ class WeightChannels:
         scalars: dict[str, float] = {}
         for channel, version, began, transfer in transfers:
             result = await transfer
-            await self._buffer.publish.remote(channel, version.updates)
+            await self._buffer.acknowledged(channel, version.updates)
             ended = time.time()
             scalars |= {
                 f"sync/{channel}_s": ended - began,

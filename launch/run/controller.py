@@ -15,14 +15,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
-import ray
-
-from corewarding.dataflow.carriers import RolloutTask, StepResult
-from corewarding.dataflow.codec import decode
+from corewarding.dataflow.carriers import BufferProgress, RolloutTask, StepResult, UpdateReport
 from corewarding.dataflow.errors import RunError
 from corewarding.dataflow.ids import AskedId, Channel, Source, Version, View
 from corewarding.dataflow.metrics import Metrics
@@ -32,18 +28,10 @@ from corewarding.launch.run.channels import WeightChannels
 from corewarding.launch.run.collapse_guard import CollapseGuard
 from corewarding.launch.run.parts import Parts
 from corewarding.launch.run.self_test import self_test
-from corewarding.learner.group import Message
-
-T = TypeVar("T")
-Report = tuple[bytes, list[dict[str, Any]], list[tuple[str, str, float, float]]]  # the replay buffer's
-
-
-async def _answer(call: Awaitable[T]) -> T:
-    return await call
 
 
 class StalledError(RunError):
-    """No update and no whole question for `run.watchdog_s` seconds."""
+    """No update and no ready question for `run.watchdog_s` seconds."""
 
 
 class LoopEndedError(RunError):
@@ -133,15 +121,16 @@ class Controller:
         A task that fails for good ends this loop, and so the run."""
         async with asyncio.TaskGroup() as asking:
             while True:
-                room = await self.parts.buffer.room.remote()
+                room = await self.parts.buffer.room()
                 async with self._order:
                     offered = self.parts.cursor.peek(room)
-                    ids = [(self.parts.prepared.questions[index].id, epoch) for epoch, index in offered]
-                    num = await self.parts.buffer.admit.remote(ids)
+                    questions = self.parts.prepared.questions
+                    ids = [AskedId(question_id=questions[index].id, epoch=epoch) for epoch, index in offered]
+                    num = await self.parts.buffer.admit(ids)
                     self.parts.cursor.advance(num)
-                for question_id, epoch in ids[:num]:
+                for asked in ids[:num]:
                     for view, source in self.parts.rule.groups:
-                        task = self._task(AskedId(question_id=question_id, epoch=epoch), view, source)
+                        task = self._task(asked, view, source)
                         asking.create_task(self.parts.groups[source].run(task), name=str(task.id))
 
     def _task(self, asked: AskedId, view: View, source: Source) -> RolloutTask:
@@ -165,17 +154,16 @@ class Controller:
         config = self.parts.config
         for update in range(self.version.updates + 1, config.train.updates + 1):
             asked_at = time.time()
-            num_samples, batch = await self._batch(update)
-            report = self._report()  # comes while the learner updates
+            taken = await self.parts.buffer.take(update, self.parts.learner.token_statistics)
             began_at = time.time()
             async with self.parts.learner_lock:
-                result = await self.parts.learner.update(batch)
+                result = await self.parts.learner.update(taken.batch)
             ended_at = time.time()
             self.version = result.version
             self.clock.waited_s += began_at - asked_at
             self.clock.updating_s += ended_at - began_at
             self.clock.update_spans.append((began_at, ended_at))
-            self.num_trained_here += num_samples
+            self.num_trained_here += taken.num_samples
             self._progress_at = time.monotonic()
             await self._publish()
             published_at = time.time()
@@ -190,7 +178,7 @@ class Controller:
                     "time/total_s": published_at - asked_at,
                 }
             )
-            self._write_down(result, times, await report)
+            self._write_down(result, times, await taken.report)
             await self._after_update(update)
             await self.collapse.pause(update, alive=self._alive)
             if self.collapse.stops:
@@ -204,21 +192,6 @@ class Controller:
         await self._finish_quick()
         await self._weights.acknowledged()
         await self._written()
-
-    async def _batch(self, update: int) -> tuple[int, Message]:
-        """(number of samples, TrainBatch): a reference, since the batch itself goes from the buffer straight to the learner."""
-        num: ray.ObjectRef[int]
-        batch: ray.ObjectRef[bytes]
-        num, batch = self.parts.buffer.take.options(num_returns=2).remote(update)
-        if "token_statistics" in self.parts.rule.needs:
-            await _answer(num)
-            statistics = await self.parts.learner.token_statistics(batch)
-            num, batch = self.parts.buffer.score.options(num_returns=2).remote(statistics)
-        return await _answer(num), batch
-
-    def _report(self) -> asyncio.Task[Report]:
-        """Of the batch taken last."""
-        return asyncio.create_task(_answer(self.parts.buffer.report.remote()))
 
     async def _publish(self, first: bool = False) -> None:
         """Sends the weights that are due; returns when they have left the learner."""
@@ -237,7 +210,7 @@ class Controller:
             ]
         )
 
-    def _write_down(self, result: StepResult, times: Metrics, report: Report) -> None:
+    def _write_down(self, result: StepResult, times: Metrics, report: UpdateReport) -> None:
         """Logs an update while the next one is under way; updates are written in order."""
         before, published = self._writing, self._weights.last
         if before is not None and before.done():
@@ -254,22 +227,16 @@ class Controller:
             stats = {source: await group.stats() for source, group in self.parts.groups.items()}
             scalars = rates | {key: value for one in stats.values() for key, value in one.items()}
             sync = await published if published is not None else Metrics()
-            metrics = Metrics.union([result.metrics, decode(report[0]), times, sync, Metrics(scalars=scalars)])
+            metrics = Metrics.union([result.metrics, report.metrics, times, sync, Metrics(scalars=scalars)])
             self.collapse.seen(result.version.updates, metrics.scalars)
             self.idle.append({source: one.get(f"rollout_{source}/idle_frac", 0.0) for source, one in stats.items()})
             known = metrics.scalars
             self.spans.append((known["rollout/first_started_s"], known["rollout/last_finished_s"]))
-            self.parts.watch.update(result.version.updates, metrics, report[1])
+            self.parts.watch.update(result.version.updates, metrics, report.rows)
             began, ended = known["time/update_started_s"], known["time/update_ended_s"]
             waited = Span("learner", "wait", began - known["time/learner_wait_s"], began)
             trained = Span("learner", f"update {result.version.updates}", began, ended)
-            self.parts.watch.trace.write(
-                [
-                    waited,
-                    trained,
-                    *(Span(actor, f"sample {group}", start, end) for actor, group, start, end in report[2]),
-                ]
-            )
+            self.parts.watch.trace.write([waited, trained, *report.spans])
 
         self._writing = asyncio.create_task(write(), name=f"log of update {result.version.updates}")
 
@@ -306,7 +273,7 @@ class Controller:
                 "incarnation": self.version.incarnation,
                 "updates": self.version.updates,
                 "cursor": self.parts.cursor.state(),
-                "buffer": await self.parts.buffer.state.remote(),
+                "buffer": await self.parts.buffer.state(),
                 "before": None if self.before is None else self.before.as_dict(),
             }
         folder = store.begin(self.version.updates)
@@ -323,19 +290,19 @@ class Controller:
         limit, seen = self.parts.config.run.watchdog_s, -1
         while True:
             await asyncio.sleep(min(5.0, limit / 4))
-            progress = await self.parts.buffer.progress.remote()
-            if progress["num_whole"] != seen:
-                seen, self._progress_at = progress["num_whole"], time.monotonic()
+            progress = await self.parts.buffer.progress()
+            if progress.num_ready != seen:
+                seen, self._progress_at = progress.num_ready, time.monotonic()
             stalled = time.monotonic() - self._progress_at
             if stalled > limit:
                 raise StalledError(await self._who_waits(stalled, progress))
 
-    async def _who_waits(self, stalled: float, progress: dict[str, Any]) -> str:
+    async def _who_waits(self, stalled: float, progress: BufferProgress) -> str:
         lines = [
-            f"no update and no whole question for {stalled:.0f} s (run.watchdog_s = {self.parts.config.run.watchdog_s:g})",
-            f"  learner: weights {self.version}, {progress['updates_taken']} batches taken",
-            f"  buffer: room for {progress['room']} questions, waits for {progress['num_missing']} "
-            f"({', '.join(progress['missing'])}), dropped {progress['dropped'] or 'nothing'}",
+            f"no update and no ready question for {stalled:.0f} s (run.watchdog_s = {self.parts.config.run.watchdog_s:g})",
+            f"  learner: weights {self.version}, {progress.updates_taken} batches taken",
+            f"  buffer: room for {progress.room} questions, waits for {progress.num_missing} "
+            f"({', '.join(progress.missing)}), dropped {progress.dropped or 'nothing'}",
         ]
         for source, group in self.parts.groups.items():
             healthy = (

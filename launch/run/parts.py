@@ -25,7 +25,8 @@ from corewarding.launch.run.plans import buffer_plan, learner_plan
 from corewarding.launch.run.publisher import Publisher
 from corewarding.learner.checkpoint import Checkpoint, CheckpointStore
 from corewarding.learner.group import LearnerGroup
-from corewarding.learner.replay.buffer import ReplayBuffer
+from corewarding.learner.replay.actor import start_buffer
+from corewarding.learner.replay.client import BufferClient
 from corewarding.questions.order import QuestionCursor
 from corewarding.questions.prompts import PreparedQuestions
 from corewarding.rewards.rules.table import RewardRule
@@ -42,7 +43,7 @@ class Parts:
     learner: LearnerGroup
     groups: dict[Source, RolloutGroup]
     publishers: dict[Channel, Publisher]
-    buffer: ActorHandle[Any]
+    buffer: BufferClient
     learner_lock: asyncio.Lock  # held while the weights move; publishers hold it while they are sent
     checkpoints: CheckpointStore
     watch: Watch
@@ -60,10 +61,12 @@ async def place(
     """Starts all actors; the learner holds the checkpoint's weights when this returns."""
     state: dict[str, Any] = checkpoint.state if checkpoint else {}
     updates, incarnation = state.get("updates", 0), state.get("incarnation", -1) + 1
-    buffer = (
-        ray.remote(num_cpus=0, max_concurrency=1000, runtime_env=placement.process_environment(1))(ReplayBuffer)
-        .remote(buffer_plan(config, incarnation), inputs.gold, state.get("buffer"))
-    )  # fmt: skip
+    buffer = start_buffer(
+        buffer_plan(config, incarnation),
+        inputs.gold,
+        state.get("buffer"),
+        runtime_env=placement.process_environment(1),
+    )
     learner = LearnerGroup(
         learner_plan(config),
         incarnation=incarnation,
@@ -96,7 +99,7 @@ async def place(
         learner=learner,
         groups=groups,
         publishers=_publishers(config, learner, groups, lock),
-        buffer=buffer,
+        buffer=BufferClient(buffer),
         learner_lock=lock,
         checkpoints=store,
         watch=watch,

@@ -103,7 +103,7 @@ async def _run(
         controller = Controller(parts, version=version, before=before)
         try:
             await controller.run()
-            labels = await parts.buffer.gold_reads.remote()
+            labels = await parts.buffer.answers_read()
         finally:
             watch.close()
             for group in parts.groups.values():

@@ -1,28 +1,35 @@
-"""How far ahead may we sample, and which questions does an update take? One object owns admit, select, evict and capacity.
+"""Decides how far ahead questions are sampled and which questions an update takes. One object owns admit, select, evict and capacity.
 
-The bound it keeps: when update u consumes a question, `u - 1 - (updates in the oldest trained policy token)` is at most
-`staleness.max`, and the same of the teacher's tokens with `label.max_staleness`.
+The bound: when update u consumes a question, `u - 1 - (updates in the oldest trained policy token)` is at most `staleness.max`,
+and the same difference for the teacher's tokens is at most `label.max_staleness`.
 
-Let Q be questions per update, v the updates done, and `published` the version that every live engine acknowledged. A question's
-policy and label deadlines are the last v at which it may be consumed under either bound. `on_exceed` makes each of them
+Let Q be the questions per update, v the updates done, and `acknowledged` the policy version that every live engine has
+acknowledged. Each question has a policy deadline and a label deadline: the last v at which its bound still allows an update to
+consume it. `on_exceed` says what a deadline means:
 
-- `wait`: a deadline that is held, by waiting for the question in time;
-- `drop`: a deadline after which a whole question is evicted, and exactly one new may start in its place;
-- `withhold` (policy only): a deadline of each completion, which the replay buffer keeps by masking it out of the loss.
+- `wait`: the learner waits for the question, so it is consumed in time. This is a *held* deadline.
+- `drop`: a ready question that passed the deadline is evicted, and exactly one new question may start in its place.
+- `withhold` (policy only): each completion has its own deadline; the buffer masks late completions out of the loss.
 
-- *Admit.* A question may start while fewer than (published + depth + 1 - v) Q are outstanding. Its tokens are sampled by
-  versions of at least `published`, so its held deadline is at least `published + slack`, slack >= depth.
-- *Select.* The Q ready questions with the earliest held deadlines are taken (ties: earliest deadline of any kind, then the
-  order of admission), provided that what stays behind can still be consumed in time: for every d, at most (d - v) Q of the
-  remaining have a held deadline of d or earlier. Else the learner waits.
+Two rules:
 
-Why this never deadlocks: the proviso, with (d - v + 1) Q before the taking, holds at every moment. It holds when a question
-with held deadline d' is admitted, because at most (published + depth + 1 - v) Q questions are outstanding and d' >= published
-+ depth. It survives a taking by the proviso itself, and an eviction because that only takes questions away. And once all
-outstanding questions are ready, taking the Q earliest deadlines restores the proviso for v + 1. What is needed besides is that
-Q questions are outstanding for every update, which holds when depth >= publish.every_updates - 1; and that a question which
-starts while the learner waits is not too old at birth, which holds when a dropping or withholding bound is at least
-publish.every_updates - 1 (the label's: plus the teacher's lag). `AdmissionLimits` refuses settings for which any of this fails.
+- *Admit.* A question may start while fewer than (acknowledged + depth + 1 - v) Q questions are outstanding. Its tokens are sampled
+  by versions >= `acknowledged`, so its held deadline is at least `acknowledged + slack` with slack >= depth.
+- *Select.* Take the Q ready questions with the earliest held deadlines (ties: the earlier of both deadlines, then the order of
+  admission), if the remaining questions can still be consumed in time: for every d, at most (d - v) Q of them have a held deadline
+  <= d. Otherwise the learner waits.
+
+Proof that this never deadlocks. Claim: before each selection, for every d, at most (d - v + 1) Q outstanding questions have a held
+deadline <= d.
+
+1. Admission keeps the claim: after it at most (acknowledged + depth + 1 - v) Q questions are outstanding, and the new question's
+   held deadline is >= acknowledged + depth.
+2. Selection keeps the claim, because its condition is the claim for v + 1. Eviction keeps it, because it only removes questions.
+3. Once all outstanding questions are ready, taking the Q earliest deadlines satisfies the condition of *Select*.
+
+Two conditions remain. First, Q questions must be outstanding for every update; this holds if depth >= publish.every_updates - 1.
+Second, a question that starts while the learner waits must not be too old already; this holds if a dropping or withholding bound is
+at least publish.every_updates - 1 (for labels: plus the teacher's lag). `AdmissionLimits` refuses settings that break a condition.
 """
 
 from __future__ import annotations
@@ -31,13 +38,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from corewarding.dataflow.errors import UserError
-from corewarding.dataflow.ids import AskedId
+from corewarding.dataflow.ids import AskedId, Channel
 
 OnExceed = Literal["wait", "drop", "withhold"]
 LabelOnExceed = Literal["wait", "drop"]
 StaleReason = Literal["stale_policy", "stale_label"]
 
-NEVER = 2**62  # a deadline that is none
+NEVER = 2**62  # the deadline of a question that has none
 
 
 class CapacityError(UserError):
@@ -46,7 +53,7 @@ class CapacityError(UserError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdmissionLimits:
-    """What bounds the pipeline, in updates."""
+    """The bounds of the pipeline, in updates. CapacityError if they would deadlock or contradict each other."""
 
     questions_per_update: int
     total_updates: int
@@ -54,7 +61,7 @@ class AdmissionLimits:
     depth: int
     publish_every: int = 1
     label_max: int | None = None  # None: no teacher votes, or the teacher is frozen
-    teacher_lag: int = 0  # updates the published teacher may be behind the published policy
+    teacher_lag: int = 0  # updates that the acknowledged teacher may be behind the acknowledged policy
     on_exceed: OnExceed = "wait"
     label_on_exceed: LabelOnExceed = "wait"
 
@@ -68,18 +75,18 @@ class AdmissionLimits:
         if self.depth < behind:
             raise CapacityError(
                 f"staleness.pipeline_depth must be at least publish.every_updates - 1 = {behind}, got "
-                f"{self.depth}: the learner would wait for questions that may only start after its next publication"
+                f"{self.depth}: the learner would wait for questions that may start only after it publishes again"
             )
         if self.staleness_max < behind:
             raise CapacityError(
                 f"staleness.max must be at least publish.every_updates - 1 = {behind}, got {self.staleness_max}: between two "
-                "publications every question would be too old at birth"
+                "publications every question would be too old when it starts"
             )
         ahead = self.depth if self.label_on_exceed == "wait" else behind
         if self.label_max is not None and self.label_max < ahead + self.teacher_lag:
-            what = "pipeline depth" if self.label_on_exceed == "wait" else "publish.every_updates - 1 ="
+            term = "pipeline depth" if self.label_on_exceed == "wait" else "publish.every_updates - 1 ="
             raise CapacityError(
-                f"label.max_staleness must be at least {ahead + self.teacher_lag} ({what} {ahead} + "
+                f"label.max_staleness must be at least {ahead + self.teacher_lag} ({term} {ahead} + "
                 f"teacher lag {self.teacher_lag} from teacher.update_every and teacher.publish_every), got {self.label_max}: "
                 "labels would be too old whenever the pipeline is full"
             )
@@ -90,7 +97,7 @@ class _Outstanding:
     number: int  # admission order
     policy: int  # deadline
     label: int  # deadline
-    held: int  # the earlier of the deadlines that are waited for
+    held: int  # the earlier of its held deadlines
     ready: bool = False
 
     @property
@@ -104,89 +111,96 @@ class Admission:
     def __init__(self, limits: AdmissionLimits, *, updates_done: int = 0) -> None:
         self.limits = limits
         self.updates_done = updates_done
-        self.published_policy = updates_done
-        self.published_teacher = max(0, updates_done - limits.teacher_lag)
+        self.acknowledged: dict[Channel, int] = {
+            "policy": updates_done,
+            "teacher": max(0, updates_done - limits.teacher_lag),
+        }
         self.num_admitted = updates_done * limits.questions_per_update
         self.num_evicted = 0
         self._outstanding: dict[AskedId, _Outstanding] = {}
 
-    def publish(self, *, policy: int | None = None, teacher: int | None = None) -> None:
-        """Every live engine of the channel has acknowledged these weights."""
-        if policy is not None:
-            assert policy >= self.published_policy, f"policy {policy} published after {self.published_policy}"
-            self.published_policy = policy
-        if teacher is not None:
-            assert teacher >= self.published_teacher, f"teacher {teacher} published after {self.published_teacher}"
-            self.published_teacher = teacher
+    def acknowledge(self, channel: Channel, updates: int) -> None:
+        """Every live engine of `channel` has acknowledged the weights after `updates` updates."""
+        before = self.acknowledged[channel]
+        assert updates >= before, f"{channel} weights {updates} acknowledged after {before}"
+        self.acknowledged[channel] = updates
 
     def room(self) -> int:
         """Questions that may start now."""
         per_update = self.limits.questions_per_update
-        ahead = (self.published_policy + self.limits.depth + 1) * per_update
+        ahead = (self.acknowledged["policy"] + self.limits.depth + 1) * per_update
         return max(0, min(ahead, self.limits.total_updates * per_update) - (self.num_admitted - self.num_evicted))
 
     def admit(self, asked: AskedId) -> None:
+        """The question starts now."""
         assert self.room() > 0, "admitted beyond the room"
         assert asked not in self._outstanding, f"{asked} admitted twice"
-        self._outstanding[asked] = self._entry(self.num_admitted, self.published_policy, self.published_teacher)
+        self._outstanding[asked] = self._entry(
+            self.num_admitted, self.acknowledged["policy"], self.acknowledged["teacher"]
+        )
         self.num_admitted += 1
 
-    def arrive(self, asked: AskedId, *, oldest_policy: int, oldest_teacher: int | None) -> None:
-        """All groups of the question are here; their tokens tell its true age."""
+    def mark_ready(self, asked: AskedId, *, oldest_policy: int, oldest_teacher: int | None) -> None:
+        """All groups of the question are here. Its deadlines now come from the versions of its oldest tokens.
+
+        oldest_teacher: None if the teacher has no group.
+        """
         before = self._outstanding[asked]
-        teacher = self.published_teacher if oldest_teacher is None else oldest_teacher
+        teacher = self.acknowledged["teacher"] if oldest_teacher is None else oldest_teacher
         entry = self._entry(before.number, oldest_policy, teacher)
         assert entry.policy >= before.policy, (
-            f"{asked} was sampled by weights older than those published at its admission"
+            f"{asked} was sampled by weights older than those acknowledged at its admission"
         )
-        assert entry.held >= before.held, f"{asked} has a label of weights older than those published at its admission"
+        assert entry.held >= before.held, (
+            f"{asked} has a label by weights older than those acknowledged at its admission"
+        )
         entry.ready = True
         self._outstanding[asked] = entry
 
     def evict(self) -> list[tuple[AskedId, StaleReason]]:
-        """Takes out the whole questions that passed a dropping deadline; each makes room for one new."""
-        gone: list[tuple[AskedId, StaleReason]] = []
+        """Removes the ready questions that passed a `drop` deadline; each makes room for one new question."""
+        evicted: list[tuple[AskedId, StaleReason]] = []
         for asked, entry in self._outstanding.items():
             if not entry.ready:
                 continue
             if self.limits.on_exceed == "drop" and entry.policy < self.updates_done:
-                gone.append((asked, "stale_policy"))
+                evicted.append((asked, "stale_policy"))
             elif self.limits.label_on_exceed == "drop" and entry.label < self.updates_done:
-                gone.append((asked, "stale_label"))
-        for asked, _ in gone:
+                evicted.append((asked, "stale_label"))
+        for asked, _ in evicted:
             del self._outstanding[asked]
-        self.num_evicted += len(gone)
-        return gone
+        self.num_evicted += len(evicted)
+        return evicted
 
     def select(self) -> list[AskedId] | None:
-        """The next update's questions, in admission order; None where it must wait. Consumes nothing; see `consume`."""
+        """The questions of the next update, in the order of admission; None if the learner must wait. Changes nothing."""
         per_update, version = self.limits.questions_per_update, self.updates_done
         by_deadline = sorted(self._outstanding.items(), key=lambda item: item[1].urgency)
         taken = [asked for asked, entry in by_deadline if entry.ready][:per_update]
         if len(taken) < per_update:
             return None
         chosen = set(taken)
-        left = [entry.held for asked, entry in by_deadline if asked not in chosen]  # rising
+        left = [entry.held for asked, entry in by_deadline if asked not in chosen]  # ascending
         for count, deadline in enumerate(left, start=1):
             if count > (deadline - version) * per_update:
                 return None
         return sorted(taken, key=lambda asked: self._outstanding[asked].number)
 
     def consume(self, taken: list[AskedId]) -> None:
-        """The selected questions make the next update."""
+        """The selected questions leave: they make the next update."""
         for asked in taken:
             entry = self._outstanding.pop(asked)
-            assert entry.ready, f"{asked} consumed before it was whole"
+            assert entry.ready, f"{asked} consumed before it was ready"
             last = min(entry.label, NEVER if self.limits.on_exceed == "withhold" else entry.policy)
             assert last >= self.updates_done, f"{asked} consumed {self.updates_done - last} updates late"
         self.updates_done += 1
 
     def missing(self) -> list[AskedId]:
-        """Admitted questions that are not whole yet, oldest first: whom the learner waits for."""
+        """Admitted questions that are not ready, oldest first: the learner may be waiting for them."""
         return [asked for asked, entry in self._outstanding.items() if not entry.ready]
 
     def pending(self) -> list[AskedId]:
-        """Admitted and not consumed, in admission order: what a resumed run asks again."""
+        """Questions admitted and not consumed, in the order of admission. A resumed run asks them again."""
         return list(self._outstanding)
 
     def __contains__(self, asked: AskedId) -> bool:

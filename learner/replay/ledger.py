@@ -1,57 +1,67 @@
-"""Counts completions. Each that arrives leaves exactly once:
+"""Counts completions. Each one that arrives leaves exactly once:
 
     generated = trained + voted_only + withheld + dropped (by reason) + waiting
 
-`check` is called at every update with the number the buffer really holds, so a completion that got lost, or was counted
-twice, stops the run.
+`check` is called at every update with the number that the buffer really holds, so a completion that was lost or counted twice
+stops the run.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, Literal
+from typing import Any
 
-DropReason = Literal["duplicate", "unasked", "lost_incarnation", "zero_advantage", "stale_policy", "stale_label"]
+from corewarding.learner.replay.events import (
+    DropReason,
+    Event,
+    GroupAccepted,
+    GroupRefused,
+    QuestionEvicted,
+    UpdateScored,
+)
 
 
 class LedgerError(AssertionError):
-    """Completions were lost or counted twice: a bug of ours, never of the user's."""
+    """Completions were lost or counted twice. This is a bug of the program, not a mistake in its input."""
 
 
 class Ledger:
-    """The five counts. Only the replay buffer writes it."""
+    """The counts since the start of the run."""
 
     def __init__(self) -> None:
         self.generated = 0
         self.trained = 0
         self.voted_only = 0
         self.withheld = 0
-        self.dropped: Counter[str] = Counter()
+        self.dropped: Counter[DropReason] = Counter()
 
-    def arrive(self, num: int) -> None:
-        self.generated += num
-
-    def drop(self, reason: DropReason, num: int) -> None:
-        if num:
-            self.dropped[reason] += num
-
-    def leave(self, *, trained: int, voted_only: int, withheld: int) -> None:
-        """Completions of questions that an update consumed."""
-        self.trained += trained
-        self.voted_only += voted_only
-        self.withheld += withheld
+    def record(self, event: Event) -> None:
+        """Counts the completions of one event."""
+        match event:
+            case GroupAccepted(completions=completions):
+                self.generated += len(completions)
+            case GroupRefused(reason=reason, completions=completions):
+                self.generated += len(completions)
+                self.dropped[reason] += len(completions)
+            case QuestionEvicted(reason=stale, completions=completions):
+                self.dropped[stale] += len(completions)
+            case UpdateScored():
+                self.trained += len(event.trained)
+                self.withheld += len(event.withheld)
+                self.voted_only += event.num_voted_only
+                if event.num_skipped:
+                    self.dropped["zero_advantage"] += event.num_skipped
 
     def check(self, waiting: int) -> None:
         """LedgerError unless the equation holds with `waiting` completions in the buffer."""
-        gone = self.trained + self.voted_only + self.withheld + self.dropped.total()
-        if self.generated != gone + waiting:
+        if self.generated != self._left + waiting:
             raise LedgerError(
                 f"generated {self.generated} != trained {self.trained} + voted_only {self.voted_only} + withheld "
                 f"{self.withheld} + dropped {dict(self.dropped)} + waiting {waiting}"
             )
 
     def scalars(self, waiting: int) -> dict[str, float]:
-        """The counts since the start of the run, under their metric keys."""
+        """The counts since the start of the run, by metric key."""
         counts = {
             "ledger/num_generated": self.generated,
             "ledger/num_trained": self.trained,
@@ -65,6 +75,7 @@ class Ledger:
         }
 
     def state(self) -> dict[str, Any]:
+        """For a checkpoint; JSON-ready."""
         return {
             "generated": self.generated,
             "trained": self.trained,
@@ -75,11 +86,16 @@ class Ledger:
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> Ledger:
-        """The counts of a checkpoint. What was waiting then is gone: its processes ended."""
+        """The counts of a checkpoint. Completions that waited then are lost: the processes that held them ended."""
         ledger = cls()
         ledger.generated, ledger.trained = state["generated"], state["trained"]
         ledger.voted_only, ledger.withheld = state["voted_only"], state["withheld"]
         ledger.dropped = Counter(state["dropped"])
-        gone = ledger.trained + ledger.voted_only + ledger.withheld + ledger.dropped.total()
-        ledger.drop("lost_incarnation", ledger.generated - gone)
+        lost = ledger.generated - ledger._left
+        if lost:
+            ledger.dropped["lost_incarnation"] += lost
         return ledger
+
+    @property
+    def _left(self) -> int:
+        return self.trained + self.voted_only + self.withheld + self.dropped.total()

@@ -1,27 +1,39 @@
-"""What the replay buffer reports of an update's samples: their ages, their lengths by fate, and when they were sampled."""
+"""Metrics of an update's samples: their ages, their lengths by fate, why advantages are zero, and when they were sampled."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 import numpy as np
 
-from corewarding.dataflow.carriers import Completion, QuestionRollouts, TrainingSample
+from corewarding.dataflow.carriers import Completion, QuestionRollouts, ScoredGroup, TrainingSample
 from corewarding.dataflow.ids import AskedId
 from corewarding.dataflow.metrics import Metrics
+from corewarding.dataflow.spans import Span
+from corewarding.learner.objective.advantages import ZeroCause, zero_cause
+from corewarding.learner.replay.events import Event, GroupAccepted, QuestionEvicted, UpdateScored
 
 Fate = Literal["generated", "trained", "withheld", "dropped"]
 
 
 class Lengths:
-    """Tokens per completion since the last report, side by side by what became of them: dropping favours short ones."""
+    """Tokens per completion since the last report, by fate. Dropping favours short completions; compare the distributions."""
 
     def __init__(self) -> None:
         self._tokens: dict[Fate, list[int]] = {fate: [] for fate in get_args(Fate)}
 
-    def add(self, fate: Fate, completions: Sequence[Completion] | Sequence[TrainingSample]) -> None:
-        self._tokens[fate] += [len(one.token_ids) for one in completions]
+    def record(self, event: Event) -> None:
+        """Notes the lengths of one event's completions. Refused groups and skipped completions are not included."""
+        match event:
+            case GroupAccepted(completions=completions):
+                self._add("generated", completions)
+            case QuestionEvicted(completions=completions):
+                self._add("dropped", completions)
+            case UpdateScored(trained=trained, withheld=withheld):
+                self._add("trained", trained)
+                self._add("withheld", withheld)
 
     def report(self) -> Metrics:
         """Histograms `length/<fate>_tokens` and their means; starts afresh."""
@@ -34,19 +46,22 @@ class Lengths:
         self._tokens = {fate: [] for fate in self._tokens}
         return metrics
 
+    def _add(self, fate: Fate, completions: Sequence[Completion] | Sequence[TrainingSample]) -> None:
+        self._tokens[fate] += [len(one.token_ids) for one in completions]
 
-def staleness_of(
+
+def staleness(
     trained: Sequence[TrainingSample],
     taken: Sequence[QuestionRollouts],
-    whole_at: Mapping[AskedId, int],
+    ready_at: Mapping[AskedId, int],
     *,
     version: int,
 ) -> Metrics:
     """Ages in updates at the update that makes `version + 1`.
 
-    staleness/token: of every trained token. staleness/question: of the oldest trained token of each question, in two parts:
-    staleness/in_flight, until its last completion had arrived, and staleness/in_buffer, from then on. staleness/label: of the
-    oldest token of each label. whole_at: updates done when a question was whole.
+    staleness/token: of every trained token. staleness/question: of the oldest trained token of each question. It has two parts:
+    staleness/in_flight until the question was ready, staleness/in_buffer from then on. staleness/label: of the oldest token of
+    each label. ready_at: updates done when a question became ready.
     """
     tokens = np.concatenate([np.empty(0, np.float32), *(version - s.token_versions for s in trained)]).astype(
         np.float32
@@ -56,7 +71,7 @@ def staleness_of(
         asked = sample.id.group.asked
         oldest[asked] = min(oldest.get(asked, version), int(sample.token_versions[0]))
     questions = np.array([version - v for v in oldest.values()], np.float32)
-    in_flight = np.array([max(0, whole_at[asked] - v) for asked, v in oldest.items()], np.float32)
+    in_flight = np.array([max(0, ready_at[asked] - v) for asked, v in oldest.items()], np.float32)
     histograms = {
         "staleness/token": tokens,
         "staleness/question": questions,
@@ -73,8 +88,14 @@ def staleness_of(
     return Metrics(scalars=scalars, histograms=histograms)
 
 
+def zero_advantages(groups: Sequence[ScoredGroup]) -> Metrics:
+    """`advantage/num_zero_<cause>`: how many trained groups have only zero advantages, by cause."""
+    causes = Counter(zero_cause(group) for group in groups)
+    return Metrics(scalars={f"advantage/num_zero_{cause}": float(causes[cause]) for cause in get_args(ZeroCause)})
+
+
 def rollout_times(taken: Sequence[QuestionRollouts]) -> Metrics:
-    """When the update's completions were sampled, how long each took, and how many hold tokens of two versions."""
+    """When the update's completions were sampled, how long each took, and which share holds tokens of two versions."""
     completions = [completion for rollouts in taken for completion in rollouts.completions]
     started = np.array([c.timings.started_s for c in completions])
     finished = np.array([c.timings.finished_s for c in completions])
@@ -89,15 +110,15 @@ def rollout_times(taken: Sequence[QuestionRollouts]) -> Metrics:
     )
 
 
-def group_times(taken: Sequence[QuestionRollouts]) -> list[tuple[str, str, float, float]]:
-    """(actor id, group, first started, last finished) of each group, in wall-clock seconds."""
-    return [
-        (
-            group[0].actor_id,
-            str(name),
-            min(c.timings.started_s for c in group),
-            max(c.timings.finished_s for c in group),
+def sampling_spans(taken: Sequence[QuestionRollouts]) -> tuple[Span, ...]:
+    """One span per group, in the lane of the actor that sampled it."""
+    return tuple(
+        Span(
+            lane=group[0].actor_id,
+            name=f"sample {name}",
+            started_s=min(c.timings.started_s for c in group),
+            ended_s=max(c.timings.finished_s for c in group),
         )
         for rollouts in taken
         for name, group in rollouts.groups.items()
-    ]
+    )

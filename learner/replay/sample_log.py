@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from corewarding.dataflow.carriers import QuestionRollouts, ScoredGroup
@@ -10,7 +11,7 @@ from corewarding.learner.objective.advantages import group_advantages
 
 
 def sample_rows(
-    taken: list[QuestionRollouts], scored: list[ScoredGroup], *, update: int, num_questions: int
+    taken: Sequence[QuestionRollouts], scored: Sequence[ScoredGroup], *, update: int, num_questions: int
 ) -> list[dict[str, Any]]:
     """One JSON-ready row per completion of the first `num_questions` questions: who wrote it, under which weights, what it
     answered, and, where its group is trained, by which label and with which reward. Completions that only vote are included."""

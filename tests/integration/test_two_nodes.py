@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(600)
 HEAD, OTHER = "10.201.7.1", "10.201.7.2"
 RAY = str(Path(sys.executable).with_name("ray"))
 DIVIDED = ["--rollout.resources", "sampling", "1", "--learner.resources", "training", "1"]
-OURS = ("ray::LearnerActor", "ray::PlacedRolloutActor", "ray::ReplayBuffer", "corewarding.launch.cli train")
+OURS = ("ray::LearnerActor", "ray::PlacedRolloutActor", "ray::BufferActor", "corewarding.launch.cli train")
 
 
 def ip(*words):

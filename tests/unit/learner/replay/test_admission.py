@@ -25,7 +25,7 @@ def test_a_full_pipeline_by_hand():
     first = admit_all(admission)
     assert first == [asked(i) for i in range(4)]  # this update's two and the next one's two
     for one in (first[1], first[2], first[3]):
-        admission.arrive(one, oldest_policy=0, oldest_teacher=None)
+        admission.mark_ready(one, oldest_policy=0, oldest_teacher=None)
     # three are ready, but leaving q0 behind is fine only while it can still go into the next update, beside one other
     taken = admission.select()
     assert taken == [first[1], first[2]]
@@ -33,7 +33,7 @@ def test_a_full_pipeline_by_hand():
     assert admission.room() == 0  # nothing new before weights 1 are published
     assert admission.select() is None  # q0 would be two updates old after this one: the learner waits for it
     assert admission.missing() == [first[0]]
-    admission.arrive(first[0], oldest_policy=0, oldest_teacher=None)
+    admission.mark_ready(first[0], oldest_policy=0, oldest_teacher=None)
     assert admission.select() == [first[0], first[3]]
 
 
@@ -42,14 +42,14 @@ def test_synchronous_admits_only_after_publication():
     batch = admit_all(admission)
     assert len(batch) == 3
     for one in batch:
-        admission.arrive(one, oldest_policy=0, oldest_teacher=None)
+        admission.mark_ready(one, oldest_policy=0, oldest_teacher=None)
     admission.consume(admission.select() or [])
     assert admission.room() == 0
-    admission.publish(policy=1)
+    admission.acknowledge("policy", 1)
     assert admission.room() == 3
     admit_all(admission)
     assert admission.num_admitted == 6
-    admission.publish(policy=2)
+    admission.acknowledge("policy", 2)
     assert admission.room() == 0  # the run is over after two updates
 
 
@@ -77,11 +77,11 @@ def test_drop_evicts_what_is_too_old_and_refills_with_exactly_one_new():
     first = admit_all(admission)
     assert len(first) == 3
     for update, one in enumerate(first[1:], start=1):  # the straggler q0 does not hold them up
-        admission.arrive(one, oldest_policy=0, oldest_teacher=None)
+        admission.mark_ready(one, oldest_policy=0, oldest_teacher=None)
         assert admission.select() == [one]
         admission.consume([one])
         assert admission.updates_done == update
-    admission.arrive(first[0], oldest_policy=0, oldest_teacher=None)
+    admission.mark_ready(first[0], oldest_policy=0, oldest_teacher=None)
     assert admission.evict() == [(first[0], "stale_policy")]
     assert (
         admission.room() == 1
@@ -95,9 +95,9 @@ def test_a_stale_label_is_dropped_under_its_own_name():
     )
     admission = Admission(limits)
     fresh, stale, _ = admit_all(admission)
-    admission.arrive(fresh, oldest_policy=0, oldest_teacher=0)
+    admission.mark_ready(fresh, oldest_policy=0, oldest_teacher=0)
     admission.consume(admission.select() or [])
-    admission.arrive(stale, oldest_policy=0, oldest_teacher=0)
+    admission.mark_ready(stale, oldest_policy=0, oldest_teacher=0)
     assert admission.evict() == [(stale, "stale_label")]
 
 
@@ -105,7 +105,7 @@ def test_withhold_waits_for_nobody_and_evicts_nothing():
     limits = AdmissionLimits(questions_per_update=1, total_updates=5, staleness_max=0, depth=2, on_exceed="withhold")
     admission = Admission(limits)
     for one in admit_all(admission):
-        admission.arrive(one, oldest_policy=0, oldest_teacher=None)
+        admission.mark_ready(one, oldest_policy=0, oldest_teacher=None)
         assert admission.select() == [one]
         admission.consume([one])
         assert admission.evict() == []
@@ -144,7 +144,9 @@ def test_any_arrival_order_ends_within_the_bounds_whatever_is_done_when_they_are
     trained: list[AskedId] = []
     evicted: list[AskedId] = []
     while admission.updates_done < limits.total_updates:
-        flying += [(one, admission.published_policy, admission.published_teacher) for one in admit_all(admission)]
+        flying += [
+            (one, admission.acknowledged["policy"], admission.acknowledged["teacher"]) for one in admit_all(admission)
+        ]
         taken = admission.select()
         if taken is not None and (not flying or data.draw(st.booleans())):
             for one in taken:
@@ -156,15 +158,17 @@ def test_any_arrival_order_ends_within_the_bounds_whatever_is_done_when_they_are
             trained += taken
             done = admission.updates_done
             if done % limits.publish_every == 0:
-                admission.publish(teacher=max(admission.published_teacher, done - limits.teacher_lag))
-                admission.publish(policy=done)
+                admission.acknowledge("teacher", max(admission.acknowledged["teacher"], done - limits.teacher_lag))
+                admission.acknowledge("policy", done)
         else:
             assert flying, "nothing in flight and nothing to select: a deadlock"
             one, policy, teacher = flying.pop(data.draw(st.integers(0, len(flying) - 1)))
-            policy = data.draw(st.integers(policy, admission.published_policy))
-            teacher = data.draw(st.integers(teacher, admission.published_teacher))
+            policy = data.draw(st.integers(policy, admission.acknowledged["policy"]))
+            teacher = data.draw(st.integers(teacher, admission.acknowledged["teacher"]))
             ages[one] = (policy, teacher)
-            admission.arrive(one, oldest_policy=policy, oldest_teacher=None if limits.label_max is None else teacher)
+            admission.mark_ready(
+                one, oldest_policy=policy, oldest_teacher=None if limits.label_max is None else teacher
+            )
         evicted += [one for one, _ in admission.evict()]
     total = limits.total_updates * limits.questions_per_update
     assert len(trained) == total

@@ -1,0 +1,91 @@
+"""The replay buffer as the rest of the program knows it: typed methods around the actor's handle."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError
+
+from corewarding.dataflow.carriers import BufferProgress, UpdateReport
+from corewarding.dataflow.codec import decode_as, encode
+from corewarding.dataflow.errors import RunError
+from corewarding.dataflow.ids import AskedId, Channel
+from corewarding.learner.replay.actor import BufferActor
+
+T = TypeVar("T")
+BatchRef: TypeAlias = "ray.ObjectRef[bytes]"
+"""Ray's reference to an encoded TrainBatch or list of TrainingSample. The bytes go from the buffer straight to the learner's ranks."""
+
+
+class BufferDiedError(RunError):
+    """The replay buffer's process ended. The run can be resumed from its last checkpoint."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenBatch:
+    """One update's samples and what the buffer reports of them."""
+
+    num_samples: int
+    batch: BatchRef
+    report: Awaitable[UpdateReport]  # is made while the learner updates
+
+
+class BufferClient:
+    """All methods raise BufferDiedError if the buffer's process has ended."""
+
+    def __init__(self, actor: ActorHandle[BufferActor]) -> None:
+        self._actor: Any = actor
+
+    async def room(self) -> int:
+        """Waits until at least one question may start; returns how many may."""
+        return await _answer(self._actor.room.remote())
+
+    async def admit(self, offered: Sequence[AskedId]) -> int:
+        """Admits the first of the offered questions, as many as there is room for; returns how many."""
+        return await _answer(self._actor.admit.remote(encode(list(offered))))
+
+    async def acknowledged(self, channel: Channel, updates: int) -> None:
+        """Tells the buffer that every live engine of `channel` has acknowledged the weights after `updates` updates."""
+        await _answer(self._actor.acknowledged.remote(channel, updates))
+
+    async def take(self, update: int, token_statistics: Callable[[BatchRef], Awaitable[bytes]]) -> TakenBatch:
+        """Waits until update number `update` can be made, and takes its batch.
+
+        token_statistics: from a reference to a list of TrainingSample to an encoded list of TokenStatistics; it is called only if
+        the reward rule needs them.
+        """
+        num, is_scored, batch = self._actor.take.options(num_returns=3).remote(update)
+        if not await _answer(is_scored):
+            statistics = await token_statistics(batch)
+            num, batch = self._actor.score.options(num_returns=2).remote(update, statistics)
+        num_samples = await _answer(num)
+        return TakenBatch(num_samples=num_samples, batch=batch, report=asyncio.create_task(self._report(update)))
+
+    async def progress(self) -> BufferProgress:
+        """How far the buffer has come."""
+        return decode_as(await _answer(self._actor.progress.remote()), BufferProgress)
+
+    async def answers_read(self) -> dict[str, int]:
+        """How often the data set's answers were read so far, by reader."""
+        return await _answer(self._actor.answers_read.remote())
+
+    async def state(self) -> dict[str, Any]:
+        """For a checkpoint between two updates; JSON-ready."""
+        return await _answer(self._actor.state.remote())
+
+    async def _report(self, update: int) -> UpdateReport:
+        return decode_as(await _answer(self._actor.report.remote(update)), UpdateReport)
+
+
+async def _answer(call: Awaitable[T]) -> T:
+    try:
+        return await call
+    except RayActorError as error:
+        raise BufferDiedError(
+            f"the replay buffer died: {error}. `corewarding resume` goes on from the last checkpoint"
+        ) from error
