@@ -1,7 +1,7 @@
-"""`corewarding doctor`: is this machine fit for a run? Every fault has its remedy; nothing is started but two Pythons that import.
+"""Checks that this machine can run corewarding; every fault comes with its remedy.
 
-A check is a function that yields findings. `fail` keeps a run from working, `warn` costs speed or waits to happen, `ok` is for the
-record.
+A check is a function that yields findings. `fail` stops a run, `warn` costs speed or may cause a fault later, `ok` is for the record.
+It starts no process except `nvidia-smi` and, for vLLM and SGLang, one Python each that imports them.
 """
 
 from __future__ import annotations
@@ -14,21 +14,33 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import tyro
 from rich.console import Console
 from rich.table import Table
 
 from corewarding.actors.engines import ENGINES
+from corewarding.launch.config.tree import TrainConfig
 
 Status = Literal["ok", "warn", "fail"]
 GB = 2**30
 TORCH_FROM, TORCH_BELOW = (2, 11), (2, 15)
 IMPORT_S = 180.0
 _STYLE: dict[Status, str] = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+
+
+@dataclass(frozen=True)
+class DoctorArguments:
+    """Checks that this machine can run corewarding; every fault comes with its remedy. Exit code 1 if a check fails."""
+
+    vllm_python: str | None = None
+    """Python that has vLLM; None: .venv-vllm/bin/python if it exists, else this one."""
+    sglang_python: str | None = None
+    """Python that has SGLang; None: .venv-sglang/bin/python if it exists, else this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,23 +53,30 @@ class Finding:
     remedy: str = ""
 
 
+def run(words: list[str]) -> int:
+    arguments = tyro.cli(DoctorArguments, args=words, prog="corewarding doctor")
+    return doctor(vllm_python=arguments.vllm_python, sglang_python=arguments.sglang_python, root=TrainConfig().run.root)
+
+
 def doctor(*, vllm_python: str | None, sglang_python: str | None, root: str) -> int:
-    """Prints the report; 1 where something fails."""
-    findings = [
-        *python_and_torch(),
-        *gpus(),
-        *ray_setup(os.environ),
-        *engine("vllm", vllm_python or _environment_beside("vllm")),
-        *engine("sglang", sglang_python or _environment_beside("sglang")),
-        *ports(),
-        *space("/dev/shm", 2 * GB, "Ray's object store lives there: mount it larger (docker run --shm-size 8g)"),
-        *space(root, 10 * GB, "checkpoints and samples go there: point --run.root at a larger disk"),
-        *space(
+    """Prints the report; returns 1 if a check fails. root: the folder of all runs."""
+    checks = (
+        python_and_torch(),
+        gpus(),
+        ray_setup(os.environ),
+        engine("vllm", vllm_python or _environment_beside("vllm")),
+        engine("sglang", sglang_python or _environment_beside("sglang")),
+        ports(),
+        space("/dev/shm", 2 * GB, "Ray's object store lives there: make it larger (docker run --shm-size 8g)"),
+        space(root, 10 * GB, "checkpoints and samples go there: set --run.root to a larger disk"),
+        space(
             os.environ.get("RAY_TMPDIR", "/tmp"), 5 * GB, "Ray's sessions and spilled objects go there: set RAY_TMPDIR"
         ),
-        *network(os.environ),
-        *threads_and_files(os.environ),
-    ]
+        network(os.environ),
+        proxy(os.environ),
+        threads_and_files(os.environ),
+    )
+    findings = [finding for check in checks for finding in check]
     table = Table("", "what", "found", "remedy", box=None, pad_edge=False)
     for finding in findings:
         style = _STYLE[finding.status]
@@ -65,34 +84,35 @@ def doctor(*, vllm_python: str | None, sglang_python: str | None, root: str) -> 
     Console(soft_wrap=True).print(table)
     failed = sum(finding.status == "fail" for finding in findings)
     warned = sum(finding.status == "warn" for finding in findings)
-    print(f"\n{len(findings)} checks: {failed} failed, {warned} to look at")
+    print(f"\n{len(findings)} checks: {failed} failed, {warned} warnings")
     return 1 if failed else 0
+
+
+def judge(what: str, good: bool, found: str, remedy: str, *, otherwise: Status = "fail") -> Finding:
+    """`ok` without a remedy if `good`, else the status `otherwise` with the remedy."""
+    return Finding(what, "ok", found) if good else Finding(what, otherwise, found, remedy)
 
 
 def python_and_torch() -> Iterator[Finding]:
     version = sys.version_info
-    yield Finding(
-        "Python", "ok" if version >= (3, 11) else "fail", f"{version.major}.{version.minor} at {sys.executable}", ""
-    )
+    found = f"{version.major}.{version.minor} at {sys.executable}"
+    yield judge("Python", version >= (3, 11), found, "corewarding needs 3.11 or newer")
     try:
         import torch
     except ImportError as error:
         yield Finding("torch", "fail", str(error), "pip install torch (first, from the index that fits your machine)")
         return
     number = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
-    fits = TORCH_FROM <= number < TORCH_BELOW
-    yield Finding(
-        "torch", "ok" if fits else "fail", torch.__version__, "" if fits else "corewarding supports 2.11 to 2.14"
-    )
+    yield judge("torch", TORCH_FROM <= number < TORCH_BELOW, torch.__version__, "corewarding supports 2.11 to 2.14")
 
 
 def gpus() -> Iterator[Finding]:
     import torch
 
-    answer = _output(["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"], 20)
+    answer = output_of(["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"], 20)
     cards = answer.splitlines() if answer is not None else []
     if not cards:
-        yield Finding("GPU", "ok", "none: runs use the CPU", "")
+        yield Finding("GPU", "ok", "none: runs use the CPU")
     elif not torch.cuda.is_available():
         remedy = (
             "install the CUDA build of torch that fits the driver"
@@ -101,16 +121,15 @@ def gpus() -> Iterator[Finding]:
         )
         if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
             remedy = "CUDA_VISIBLE_DEVICES is empty: unset it"
-        yield Finding("GPU", "fail", f"{len(cards)} x {cards[0]}, unseen by torch {torch.__version__}", remedy)
+        yield Finding("GPU", "fail", f"{len(cards)} x {cards[0]}, not usable by torch {torch.__version__}", remedy)
     else:
-        yield Finding("GPU", "ok", f"{torch.cuda.device_count()} x {cards[0]}, CUDA {torch.version.cuda}", "")
+        yield Finding("GPU", "ok", f"{torch.cuda.device_count()} x {cards[0]}, CUDA {torch.version.cuda}")
         if not torch.distributed.is_nccl_available():
-            yield Finding("NCCL", "warn", "not in this torch", "publish.backend: gloo works, more slowly")
+            yield Finding("NCCL", "warn", "not in this torch", "publish.backend: gloo works, but is slower")
 
 
-def ray_setup(environment: os._Environ[str] | dict[str, str]) -> Iterator[Finding]:
-    version = importlib.metadata.version("ray")
-    yield Finding("Ray", "ok", version, "")
+def ray_setup(environment: Mapping[str, str]) -> Iterator[Finding]:
+    yield Finding("Ray", "ok", importlib.metadata.version("ray"))
     token = Path(environment.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
     if environment.get("RAY_AUTH_MODE") == "token" and not token.exists() and "RAY_AUTH_TOKEN" not in environment:
         yield Finding(
@@ -119,35 +138,34 @@ def ray_setup(environment: os._Environ[str] | dict[str, str]) -> Iterator[Findin
     address = environment.get("RAY_ADDRESS")
     if address:
         host, _, port = address.removeprefix("http://").removeprefix("ray://").partition(":")
-        reached = _reaches(host, int(port or 6379))
-        remedy = "" if reached else "start the cluster, or unset RAY_ADDRESS: a run then starts Ray for itself"
-        yield Finding("RAY_ADDRESS", "ok" if reached else "fail", address, remedy)
+        remedy = "start the cluster, or unset RAY_ADDRESS: a run then starts its own Ray"
+        yield judge("RAY_ADDRESS", _reaches(host, int(port or 6379)), address, remedy)
 
 
 def engine(kind: Literal["vllm", "sglang"], python: str | None) -> Iterator[Finding]:
-    """Whether `python`, or else this one, imports it."""
+    """Whether `python`, or this Python if None, can import the engine."""
     where = f" by {python}" if python else ""
     if python is None and importlib.util.find_spec(kind) is None:
-        yield Finding(
-            kind,
-            "ok",
-            "not installed",
-            f"only for engine.kind {kind}: make engines, or pip install corewarding[{kind}]",
-        )
+        remedy = f"only for engine.kind {kind}: make engines, or pip install corewarding[{kind}]"
+        yield Finding(kind, "ok", "not installed", remedy)
         return
     code = f"import {kind}, torch; print({kind}.__version__, torch.__version__)"
-    answer = _output([python or sys.executable, "-c", code], IMPORT_S, last=True)
+    answer = output_of([python or sys.executable, "-c", code], IMPORT_S, last=True)
     if answer is None:
-        remedy = f"run {python or sys.executable} -c 'import {kind}' and mend what it says, or make engines again"
+        remedy = (
+            f"run {python or sys.executable} -c 'import {kind}' and fix the error it shows, or run make engines again"
+        )
         yield Finding(kind, "fail", f"cannot be imported{where}", remedy)
         return
     version, torch_version = answer.split()
-    known = ENGINES[kind].tested
-    tested = version in known
-    remedy = (
-        "" if tested else f"tested with {', '.join(known)}; make test-engines says whether this one keeps its promises"
+    tested = ENGINES[kind].tested
+    yield judge(
+        kind,
+        version in tested,
+        f"{version}, torch {torch_version}{where}",
+        f"tested with {', '.join(tested)}; make test-engines tests this one",
+        otherwise="warn",
     )
-    yield Finding(kind, "ok" if tested else "warn", f"{version}, torch {torch_version}{where}", remedy)
 
 
 def ports() -> Iterator[Finding]:
@@ -158,33 +176,25 @@ def ports() -> Iterator[Finding]:
             free = _reaches("127.0.0.1", listener.getsockname()[1])
     except OSError:
         free = False
-    remedy = "" if free else "engines, stores and servers meet there: allow local connections (firewall, sandbox)"
-    yield Finding(
-        "loopback ports", "ok" if free else "fail", "can be opened and reached" if free else "refused", remedy
-    )
+    remedy = "engines, stores and servers use them: allow local connections (firewall, sandbox)"
+    yield judge("loopback ports", free, "can be opened and reached" if free else "refused", remedy)
     taken = [port for port in (6379, 8265) if _reaches("127.0.0.1", port)]
     if taken:
-        yield Finding(
-            "Ray's ports",
-            "warn",
-            f"{taken} answer already",
-            "a Ray runs here: `ray status`; runs join it by RAY_ADDRESS=auto",
-        )
+        remedy = "a Ray runs here: `ray status`; with RAY_ADDRESS=auto a run joins it"
+        yield Finding("Ray's ports", "warn", f"{taken} are in use", remedy)
 
 
 def space(path: str, wanted: int, remedy: str) -> Iterator[Finding]:
-    """Free bytes of the file system that `path` is, or will be, on."""
+    """Free bytes of the file system that holds `path`, or will hold it."""
     existing = Path(path).absolute()
     while not existing.exists():
         existing = existing.parent
-    free = shutil.disk_usage(existing).free
-    enough, writable = free >= wanted, os.access(existing, os.W_OK)
+    free, writable = shutil.disk_usage(existing).free, os.access(existing, os.W_OK)
     found = f"{free / GB:.1f} GB free" + ("" if writable else ", not writable")
-    status: Status = "fail" if not writable else "ok" if enough else "warn"
-    yield Finding(path, status, found, "" if status == "ok" else remedy)
+    yield judge(path, writable and free >= wanted, found, remedy, otherwise="warn" if writable else "fail")
 
 
-def network(environment: os._Environ[str] | dict[str, str]) -> Iterator[Finding]:
+def network(environment: Mapping[str, str]) -> Iterator[Finding]:
     names = [name for _, name in socket.if_nameindex()]
     for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TP_SOCKET_IFNAME"):
         value = environment.get(variable)
@@ -194,53 +204,41 @@ def network(environment: os._Environ[str] | dict[str, str]) -> Iterator[Finding]
             yield Finding(variable, "fail", f"{value}: no such interface", f"one of {', '.join(names)}, or unset it")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # nothing is sent
+            probe.connect(("192.0.2.1", 9))  # sends nothing
             address = probe.getsockname()[0]
         except OSError:
             address = "none: one node only"
-    yield Finding("network", "ok", f"{', '.join(names)}; towards other nodes {address}", "")
-    proxy = next((name for name in ("http_proxy", "HTTP_PROXY") if environment.get(name)), None)
-    spared = environment.get("no_proxy", "") + environment.get("NO_PROXY", "")
-    if proxy and not any(host in spared for host in ("127.0.0.1", "localhost", "*")):
-        yield Finding(
-            proxy,
-            "warn",
-            "loopback goes through it",
-            "export no_proxy=127.0.0.1,localhost: engines are spoken to there",
-        )
+    yield Finding("network", "ok", f"{', '.join(names)}; address towards other nodes: {address}")
 
 
-def threads_and_files(environment: os._Environ[str] | dict[str, str]) -> Iterator[Finding]:
+def proxy(environment: Mapping[str, str]) -> Iterator[Finding]:
+    name = next((name for name in ("http_proxy", "HTTP_PROXY") if environment.get(name)), None)
+    exempt = environment.get("no_proxy", "") + environment.get("NO_PROXY", "")
+    if name and not any(host in exempt for host in ("127.0.0.1", "localhost", "*")):
+        remedy = "export no_proxy=127.0.0.1,localhost: engines are reached there"
+        yield Finding(name, "warn", "loopback goes through it", remedy)
+
+
+def threads_and_files(environment: Mapping[str, str]) -> Iterator[Finding]:
     cores = len(os.sched_getaffinity(0))
-    yield Finding(
-        "CPU",
-        "ok" if cores >= 2 else "warn",
-        f"{cores} cores",
-        "" if cores >= 2 else "learner and engines will take turns",
-    )
+    yield judge("CPU", cores >= 2, f"{cores} cores", "learner and engines will take turns", otherwise="warn")
     threads = environment.get("OMP_NUM_THREADS")
     if threads and threads.isdigit() and int(threads) > cores:
-        yield Finding(
-            "OMP_NUM_THREADS",
-            "warn",
-            f"{threads} on {cores} cores",
-            "oversubscribed threads are several times slower: unset it",
-        )
+        remedy = "too many threads make a run several times slower: unset it"
+        yield Finding("OMP_NUM_THREADS", "warn", f"{threads} on {cores} cores", remedy)
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     enough = files >= 4096 or files == resource.RLIM_INFINITY
-    yield Finding(
-        "open files", "ok" if enough else "warn", str(files), "" if enough else "ulimit -n 65536 (Ray opens many)"
-    )
+    yield judge("open files", enough, str(files), "ulimit -n 65536 (Ray opens many)", otherwise="warn")
 
 
 def _environment_beside(kind: str) -> str | None:
-    """What `make engines` made here."""
+    """The Python that `make engines` installed in the working directory."""
     python = Path(f".venv-{kind}/bin/python")
     return str(python) if python.exists() else None
 
 
-def _output(command: list[str], timeout_s: float, *, last: bool = False) -> str | None:
-    """What it prints, or its last line; None where it fails."""
+def output_of(command: list[str], timeout_s: float, *, last: bool = False) -> str | None:
+    """Standard output of the command, or its last line; None if it fails."""
     environment = {**os.environ, "VLLM_LOGGING_LEVEL": "ERROR", "SGLANG_USE_CPU_ENGINE": "1"}
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=True, env=environment)

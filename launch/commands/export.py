@@ -1,17 +1,19 @@
-"""The trained model out of a run, as a folder that from_pretrained opens."""
+"""Copies the trained model out of a run, as a Hugging Face folder."""
 
 from __future__ import annotations
 
 import dataclasses
 import shutil
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
 from corewarding.dataflow.errors import UserError
 from corewarding.launch.config.load import load_config
-from corewarding.learner.checkpoint import Checkpoint, CheckpointStore
+
+if TYPE_CHECKING:
+    from corewarding.learner.checkpoint import Checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,18 +21,27 @@ class ExportArguments:
     """Copies the trained model, a Hugging Face folder, out of a run."""
 
     run_dir: tyro.conf.Positional[Path]
+    """Run directory, for example runs/cpu."""
     out: Path
-    """Folder to write; must not exist."""
+    """New folder for the model; must not exist."""
     which: Literal["policy", "teacher"] = "policy"
     """The policy, or the EMA teacher."""
 
 
 class ExportError(UserError):
-    """There is nothing to export, or nowhere to export it to."""
+    """The run has no checkpoint, or the output folder exists."""
+
+
+def run(words: list[str]) -> int:
+    arguments = tyro.cli(ExportArguments, args=words, prog="corewarding export")
+    print(export_run(arguments.run_dir, arguments.out, arguments.which))
+    return 0
 
 
 def last_checkpoint(run_dir: Path) -> Checkpoint:
-    """The run's newest committed and undamaged checkpoint."""
+    """The run's newest committed, undamaged checkpoint. ExportError if there is none."""
+    from corewarding.learner.checkpoint import CheckpointStore
+
     checkpoint = CheckpointStore(run_dir / "checkpoints", keep=1).latest() if run_dir.is_dir() else None
     if checkpoint is None:
         raise ExportError(f"{run_dir} holds no committed checkpoint; is it a run directory?")
@@ -38,7 +49,7 @@ def last_checkpoint(run_dir: Path) -> Checkpoint:
 
 
 def export_run(run_dir: Path, out: Path, which: Literal["policy", "teacher"]) -> str:
-    """Copies (policy) or gathers (teacher) the model of the last checkpoint into `out`; a line that says what was done."""
+    """Writes the model of the last checkpoint to `out`, and returns a line that says so. The teacher is gathered from its shards."""
     checkpoint = last_checkpoint(run_dir)
     if out.exists():
         raise ExportError(f"--out {out} exists already; choose another folder")

@@ -1,8 +1,8 @@
-"""`corewarding submit`: the same program, the same configuration, as a job on a Ray cluster.
+"""Submits a training run as a job to a Ray cluster, follows its log and returns its exit code.
 
-It stands for one `ray job submit` line, which it prints. What it adds: the working directory is small (our packages, recipes, the
-shipped model and plug-in files; no data, runs, environments or .git), paths in the configuration are made absolute because a job
-starts in a temporary folder, environment variables go by an explicit list, the log is followed, and the exit code passed on.
+The command stands for one `ray job submit` line, which it prints. It adds: a small working directory (our package with its recipes
+and model, the configuration and plug-in files; no data, runs, environments or .git), absolute paths in the configuration, because a
+job starts in a temporary folder, and an explicit list of environment variables.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import tyro
 import yaml
 
 from corewarding.dataflow import plugins
 from corewarding.dataflow.errors import UserError
+from corewarding.launch.config.command_line import ConfigArguments, parse_config
 from corewarding.launch.config.paths import PACKAGE
 from corewarding.launch.config.tree import TrainConfig
 
@@ -40,9 +42,26 @@ CONFIG_NAME = "submitted.yaml"
 _DATA_KEYS = ("train", "rephrased", "heldout")
 
 
+@dataclass(frozen=True)
+class SubmitArguments(ConfigArguments):
+    """Submits a training run as a job to a Ray cluster, follows its log and returns its exit code."""
+
+    address: str | None = None
+    """The cluster's dashboard, for example http://head:8265; None: RAY_API_SERVER_ADDRESS, else this machine."""
+    python: str = "python"
+    """Interpreter on the cluster that has our dependencies."""
+    dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Run the checks as a job on the cluster, start no training."""
+
+
+def run(words: list[str]) -> int:
+    arguments = parse_config(SubmitArguments, words, command="submit")
+    return submit(arguments.settings, address=arguments.address, python=arguments.python, dry_run=arguments.dry_run)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """A job as Ray's client takes it."""
+    """A job, as Ray's client takes it."""
 
     address: str
     entrypoint: str
@@ -54,7 +73,7 @@ class Submission:
         return {"working_dir": str(self.working_dir), "env_vars": self.env_vars}
 
     def command(self) -> str:
-        """The plain line that does the same; secrets are masked."""
+        """The `ray job submit` line that does the same; secrets are masked."""
         shown = {name: "***" if "TOKEN" in name else value for name, value in self.env_vars.items()}
         env = json.dumps({"env_vars": shown})
         return (
@@ -66,7 +85,7 @@ class Submission:
 def prepare(
     config: TrainConfig, folder: Path, *, address: str, python: str = "python", dry_run: bool = False
 ) -> Submission:
-    """Fills `folder` with what the job needs. python: the cluster's interpreter that has our dependencies."""
+    """Fills `folder` with the package and the configuration. python: interpreter on the cluster that has our dependencies."""
     shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
     for plugin in filter(plugins.is_file, config.plugins):
         (folder / plugins.SHIPPED.name).mkdir(exist_ok=True)
@@ -79,7 +98,7 @@ def prepare(
 
 
 def _absolute(content: dict[str, Any]) -> dict[str, Any]:
-    """Local paths as seen from here: the job runs elsewhere. Hub ids and the shipped model stay as they are."""
+    """The configuration with local paths made absolute, because the job runs in another folder. Hub ids and the shipped model stay."""
 
     def seen(path: str | None) -> str | None:
         return str(Path(path).resolve()) if path is not None and Path(path).exists() else path
@@ -93,17 +112,17 @@ def _absolute(content: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-def submit(config: TrainConfig, *, address: str | None, python: str | None = None, dry_run: bool = False) -> int:
-    """Submits, follows the log and returns the job's exit code."""
+def submit(config: TrainConfig, *, address: str | None, python: str = "python", dry_run: bool = False) -> int:
+    """Submits the job, follows its log and returns its exit code."""
     where = address or os.environ.get("RAY_API_SERVER_ADDRESS") or "http://127.0.0.1:8265"
     with tempfile.TemporaryDirectory(prefix="corewarding-") as folder:
-        job = prepare(config, Path(folder), address=where, python=python or "python", dry_run=dry_run)
+        job = prepare(config, Path(folder), address=where, python=python, dry_run=dry_run)
         print(job.command(), flush=True)
         return asyncio.run(_follow(job))
 
 
-def _client(address: str) -> JobSubmissionClient:
-    """Connected to a cluster that lets us in and runs our Ray; UserError with the remedy where it does not."""
+def connect(address: str) -> JobSubmissionClient:
+    """A client of the cluster. UserError with the remedy if nothing answers, the token is wrong or its Ray has another version."""
     import ray
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
@@ -129,7 +148,7 @@ def _client(address: str) -> JobSubmissionClient:
 
 
 async def _follow(job: Submission) -> int:
-    client = _client(job.address)
+    client = connect(job.address)
     job_id = client.submit_job(entrypoint=job.entrypoint, runtime_env=job.runtime_env)
     print(f"job {job_id}; stop it with: ray job stop --address {job.address} {job_id}", flush=True)
     async for lines in client.tail_job_logs(job_id):

@@ -7,6 +7,6 @@ from pathlib import Path
 import corewarding
 
 PACKAGE = Path(corewarding.__file__).parent
-IMPORT_PATH = PACKAGE.parent
-"""Folder from which `import corewarding` works."""
+IMPORT_PATH = PACKAGE / "import_path"
+"""Folder for PYTHONPATH: `import corewarding` works from it, and it holds nothing else."""
 RECIPES = PACKAGE / "configs"

@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 
 from corewarding.dataflow.errors import UserError
-from corewarding.launch.config.paths import IMPORT_PATH
+from corewarding.launch.config.paths import PACKAGE
 from corewarding.launch.config.tree import TrainConfig
 
 _CHANGEABLE = {
@@ -84,7 +84,7 @@ class RunDir:
 
 def _environment() -> dict[str, object]:
     revision = subprocess.run(
-        ["git", "-C", str(IMPORT_PATH), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        ["git", "-C", str(PACKAGE), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()
     packages = ("torch", "transformers", "ray", "numpy")
     return {

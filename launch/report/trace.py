@@ -8,23 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
-import tyro
-
 from corewarding.dataflow.errors import UserError
 from corewarding.dataflow.spans import Span
-
-
-@dataclass(frozen=True)
-class TraceArguments:
-    """Writes trace.json (for Perfetto) and trace.png (a Gantt picture) into a run directory."""
-
-    run_dir: tyro.conf.Positional[Path]
-    seconds: float = 30.0
-    """How much of the run's end the picture shows."""
 
 
 class TraceLog:

@@ -84,11 +84,11 @@ def test_a_cluster_of_another_ray_is_refused(cluster, tmp_path, monkeypatch):
     import ray
 
     from corewarding.dataflow.errors import UserError
-    from corewarding.launch.commands.submit import _client
+    from corewarding.launch.commands.submit import connect
 
     monkeypatch.setattr(ray, "__version__", "2.0.0")
     with pytest.raises(UserError, match=r"runs Ray .*, this is Ray 2\.0\.0: install the same version"):
-        _client(cluster)
+        connect(cluster)
 
 
 def test_a_job_trains_follows_its_log_and_leaves_its_run_where_the_user_is(cluster, tmp_path):

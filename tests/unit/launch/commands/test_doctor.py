@@ -25,8 +25,8 @@ def test_an_interface_that_is_not_there_fails_and_the_ones_that_are_get_named():
 
 
 def test_a_proxy_for_loopback_is_named():
-    assert statuses(doctor.network({"http_proxy": "http://proxy:3128"}))["http_proxy"] == "warn"
-    assert "http_proxy" not in statuses(doctor.network({"http_proxy": "http://proxy:3128", "no_proxy": "127.0.0.1"}))
+    assert statuses(doctor.proxy({"http_proxy": "http://proxy:3128"}))["http_proxy"] == "warn"
+    assert "http_proxy" not in statuses(doctor.proxy({"http_proxy": "http://proxy:3128", "no_proxy": "127.0.0.1"}))
 
 
 def test_a_cluster_that_does_not_answer_and_a_token_that_is_missing_fail(tmp_path):
@@ -53,12 +53,12 @@ def test_an_engine_that_cannot_be_imported_fails_with_the_command_to_see_why(tmp
 
 
 def test_an_engine_of_another_version_is_a_warning(tmp_path, monkeypatch):
-    monkeypatch.setattr(doctor, "_output", lambda *_, **__: "9.9 2.13.0")
+    monkeypatch.setattr(doctor, "output_of", lambda *_, **__: "9.9 2.13.0")
     assert next(doctor.engine("vllm", "python")) == Finding(
         "vllm",
         "warn",
         "9.9, torch 2.13.0 by python",
-        "tested with 0.32.0; make test-engines says whether this one keeps its promises",
+        "tested with 0.32.0; make test-engines tests this one",
     )
 
 

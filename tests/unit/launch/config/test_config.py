@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from corewarding.launch.cli import main, parse_train
-from corewarding.launch.config.load import ConfigError, load_config, make_config
+from corewarding.launch.cli import main
+from corewarding.launch.commands.train import TrainArguments
+from corewarding.launch.config.command_line import parse_config
+from corewarding.launch.config.load import ConfigError, load_config, make_config, recipes
 
 CONFIGS = sorted((Path(__file__).resolve().parents[4] / "configs").glob("*.yaml"))
 CPU = str(next(path for path in CONFIGS if path.name == "cpu.yaml"))
@@ -71,16 +73,62 @@ def test_mistakes_are_named(content, message):
         make_config(content, where="test")
 
 
+def parse_train(words):
+    return parse_config(TrainArguments, words, command="train").settings
+
+
 def test_the_command_line_overrides_any_key():
     config = parse_train([CPU, "--train.updates", "3", "--staleness.max", "0", "--rule", "majority_vote"])
     assert (config.train.updates, config.staleness.max, config.rule) == (3, 0, "majority_vote")
     assert config.train.lr == pytest.approx(2e-4)  # the file's
 
 
+def test_key_equals_value_is_yaml_and_mixes_with_flags():
+    words = [
+        "engine.arguments={swap: 1}",
+        "engine.kind=vllm",
+        "--data.train",
+        "a=b",
+        "teacher_engine.kind=sglang",
+        "--rule",
+        "entropy",
+    ]
+    config = parse_train(["cpu", *words, "train.lr=1e-3", "--dry-run", "vote.fallbacks=[hashes]"])
+    assert config.engine.arguments == {"swap": 1}
+    assert (config.teacher_engine, config.rule, config.train.lr) == ({"kind": "sglang"}, "entropy", 1e-3)
+    assert (config.vote.fallbacks, config.data.train) == (("hashes",), "a=b")
+    with pytest.raises(ConfigError, match=r"command line: run\.name: String should match pattern"):
+        parse_train(["cpu", "run.name=a=b"])
+    with pytest.raises(ConfigError, match=r"command line: unknown key train\.lrr; did you mean train\.lr\?"):
+        parse_train(["cpu", "train.lrr=1"])
+
+
+def test_a_recipe_is_named_without_path_and_a_file_with_its_suffix(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("cpu").write_text("rule: entropy")
+    Path("cpu.yaml").write_text("rule: random")
+    assert load_config("cpu").rule == "co_rewarding_ii"
+    assert load_config("cpu.yaml").rule == load_config("./cpu.yaml").rule == "random"
+    assert load_config("./cpu").rule == "entropy"
+    assert set(recipes()) == {path.stem for path in CONFIGS}
+    with pytest.raises(
+        ConfigError, match=r"no recipe 'co_rewarding_4'; did you mean co_rewarding_i.*, cpu, .*needs its suffix"
+    ):
+        load_config("co_rewarding_4")
+
+
+def test_a_key_that_occurs_twice_is_refused_with_both_lines(tmp_path):
+    file = tmp_path / "twice.yaml"
+    file.write_text("rule: entropy\ntrain:\n  lr: 1.0e-3\n  updates: 2\n  lr: 1.0e-4\n")
+    with pytest.raises(ConfigError, match=r"key 'lr' occurs twice, in lines 3 and 5"):
+        load_config(file)
+
+
 def test_a_users_mistake_is_one_message_and_exit_code_two(capsys):
     assert main(["train", "no-such-file.yaml"]) == 2
     assert capsys.readouterr().err.strip() == "corewarding: no-such-file.yaml: there is no such configuration file"
     assert main(["fly"]) == 2
+    assert main(["train"]) == 2
 
 
 @pytest.mark.parametrize(

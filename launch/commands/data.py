@@ -1,4 +1,4 @@
-"""`corewarding data inspect`: what is in a data set, before anything is trained on it."""
+"""Inspects a data set before training: rows, lengths, answers, pairs that look wrong."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from corewarding.dataflow.errors import UserError
 from corewarding.launch.config.tree import ModelSettings, TrainConfig
 from corewarding.questions.pairs import check_pair
 from corewarding.questions.readers import Entry, pair, read_entries
@@ -21,18 +22,18 @@ from corewarding.rewards.answers.key import canonical_key
 
 @dataclasses.dataclass(frozen=True)
 class InspectArguments:
-    """What is in a data set: rows, lengths, kinds of answers, pairs that look wrong, examples."""
+    """Prints rows, lengths, kinds of answers, pairs that look wrong, and examples of a data set."""
 
     source: tyro.conf.Positional[str]
     """Parquet or JSONL file, folder, or Hugging Face datasets id."""
     rephrased: str | None = None
-    """The same questions reworded, row by row."""
+    """The same questions in other words, row by row."""
     split: str = "train"
     """Split of a folder or hub id."""
     model: str | None = None
-    """Model folder whose tokens and chat template lengths are counted in; None: words."""
+    """Model folder whose tokenizer and chat template give the lengths; None: lengths in words."""
     system_prompt: str = DEFAULT_SYSTEM_PROMPT
-    """System message of the template."""
+    """System message in the chat template."""
     examples: int = 2
     """Questions to show."""
 
@@ -40,12 +41,31 @@ class InspectArguments:
 SHOWN = 3  # examples of each kind
 
 
+def run(words: list[str]) -> int:
+    if words[:1] in ([], ["-h"], ["--help"]):
+        words = ["inspect", "--help"]
+    if words[0] != "inspect":
+        raise UserError(
+            f"data has one subcommand, inspect, not {words[0]!r}: corewarding data inspect FILE [--rephrased FILE] [--model FOLDER]"
+        )
+    arguments = tyro.cli(InspectArguments, args=words[1:], prog="corewarding data inspect")
+    inspect_data(
+        arguments.source,
+        rephrased=arguments.rephrased,
+        split=arguments.split,
+        model=arguments.model,
+        system_prompt=arguments.system_prompt,
+        examples=arguments.examples,
+    )
+    return 0
+
+
 def inspect_data(
     source: str, *, rephrased: str | None, split: str, model: str | None, system_prompt: str, examples: int
 ) -> dict[str, int]:
-    """Prints rows, lengths, answers by kind, pairs that look wrong and example questions; the number of pairs by problem.
+    """Prints rows, lengths, answers by kind, pairs that look wrong and example questions; returns the number of pairs by problem.
 
-    DataSetError for a source that cannot be read; model None: lengths in words instead of templated tokens.
+    model: a folder whose tokenizer gives the lengths; None: lengths in words. DataSetError if a source cannot be read.
     """
     entries = read_entries(source, key="the data set", split=split)
     if rephrased is not None:

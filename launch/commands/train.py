@@ -1,0 +1,27 @@
+"""Trains a model and leaves a run directory; --dry-run only checks.
+
+`corewarding train CONFIG [--any.key value ...] [any.key=value ...]`, where CONFIG is a recipe (`cpu`) or a YAML file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import tyro
+
+from corewarding.launch.config.command_line import ConfigArguments, parse_config
+
+
+@dataclass(frozen=True)
+class TrainArguments(ConfigArguments):
+    """Trains a model and leaves a run directory."""
+
+    dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Check everything a run needs, start nothing."""
+
+
+def run(words: list[str]) -> int:
+    arguments = parse_config(TrainArguments, words, command="train")
+    from corewarding.launch.run.train import check_training, run_training
+
+    return check_training(arguments.settings) if arguments.dry_run else run_training(arguments.settings)

@@ -1,0 +1,99 @@
+"""A configuration on a command line: CONFIG, then `--key value` or `key=value` for any key.
+
+`--key value` is read as tyro reads it, `key=value` as YAML: `engine.arguments={swap_space: 1}`, `teacher_engine.kind=sglang`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import re
+import sys
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+import tyro
+import yaml
+from pydantic import ValidationError
+
+from corewarding.launch.config.checks import explain, section_of
+from corewarding.launch.config.load import ConfigError, find_config, make_config, read_content, validate
+from corewarding.launch.config.tree import TrainConfig
+
+_ASSIGNMENT = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*=")
+
+
+@dataclass(frozen=True)
+class ConfigArguments:
+    """Base of the arguments of commands that take a configuration."""
+
+    config: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CONFIG")]
+    """A recipe (`corewarding recipes` lists them) or a YAML file."""
+    settings: Annotated[TrainConfig, tyro.conf.arg(name="")]
+    """Any key of the configuration."""
+
+
+Arguments = TypeVar("Arguments", bound=ConfigArguments)
+
+
+def parse_config(kind: type[Arguments], words: list[str], *, command: str) -> Arguments:
+    """The command's arguments with a checked configuration. `--help` before CONFIG shows the defaults, after it the recipe's values.
+
+    ConfigError names a wrong key or value; SystemExit (2) for a word that is no argument.
+    """
+    prog = f"corewarding {command}"
+    if words and words[0] in ("-h", "--help"):
+        tyro.cli(kind, args=["--help"], prog=prog, default=kind(tyro.MISSING, TrainConfig()))
+    if not words or words[0].startswith("-"):
+        raise ConfigError(f"{command} needs a configuration first, for example `corewarding {command} cpu`")
+    name, *rest = words
+    content = read_content(name)
+    assignments, rest = _split(rest)
+    for assignment in assignments:
+        _assign(content, assignment)
+    where = "command line" if rest or assignments else name
+    base = kind(name, validate(content, where=where, folder=find_config(name).parent))
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told):
+            arguments = tyro.cli(kind, default=base, args=rest, prog=prog, config=(tyro.conf.AvoidSubcommands,))
+    except SystemExit as stop:
+        if (invalid := _validation_error(stop)) is None:
+            print(told.getvalue(), end="", file=sys.stderr)
+            raise
+        raise ConfigError(f"command line: {explain(invalid, inside=section_of(invalid.title))}") from None
+    return dataclasses.replace(arguments, settings=make_config(arguments.settings.model_dump(), where=where))
+
+
+def _split(words: list[str]) -> tuple[list[str], list[str]]:
+    """The `key=value` words, and the others. A word after a flag is the flag's value, unless it starts with a section's name."""
+    assignments, others = [], []
+    for previous, word in zip(["", *words], words, strict=False):
+        free = not previous.startswith("-") or "=" in previous
+        section = re.split(r"[.=]", word)[0].replace("-", "_") in TrainConfig.model_fields
+        (assignments if _ASSIGNMENT.match(word) and (free or section) else others).append(word)
+    return assignments, others
+
+
+def _assign(content: dict[str, Any], assignment: str) -> None:
+    """Puts the value of `a.b=value` into `content`."""
+    name, _, text = assignment.partition("=")
+    *sections, key = name.replace("-", "_").split(".")
+    inside = content
+    for section in sections:
+        inside = inside.setdefault(section, {})
+        if not isinstance(inside, dict):
+            raise ConfigError(f"command line: {name}: {section} is a value, not a section")
+    try:
+        inside[key] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"command line: {name}={text} is not YAML: {error}") from error
+
+
+def _validation_error(error: BaseException) -> ValidationError | None:
+    """The pydantic error that caused `error`."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ValidationError):
+        cause = cause.__cause__ or cause.__context__
+    return cause
