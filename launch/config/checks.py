@@ -1,113 +1,168 @@
-"""Checks between keys: what no single field can know."""
+"""Checks between keys, which no single field can make. Each is a function in a table and yields its messages.
+
+A message names the key, the rule and the value that was given.
+"""
 
 from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from corewarding.actors.engines import ENGINES, kinds_with
-from corewarding.actors.settings import EngineSettings
+from corewarding.actors.engines import ENGINES, EngineKind, kinds_with
+from corewarding.actors.settings import EngineSettings, RolloutSettings
 from corewarding.launch.config.tree import TrainConfig
 from corewarding.rewards.rules.table import REWARD_RULES
 
 
 def problems(config: TrainConfig) -> list[str]:
-    """What no single field can know."""
-    found: list[str] = []
+    """All contradictions in the configuration. A name that does not exist hides the others."""
+    unknown = list(_unknown_names(config))
+    return unknown or [message for check in CHECKS for message in check(config)]
+
+
+def _unknown_names(config: TrainConfig) -> Iterator[str]:
     if config.rule not in REWARD_RULES:
-        return [REWARD_RULES.unknown(config.rule)]
-    if reason := REWARD_RULES.unreachable(config.rule):
-        return [reason]
+        yield REWARD_RULES.unknown(config.rule)
+    elif reason := REWARD_RULES.unreachable(config.rule):
+        yield reason
+    for key in config.teacher_engine.keys() - EngineSettings.model_fields.keys():
+        near = difflib.get_close_matches(key, EngineSettings.model_fields, n=1)
+        hint = f"did you mean {near[0]}?" if near else "it takes the keys of engine"
+        yield f"teacher_engine.{key} does not exist; {hint}"
+        return
+    try:
+        engines = {"engine": config.engine, "teacher_engine": config.engine_of("teacher")}
+    except ValidationError as error:
+        yield explain(error, inside="teacher_engine")
+        return
+    for name, engine in engines.items():
+        if engine.kind not in ENGINES:
+            yield f"{name}.kind: {ENGINES.unknown(engine.kind)}"
+        elif reason := ENGINES.unreachable(engine.kind):
+            yield reason
+
+
+def _group_size(config: TrainConfig) -> Iterator[str]:
     if config.rollout.group_size < 2:
-        found.append(
+        yield (
             f"rollout.group_size must be at least 2, got {config.rollout.group_size}: a group of one has no mean to be "
             "compared with, so every advantage is zero"
         )
+
+
+def _pipeline_depth(config: TrainConfig) -> Iterator[str]:
     if config.staleness.on_exceed == "wait" and config.staleness.depth > config.staleness.max:
-        found.append(
+        yield (
             f"staleness.pipeline_depth must be at most staleness.max = {config.staleness.max}, got {config.staleness.depth}: "
             "samples drawn further ahead would be too old to be trained on, and staleness.on_exceed is wait"
         )
-    found += _engine_problems(config)
+
+
+def _data_files(config: TrainConfig) -> Iterator[str]:
     if config.data.kind == "files" and config.data.train is None:
-        found.append("data.kind files needs data.train: a Parquet or JSONL file, a folder or a hub id")
+        yield "data.kind files needs data.train: a Parquet or JSONL file, a folder or a hub id"
+
+
+def _bands(config: TrainConfig) -> Iterator[str]:
     for key in ("token_band", "sequence_band"):
         band = getattr(config.correction, key)
         if band is not None and not 0 < band[0] < band[1]:
-            found.append(f"correction.{key} must be two rising positive numbers, got {list(band)}")
-    return found
+            yield f"correction.{key} must be two rising positive numbers, got {list(band)}"
 
 
-def _engine_problems(config: TrainConfig) -> list[str]:
-    problems = []
-    for key in config.teacher_engine:
-        if key not in EngineSettings.model_fields:
-            near = difflib.get_close_matches(key, EngineSettings.model_fields, n=1)
-            hint = f"did you mean {near[0]}?" if near else "it takes the keys of engine"
-            return [f"teacher_engine.{key} does not exist; {hint}"]
-    try:
-        teacher = config.engine_of("teacher")
-    except ValidationError as error:
-        return [explain(error, inside="teacher_engine")]
-    for name, engine in (("engine", config.engine), ("teacher_engine", teacher)):
-        if engine.kind not in ENGINES:
-            return [f"{name}.kind: {ENGINES.unknown(engine.kind)}"]
-        if reason := ENGINES.unreachable(engine.kind):
-            return [reason]
-        kind = ENGINES[engine.kind]
-        if kind.needs_script and engine.script is None:
-            problems.append(f"{name}.kind {engine.kind} needs engine.script, a JSONL file of recorded completions")
-        if engine.deterministic and (not kind.deterministic or engine.threads != 1):
-            problems.append(
-                f"{name}.deterministic needs engine.kind {kinds_with('deterministic')} and engine.threads 1, "
-                f"got {engine.kind} and {engine.threads}"
-            )
-        if engine.arguments and not kind.takes_arguments:
-            problems.append(f"{name}.arguments needs {name}.kind {kinds_with('takes_arguments')}, got {engine.kind}")
-        if engine.tensor_parallel > 1 and not kind.tensor_parallel:
-            problems.append(
-                f"{name}.tensor_parallel {engine.tensor_parallel} needs {name}.kind {kinds_with('tensor_parallel')}, "
-                f"got {engine.kind}"
-            )
-        if 0 < config.rollout.gpus_per_actor < engine.tensor_parallel > 1:
-            problems.append(
-                f"{name}.tensor_parallel {engine.tensor_parallel} needs as many rollout.gpus_per_actor, "
-                f"got {config.rollout.gpus_per_actor:g}"
-            )
-        share = config.rollout.gpus_per_actor
-        if 0 < share < 1 and kind.takes_memory_fraction and engine.memory_fraction > share:
-            problems.append(
-                f"{name}.memory_fraction {engine.memory_fraction:g} is more than an actor's share of a GPU, "
-                f"rollout.gpus_per_actor {share:g}"
-            )
-        if engine.url is not None and not kind.takes_url:
-            problems.append(f"{name}.url needs {name}.kind {kinds_with('takes_url')}, got {engine.kind}")
-        if engine.url is not None and not re.fullmatch(r"https?://[^/:]+(:\d+)?/?", engine.url):
-            problems.append(f"{name}.url must be like http://node3:30000, got {engine.url}")
+@dataclass(frozen=True, slots=True)
+class _Engine:
+    """One engine section, with the row of its kind."""
+
+    name: str  # its key
+    settings: EngineSettings
+    kind: EngineKind
+    rollout: RolloutSettings
+
+
+def _engines(config: TrainConfig) -> Iterator[str]:
+    for name, settings in (("engine", config.engine), ("teacher_engine", config.engine_of("teacher"))):
+        engine = _Engine(name, settings, ENGINES[settings.kind], config.rollout)
+        for check in ENGINE_CHECKS:
+            yield from check(engine)
+
+
+def _capabilities(engine: _Engine) -> Iterator[str]:
+    """Keys that only some kinds of engine have."""
+    name, its, kind = engine.name, engine.settings, engine.kind
+    if kind.needs_script and its.script is None:
+        yield f"{name}.kind {its.kind} needs engine.script, a JSONL file of recorded completions"
+    if its.deterministic and (not kind.deterministic or its.threads != 1):
+        yield (
+            f"{name}.deterministic needs engine.kind {kinds_with('deterministic')} and engine.threads 1, "
+            f"got {its.kind} and {its.threads}"
+        )
+    for key, used, capability in (
+        ("arguments", bool(its.arguments), "takes_arguments"),
+        (f"tensor_parallel {its.tensor_parallel}", its.tensor_parallel > 1, "tensor_parallel"),
+        ("url", its.url is not None, "takes_url"),
+    ):
+        if used and not getattr(kind, capability):
+            yield f"{name}.{key} needs {name}.kind {kinds_with(capability)}, got {its.kind}"
+
+
+def _gpu_share(engine: _Engine) -> Iterator[str]:
+    its, share = engine.settings, engine.rollout.gpus_per_actor
+    if 0 < share < its.tensor_parallel > 1:
+        yield (
+            f"{engine.name}.tensor_parallel {its.tensor_parallel} needs as many rollout.gpus_per_actor, got {share:g}"
+        )
+    if 0 < share < 1 and engine.kind.takes_memory_fraction and its.memory_fraction > share:
+        yield (
+            f"{engine.name}.memory_fraction {its.memory_fraction:g} is more than an actor's share of a GPU, "
+            f"rollout.gpus_per_actor {share:g}"
+        )
+
+
+def _url_form(engine: _Engine) -> Iterator[str]:
+    url = engine.settings.url
+    if url is not None and not re.fullmatch(r"https?://[^/:]+(:\d+)?/?", url):
+        yield f"{engine.name}.url must be like http://node3:30000, got {url}"
+
+
+def _one_actor_per_server(config: TrainConfig) -> Iterator[str]:
+    teacher = config.engine_of("teacher")
     asked = {"rollout.policy_actors": (config.engine.url, config.rollout.policy_actors)}
-    if REWARD_RULES[config.rule].needs_teacher:
+    if config.reward_rule.needs_teacher:
         asked["rollout.teacher_actors"] = (teacher.url, config.rollout.teacher_actors)
     for key, (url, num) in asked.items():
         if url is not None and num > 1:
-            problems.append(
-                f"engine.url {url} is one server, which holds the weights of one actor; set {key} 1, got {num}"
-            )
+            yield f"engine.url {url} is one server, which holds the weights of one actor; set {key} 1, got {num}"
     if len(asked) > 1 and config.engine.url is not None and teacher.url == config.engine.url:
-        problems.append(
+        yield (
             f"engine.url {teacher.url} cannot serve policy and teacher, whose weights differ; set teacher_engine.url, or "
             "teacher_engine: {url: null} for an engine of its own"
         )
-    if teacher.dtype != config.engine.dtype:
-        problems.append(
-            f"teacher_engine.dtype must be engine.dtype, {config.engine.dtype}: both take one stream of weights"
-        )
-    return problems
+
+
+def _one_dtype(config: TrainConfig) -> Iterator[str]:
+    if config.engine_of("teacher").dtype != config.engine.dtype:
+        yield f"teacher_engine.dtype must be engine.dtype, {config.engine.dtype}: both take one stream of weights"
+
+
+CHECKS: tuple[Callable[[TrainConfig], Iterator[str]], ...] = (
+    _group_size,
+    _pipeline_depth,
+    _engines,
+    _one_actor_per_server,
+    _one_dtype,
+    _data_files,
+    _bands,
+)
+ENGINE_CHECKS: tuple[Callable[[_Engine], Iterator[str]], ...] = (_capabilities, _gpu_share, _url_form)
 
 
 def explain(error: ValidationError, *, inside: str = "") -> str:
-    """Pydantic's findings, one a line, as `key: rule, got value`. inside: the section the model is of."""
+    """Pydantic's findings, one a line, as `key: rule, got value`. inside: the section of the model that failed."""
     lines = []
     for found in error.errors(include_url=False):
         key = ".".join(str(part) for part in (inside, *found["loc"]) if part != "")
@@ -117,5 +172,5 @@ def explain(error: ValidationError, *, inside: str = "") -> str:
 
 
 def section_of(settings: str) -> str:
-    """The key under which the settings class of that name stands; empty for the configuration itself."""
+    """The key of TrainConfig that holds the settings class of that name; empty for TrainConfig itself."""
     return next((key for key, field in TrainConfig.model_fields.items() if field.annotation.__name__ == settings), "")  # type: ignore[union-attr]
