@@ -1,1 +1,1 @@
-"""The reward rules: what one is, the table of all, and a file per family."""
+"""The reward rules: their contract, a file per family with its objectives, and the table of all."""

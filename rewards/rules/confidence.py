@@ -1,16 +1,14 @@
-"""Baselines whose reward is the policy's own confidence. They read whole-distribution statistics that the learner
-computed for exactly these completions beforehand; sampled logprobs do not carry them.
+"""Baselines that reward the policy's own confidence. They read statistics of the whole next-token distribution, which the learner
+computes for these completions before they are scored; the logprobs of sampled tokens are not enough.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
 from corewarding.dataflow.carriers import QuestionRollouts, ScoredGroup, TokenStatistics
-from corewarding.rewards.rules.contract import RuleContext
-from corewarding.rewards.rules.labels import group_id
+from corewarding.rewards.rules.contract import POLICY_ORIGINAL, RewardRule, RuleContext
+from corewarding.rewards.rules.labels import without_label
 
 
 def self_certainty(rollouts: QuestionRollouts, context: RuleContext) -> list[ScoredGroup]:
@@ -26,7 +24,7 @@ def entropy(rollouts: QuestionRollouts, context: RuleContext) -> list[ScoredGrou
 def _confidence(
     rollouts: QuestionRollouts, context: RuleContext, *, rule: str, reward: Callable[[TokenStatistics], float]
 ) -> list[ScoredGroup]:
-    completions = rollouts.group("original", "policy")
+    completions = rollouts.group(*POLICY_ORIGINAL)
     statistics = context.statistics or {}
     missing = [completion.id for completion in completions if completion.id not in statistics]
     if missing:
@@ -34,13 +32,11 @@ def _confidence(
             f"reward rule {rule} needs token statistics of all {len(completions)} completions of {missing[0].group}, "
             f"but {len(missing)} have none: the learner computes them before a question is scored"
         )
-    return [
-        ScoredGroup(
-            id=group_id(rollouts, ("original", "policy")),
-            completions=completions,
-            rewards=np.array([reward(statistics[completion.id]) for completion in completions], np.float32),
-            label=None,
-            vote=None,
-            abstained=False,
-        )
-    ]
+    rewards = [reward(statistics[completion.id]) for completion in completions]
+    return [without_label(rollouts, trained=POLICY_ORIGINAL, rewards=rewards)]
+
+
+RULES = (
+    RewardRule(name="self_certainty", score=self_certainty, needs=frozenset({"token_statistics"})),
+    RewardRule(name="entropy", score=entropy, needs=frozenset({"token_statistics"})),
+)

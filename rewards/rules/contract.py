@@ -1,6 +1,5 @@
-"""What a reward rule is: which groups it asks for, which of them are trained, and a pure function from a question's
-completions to rewards. A rule says in `needs` everything it reads beyond text; it never sees weights, time or the order
-of arrival.
+"""The contract of a reward rule: the groups it asks for, the groups it trains, and a pure function from a question's completions to
+rewards. `needs` lists everything a rule reads besides text. A rule never sees weights, time or the order of arrival.
 """
 
 from __future__ import annotations
@@ -16,17 +15,22 @@ Need = Literal["gold", "token_statistics"]
 KLReference = Literal["initial", "teacher", "none"]
 GroupKind = tuple[View, Source]
 
+POLICY_ORIGINAL: GroupKind = ("original", "policy")
+POLICY_REPHRASED: GroupKind = ("rephrased", "policy")
+TEACHER_ORIGINAL: GroupKind = ("original", "teacher")
+TEACHER_REPHRASED: GroupKind = ("rephrased", "teacher")
+
 
 @dataclass(frozen=True, kw_only=True)
 class RuleContext:
-    """What a rule may read besides the completions themselves."""
+    """Inputs of a rule besides the completions."""
 
     key: Callable[[str], str]  # equivalent answers have equal keys
-    min_share: float  # a vote below this share of its voters abstains
+    min_share: float  # a vote with a smaller share of winners among its voters abstains
     run_seed: int
-    min_voters: int = 1  # a vote of fewer abstains
-    gold: Callable[[str], str | None] | None = None  # question id to answer; given only to rules that need "gold"
-    statistics: Mapping[CompletionId, TokenStatistics] | None = None  # given to rules that need "token_statistics"
+    min_voters: int = 1  # a vote of fewer completions abstains
+    gold: Callable[[str], str | None] | None = None  # question id to answer; only for rules that need "gold"
+    statistics: Mapping[CompletionId, TokenStatistics] | None = None  # only for rules that need "token_statistics"
 
 
 Score = Callable[[QuestionRollouts, RuleContext], list[ScoredGroup]]
@@ -34,15 +38,15 @@ Score = Callable[[QuestionRollouts, RuleContext], list[ScoredGroup]]
 
 @dataclass(frozen=True, kw_only=True)
 class RewardRule:
-    """One row of the table in docs/algorithm.md."""
+    """One row of the table in docs/algorithm.md. The defaults are those of the baselines."""
 
     name: str
-    groups: tuple[GroupKind, ...]  # asked for each question
-    trained: tuple[GroupKind, ...]  # a subset of groups, in the order in which `score` returns them
-    needs: frozenset[Need]
-    kl_reference: KLReference  # the paper's, where the configuration names none
-    kl_coef: float  # the same
-    score: Score
+    score: Score  # returns one ScoredGroup for each trained group, in the order of `trained`
+    groups: tuple[GroupKind, ...] = (POLICY_ORIGINAL,)  # sampled for each question
+    trained: tuple[GroupKind, ...] = (POLICY_ORIGINAL,)  # a subset of `groups`
+    needs: frozenset[Need] = frozenset()
+    kl_reference: KLReference = "initial"  # used if the configuration sets none
+    kl_coef: float = 0.005  # used if the configuration sets none
 
     @property
     def needs_rephrased(self) -> bool:
@@ -51,5 +55,5 @@ class RewardRule:
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether the teacher answers questions (its weights may be a KL reference all the same)."""
+        """Whether the teacher answers questions. (Its weights can be the KL reference even if it answers none.)"""
         return any(source == "teacher" for _, source in self.groups)
