@@ -121,7 +121,7 @@ def guarded(function: Callable[P, R], *, what: str) -> Callable[P, R]:
         except PluginError:
             raise
         except Exception as error:
-            file = inspect.getfile(function)
+            file = inspect.getfile(inspect.unwrap(function))
             raise PluginError(f"{what} failed: {_told(error, file)}") from error
 
     return call

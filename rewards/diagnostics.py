@@ -1,155 +1,128 @@
-"""What an update's rewards looked like, for people. The data set's answers are read here for reporting alone: nothing
-computed here ever reaches a reward. A quantity that cannot be had (no answers, no second view) is left out, not 0.
+"""Metrics of one update's questions, for people. The data set's answers are read here only for reports: nothing computed here reaches
+a reward.
+
+`QUESTION_METRICS` is a table from a metric's name to a function that gives one value for each question, group or completion that has
+one. Their mean is reported; a metric without any value (no answers known, no second wording) is left out. A new metric is one function
+and one row; a plug-in adds its own with `question_metric`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property, wraps
 
 import numpy as np
 
 from corewarding.dataflow.carriers import Completion, QuestionRollouts, ScoredGroup, Vote
 from corewarding.dataflow.ids import Source
 from corewarding.dataflow.metrics import Metrics
+from corewarding.dataflow.plugins import guarded
+from corewarding.dataflow.registry import Registry
 from corewarding.rewards.answers.key import canonical_key
 from corewarding.rewards.collapse import repetition
-from corewarding.rewards.rules.contract import GroupKind
+from corewarding.rewards.rules.contract import (
+    POLICY_ORIGINAL,
+    POLICY_REPHRASED,
+    TEACHER_ORIGINAL,
+    TEACHER_REPHRASED,
+    GroupKind,
+)
 from corewarding.rewards.voting import vote
 
-Key = Callable[[str], str]
-Votes = list[tuple[str, dict[GroupKind, Vote]]]  # (question id, the vote of each of its groups)
 
+@dataclass(frozen=True, kw_only=True)
+class ScoredQuestions:
+    """Everything a metric reads of one update."""
 
-def reward_diagnostics(
-    rollouts: Sequence[QuestionRollouts],
-    scored: Sequence[ScoredGroup],
-    *,
-    key: Key,
-    gold: Callable[[str], str | None] | None,
-) -> Metrics:
-    """`reward/`, `label/`, `vote/` and `length/` metrics of the questions of one update.
+    rollouts: Sequence[QuestionRollouts]
+    scored: Sequence[ScoredGroup]
+    key: Callable[[str], str]  # equivalent answers have equal keys
+    gold_keys: Mapping[str, str]  # question id to the key of its answer, for questions with a known answer
 
-    gold: question id to answer, or None where the data set has none (then no accuracy is reported).
-    """
-    cached_key = cache(key)
-    questions = {question.asked.question_id for question in rollouts} | {group.id.question_id for group in scored}
-    answers = {} if gold is None else {question: gold(question) for question in sorted(questions)}
-    gold_keys = {question: cached_key(answer) for question, answer in answers.items() if answer is not None}
-    votes: Votes = [
-        (
-            question.asked.question_id,
-            {
-                (group.view, group.source): vote(completions, key=cached_key, min_share=0.0)
-                for group, completions in question.groups.items()
-            },
-        )
-        for question in rollouts
-    ]
-    return Metrics.union(
-        [
-            _of_rewards(scored, key=cached_key, gold_keys=gold_keys),
-            _of_completions(rollouts, key=cached_key, gold_keys=gold_keys),
-            _of_votes(votes, gold_keys=gold_keys),
+    @cached_property
+    def policy(self) -> list[Completion]:
+        """All completions of the policy."""
+        return self._completions("policy")
+
+    @cached_property
+    def teacher(self) -> list[Completion]:
+        """All completions of the teacher."""
+        return self._completions("teacher")
+
+    @cached_property
+    def votes(self) -> list[tuple[str, dict[GroupKind, Vote]]]:
+        """(question id, the vote of each of its groups). No vote abstains, whatever the rule, so rules can be compared."""
+        return [
+            (
+                question.asked.question_id,
+                {
+                    (group.view, group.source): vote(completions, key=self.key)
+                    for group, completions in question.groups.items()
+                },
+            )
+            for question in self.rollouts
         ]
-    )
+
+    def votes_of(self, source: Source) -> list[tuple[str, Vote]]:
+        """(question id, vote) of each group of `source`."""
+        return [(question, v) for question, kinds in self.votes for (_, who), v in kinds.items() if who == source]
+
+    def _completions(self, source: Source) -> list[Completion]:
+        return [c for question in self.rollouts for c in question.completions if c.id.source == source]
 
 
-def _of_rewards(scored: Sequence[ScoredGroup], *, key: Key, gold_keys: Mapping[str, str]) -> Metrics:
-    """Rewards and labels of the trained groups. A label's accuracy is over groups whose question has an answer."""
-    judged = [
-        (g.label, gold_keys[g.id.question_id]) for g in scored if g.label is not None and g.id.question_id in gold_keys
+QuestionMetric = Callable[[ScoredQuestions], Iterable[float]]
+
+
+def label_accuracy(questions: ScoredQuestions) -> list[float]:
+    """1 or 0 for each trained group with a label and a known answer: whether they agree."""
+    gold = questions.gold_keys
+    judged = [(g.label, gold[g.id.question_id]) for g in questions.scored if g.id.question_id in gold]
+    return [float(questions.key(label) == gold_key) for label, gold_key in judged if label is not None]
+
+
+def answer_accuracy(questions: ScoredQuestions, completions: Sequence[Completion]) -> list[float]:
+    """1 or 0 for each completion of a question with a known answer. A completion without an answer counts as wrong."""
+    gold = questions.gold_keys
+    return [
+        float(c.answer is not None and questions.key(c.answer) == gold[c.id.question_id])
+        for c in completions
+        if c.id.question_id in gold
     ]
-    means: dict[str, Iterable[float]] = {
-        "reward/mean": (float(reward) for group in scored for reward in group.rewards),
-        "label/abstained_frac": (float(group.abstained) for group in scored),
-        "label/share_mean": (group.vote.share for group in scored if group.vote is not None),
-        "label/accuracy_frac": (float(key(label) == gold_key) for label, gold_key in judged),
-    }
-    return Metrics(scalars=_means(means))
 
 
-def _of_completions(rollouts: Sequence[QuestionRollouts], *, key: Key, gold_keys: Mapping[str, str]) -> Metrics:
-    """Answers and lengths of single completions. A completion without an answer counts as wrong."""
-    policy = [c for question in rollouts for c in question.completions if c.id.source == "policy"]
-    teacher = [c for question in rollouts for c in question.completions if c.id.source == "teacher"]
-
-    def right(completion: Completion) -> float:
-        return float(completion.answer is not None and key(completion.answer) == gold_keys[completion.id.question_id])
-
-    scalars = _means(
-        {
-            "reward/policy_accuracy_frac": (right(c) for c in policy if c.id.question_id in gold_keys),
-            "reward/teacher_accuracy_frac": (right(c) for c in teacher if c.id.question_id in gold_keys),
-            "vote/no_answer_frac": (float(c.answer is None) for c in policy),
-            "vote/teacher_no_answer_frac": (float(c.answer is None) for c in teacher),
-            "vote/text_answer_frac": _kinds(policy, ("text", "unevaluated")),
-            "vote/top_answer_frac": _top_answer(policy, key=key),
-            "length/tokens_mean": (float(len(c.token_ids)) for c in policy),
-            "length/teacher_tokens_mean": (float(len(c.token_ids)) for c in teacher),
-            "length/repetition_mean": (repetition(c.token_ids) for c in policy),
-            "length/truncated_frac": (float(c.truncated) for c in policy),
-            "length/teacher_truncated_frac": (float(c.truncated) for c in teacher),
-        }
-    )
-    if not policy:
-        return Metrics(scalars=scalars)
-    lengths = np.array([len(c.token_ids) for c in policy], np.float32)
-    return Metrics(
-        scalars=scalars | {"length/tokens_max": float(lengths.max())}, histograms={"length/completion_tokens": lengths}
-    )
+def vote_accuracy(questions: ScoredQuestions, source: Source) -> list[float]:
+    """1 or 0 for each group of a question with a known answer."""
+    gold = questions.gold_keys
+    return [float(v.winner == gold[question]) for question, v in questions.votes_of(source) if question in gold]
 
 
-def _kinds(completions: Sequence[Completion], kinds: tuple[str, ...]) -> list[float]:
+def vote_agreement(questions: ScoredQuestions, pairs: Iterable[tuple[GroupKind, GroupKind]]) -> list[float]:
+    """1 or 0 for each pair of groups of one question that both elected an answer."""
+    return [
+        float(kinds[one].winner == kinds[other].winner)
+        for one, other in pairs
+        for _, kinds in questions.votes
+        if one in kinds and other in kinds and kinds[one].num_voters and kinds[other].num_voters
+    ]
+
+
+def answer_kinds(completions: Sequence[Completion], kinds: Collection[str]) -> list[float]:
     """1 or 0 for each answer: whether it is of one of these kinds (rewards/answers/key.py)."""
     return [float(canonical_key(c.answer).kind in kinds) for c in completions if c.answer is not None]
 
 
-def _of_votes(votes: Votes, *, gold_keys: Mapping[str, str]) -> Metrics:
-    """What each group would elect at min_share 0, whatever the rule: so rules can be compared with each other."""
+def top_answer_mass(questions: ScoredQuestions) -> list[float]:
+    """The mass of the policy's most common answer over different questions; the answers of each question weigh 1 in total.
 
-    def of(source: Source) -> list[tuple[str, Vote]]:
-        return [(question, v) for question, by_kind in votes for (_, who), v in by_kind.items() if who == source]
-
-    def agreement(pairs: Iterable[tuple[GroupKind, GroupKind]]) -> list[float]:
-        """1 or 0 for each pair of groups that both elected an answer."""
-        return [
-            float(by_kind[one].winner == by_kind[other].winner)
-            for one, other in pairs
-            for _, by_kind in votes
-            if one in by_kind and other in by_kind and by_kind[one].num_voters and by_kind[other].num_voters
-        ]
-
-    def accuracy(source: Source) -> list[float]:
-        return [float(v.winner == gold_keys[question]) for question, v in of(source) if question in gold_keys]
-
-    scalars = _means(
-        {
-            "vote/share_mean": (v.share for _, v in of("policy")),
-            "vote/teacher_share_mean": (v.share for _, v in of("teacher")),
-            "vote/num_answers_mean": (float(len(v.classes)) for _, v in of("policy")),
-            "vote/accuracy_frac": accuracy("policy"),
-            "vote/teacher_accuracy_frac": accuracy("teacher"),
-            "vote/agreement_teacher_policy_frac": agreement(
-                ((view, "teacher"), (view, "policy")) for view in ("original", "rephrased")
-            ),
-            "vote/agreement_original_rephrased_frac": agreement([(("original", "policy"), ("rephrased", "policy"))]),
-        }
-    )
-    shares = np.array([v.share for _, v in of("policy")], np.float32)
-    return Metrics(scalars=scalars, histograms={"vote/share": shares} if len(shares) else {})
-
-
-def _top_answer(completions: Sequence[Completion], *, key: Key) -> list[float]:
-    """The mass of the most common answer over different questions: each question's answers weigh 1 in total.
-
-    Near 1 means one answer to every question, the collapse of a vote that judges itself. Empty for one question alone.
+    Near 1 means one answer to every question, the collapse of a vote that judges itself. Empty for a single question.
     """
     by_question: dict[str, list[str]] = defaultdict(list)
-    for completion in completions:
+    for completion in questions.policy:
         if completion.answer is not None:
-            by_question[completion.id.question_id].append(key(completion.answer))
+            by_question[completion.id.question_id].append(questions.key(completion.answer))
     if len(by_question) < 2:
         return []
     mass: dict[str, float] = defaultdict(float)
@@ -159,7 +132,82 @@ def _top_answer(completions: Sequence[Completion], *, key: Key) -> list[float]:
     return [max(mass.values()) / len(by_question)]
 
 
-def _means(quantities: Mapping[str, Iterable[float]]) -> dict[str, float]:
-    """The mean of each quantity that has any value."""
-    listed = {name: list(values) for name, values in quantities.items()}
-    return {name: float(np.mean(values)) for name, values in listed.items() if values}
+_TEACHER_POLICY = ((TEACHER_ORIGINAL, POLICY_ORIGINAL), (TEACHER_REPHRASED, POLICY_REPHRASED))
+_ORIGINAL_REPHRASED = ((POLICY_ORIGINAL, POLICY_REPHRASED),)
+
+_METRICS: dict[str, QuestionMetric] = {
+    "reward/mean": lambda q: (float(reward) for group in q.scored for reward in group.rewards),
+    "reward/policy_accuracy_frac": lambda q: answer_accuracy(q, q.policy),
+    "reward/teacher_accuracy_frac": lambda q: answer_accuracy(q, q.teacher),
+    "label/abstained_frac": lambda q: (float(group.abstained) for group in q.scored),
+    "label/share_mean": lambda q: (group.vote.share for group in q.scored if group.vote is not None),
+    "label/accuracy_frac": label_accuracy,
+    "vote/no_answer_frac": lambda q: (float(c.answer is None) for c in q.policy),
+    "vote/teacher_no_answer_frac": lambda q: (float(c.answer is None) for c in q.teacher),
+    "vote/text_answer_frac": lambda q: answer_kinds(q.policy, ("text", "unevaluated")),
+    "vote/top_answer_frac": top_answer_mass,
+    "vote/share_mean": lambda q: (v.share for _, v in q.votes_of("policy")),
+    "vote/teacher_share_mean": lambda q: (v.share for _, v in q.votes_of("teacher")),
+    "vote/num_answers_mean": lambda q: (float(len(v.classes)) for _, v in q.votes_of("policy")),
+    "vote/accuracy_frac": lambda q: vote_accuracy(q, "policy"),
+    "vote/teacher_accuracy_frac": lambda q: vote_accuracy(q, "teacher"),
+    "vote/agreement_teacher_policy_frac": lambda q: vote_agreement(q, _TEACHER_POLICY),
+    "vote/agreement_original_rephrased_frac": lambda q: vote_agreement(q, _ORIGINAL_REPHRASED),
+    "length/tokens_mean": lambda q: (float(len(c.token_ids)) for c in q.policy),
+    "length/teacher_tokens_mean": lambda q: (float(len(c.token_ids)) for c in q.teacher),
+    "length/repetition_mean": lambda q: (repetition(c.token_ids) for c in q.policy),
+    "length/truncated_frac": lambda q: (float(c.truncated) for c in q.policy),
+    "length/teacher_truncated_frac": lambda q: (float(c.truncated) for c in q.teacher),
+}
+
+QUESTION_METRICS: Registry[QuestionMetric] = Registry("metric")
+for _name, _metric in _METRICS.items():
+    QUESTION_METRICS.register(_name, _metric)
+
+
+def question_metric(name: str) -> Callable[[QuestionMetric], QuestionMetric]:
+    """Registers the decorated function as a metric of every update. For plug-ins; the function comes back unchanged.
+
+    name: `area/quantity`. The function takes ScoredQuestions and gives values, whose mean is reported if there is any.
+    """
+
+    def register(metric: QuestionMetric) -> QuestionMetric:
+        @wraps(metric)
+        def values(questions: ScoredQuestions) -> list[float]:
+            return list(metric(questions))  # here, so that errors of a generator count as the plug-in's
+
+        QUESTION_METRICS.register(name, guarded(values, what=f"metric {name!r}"), depth=2)
+        return metric
+
+    return register
+
+
+def reward_diagnostics(
+    rollouts: Sequence[QuestionRollouts],
+    scored: Sequence[ScoredGroup],
+    *,
+    key: Callable[[str], str],
+    gold: Callable[[str], str | None] | None,
+) -> Metrics:
+    """All QUESTION_METRICS of the questions of one update, and the distributions of lengths and vote shares.
+
+    gold: question id to answer; None if the data set has no answers. It is called once for each question.
+    """
+    cached_key = cache(key)
+    ids = {question.asked.question_id for question in rollouts} | {group.id.question_id for group in scored}
+    answers = {} if gold is None else {question: gold(question) for question in sorted(ids)}
+    gold_keys = {question: cached_key(answer) for question, answer in answers.items() if answer is not None}
+    questions = ScoredQuestions(rollouts=rollouts, scored=scored, key=cached_key, gold_keys=gold_keys)
+    values = {name: list(metric(questions)) for name, metric in QUESTION_METRICS.items()}
+    means = Metrics(scalars={name: float(np.mean(found)) for name, found in values.items() if found})
+    return Metrics.union([means, _distributions(questions)])
+
+
+def _distributions(questions: ScoredQuestions) -> Metrics:
+    lengths = np.array([len(c.token_ids) for c in questions.policy], np.float32)
+    shares = np.array([v.share for _, v in questions.votes_of("policy")], np.float32)
+    histograms = {"length/completion_tokens": lengths, "vote/share": shares}
+    return Metrics(
+        scalars={"length/tokens_max": float(lengths.max())} if len(lengths) else {},
+        histograms={name: values for name, values in histograms.items() if len(values)},
+    )

@@ -35,6 +35,16 @@ QUESTIONS: list[dict[tuple[View, Source], list[str | None]]] = [
         ("rephrased", "teacher"): ["7", "8", "9", "10"],
     },
 ]
+RULES = (
+    "ground_truth",
+    "majority_vote",
+    "self_certainty",
+    "entropy",
+    "random",
+    "co_rewarding_i",
+    "co_rewarding_ii",
+    "co_rewarding_iii",
+)
 GOLD = {"q0": "1", "q1": r"\frac{1}{2}", "q2": None}
 
 TEXTS = [

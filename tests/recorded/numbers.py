@@ -74,7 +74,7 @@ def exact(answers: Iterable[str]) -> dict[str, Any]:
                 for question in questions
                 for group in rule.score(question, context)
             ]
-            for name, rule in REWARD_RULES.items()
+            for name, rule in ((name, REWARD_RULES[name]) for name in inputs.RULES)
         },
         "tokens": asyncio.run(_sampled())[0],
     }
@@ -92,8 +92,8 @@ def _rewards() -> Arrays:
     context = inputs.rule_context(questions)
     found: Arrays = {}
     everything = []
-    for name, rule in REWARD_RULES.items():
-        scored = [group for question in questions for group in rule.score(question, context)]
+    for name in inputs.RULES:
+        scored = [group for question in questions for group in REWARD_RULES[name].score(question, context)]
         everything += scored
         found[f"rewards/{name}"] = np.concatenate([group.rewards for group in scored])
         metrics = reward_diagnostics(questions, scored, key=context.key, gold=context.gold)
@@ -175,7 +175,7 @@ def _packing() -> Arrays:
 
 
 def _layout(micros: Iterable[MicroBatch]) -> Arrays:
-    """Integer arrays of all micro-batches as one digest, since the layout is either the same or not; weights and ages in full."""
+    """Integer arrays of all micro-batches as one digest, since the layout is either the same or not; weights and ages as they are."""
     micros = list(micros)
     integers = hashlib.sha256()
     for micro in micros:
@@ -293,6 +293,5 @@ def _metrics(name: str, metrics: Metrics) -> Arrays:
 
 
 def _scalars(name: str, scalars: dict[str, float]) -> Arrays:
-    """One array of all scalars but those of the clock, in the order of their names."""
-    kept = {key: value for key, value in sorted(scalars.items()) if not key.startswith("throughput/")}
-    return {f"{name}/names": np.array(list(kept)), f"{name}/values": np.array(list(kept.values()))}
+    """All scalars but those of the clock, as arrays without axes."""
+    return {f"{name}/{key}": np.array(value) for key, value in scalars.items() if not key.startswith("throughput/")}

@@ -25,15 +25,28 @@ SAMPLED_TOLERANCE = (
 
 def load() -> tuple[dict[str, Any], numbers.Arrays]:
     """(exact, close) as recorded."""
-    with np.load(FOLDER / "close.npz") as file:
-        return json.loads((FOLDER / "exact.json").read_text()), dict(file)
+    with np.load(FOLDER / "arrays.npz") as file:
+        arrays = dict(file)
+    scalars = json.loads((FOLDER / "scalars.json").read_text())
+    exact = json.loads((FOLDER / "exact.json").read_text())
+    return exact, arrays | {name: np.array(value) for name, value in scalars.items()}
 
 
 def write(exact: dict[str, Any], close: numbers.Arrays) -> None:
-    """Both files anew."""
-    lines = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in exact.items()]
-    (FOLDER / "exact.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
-    np.savez_compressed(FOLDER / "close.npz", **close)  # type: ignore[arg-type]
+    """Writes the record: text, scalars and arrays in a file each."""
+    (FOLDER / "exact.json").write_text(_rows(exact))
+    (FOLDER / "scalars.json").write_text(_rows({name: float(value) for name, value in close.items() if not value.ndim}))
+    arrays = {name: value for name, value in close.items() if value.ndim}
+    np.savez_compressed(FOLDER / "arrays.npz", **arrays)  # type: ignore[arg-type]
+
+
+def _rows(values: dict[str, Any]) -> str:
+    """A JSON object with an entry on each line, so that a changed entry is a changed line."""
+    lines = []
+    for key, value in values.items():
+        text = ",\n".join(json.dumps(one, ensure_ascii=False) for one in value) if isinstance(value, list) else ""
+        lines.append(f"{json.dumps(key)}: " + (f"[\n{text}\n]" if text else json.dumps(value, ensure_ascii=False)))
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def differences(*, bitwise: bool = False) -> list[str]:
@@ -59,8 +72,8 @@ def _differences_exact(recorded: dict[str, Any], now: dict[str, Any]) -> list[st
 
 
 def _differences_close(recorded: numbers.Arrays, now: numbers.Arrays, *, bitwise: bool) -> list[str]:
-    """One line for each array that is not what was recorded, within TOLERANCE unless bitwise."""
-    lines = [f"{name}: only in one of both" for name in sorted(recorded.keys() ^ now.keys())]
+    """One line for each recorded array that is not what was recorded, within TOLERANCE unless bitwise."""
+    lines = [f"{name}: is not computed any more" for name in sorted(recorded.keys() - now.keys())]
     for name in sorted(recorded.keys() & now.keys()):
         old, new = recorded[name], np.asarray(now[name])
         if old.shape != new.shape:
@@ -78,7 +91,7 @@ def _differences_close(recorded: numbers.Arrays, now: numbers.Arrays, *, bitwise
 def _apart(name: str, old: np.ndarray, new: np.ndarray) -> list[str]:
     """Scalars are compared one by one, arrays by their largest number."""
     finite = np.isfinite(old)
-    size = np.abs(old) if name.endswith("/values") else np.abs(old[finite]).max(initial=0.0)
+    size = np.abs(old) if old.ndim == 0 else np.abs(old[finite]).max(initial=0.0)
     relative = np.abs(old - new)[finite] / np.broadcast_to(size + 1e-9, old.shape)[finite]
     worst = relative.max(initial=0.0)
     tolerance = SAMPLED_TOLERANCE if name.startswith("sampled/") else TOLERANCE

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
-from corewarding.rewards.diagnostics import reward_diagnostics
+from corewarding.dataflow.plugins import PluginError
+from corewarding.rewards.diagnostics import QUESTION_METRICS, ScoredQuestions, question_metric, reward_diagnostics
 from corewarding.rewards.rules.table import REWARD_RULES
 from tests.unit.rewards.rollouts import context_of, key, rollouts_of
 
@@ -75,3 +78,35 @@ def test_no_question_is_no_metric() -> None:
     metrics = reward_diagnostics([], [], key=key, gold=GOLD.get)
     assert metrics.scalars == {}
     assert metrics.histograms == {}
+
+
+def test_a_metric_of_a_plug_in_is_a_mean_or_left_out() -> None:
+    @question_metric("mine/answers_mean")
+    def answers(questions: ScoredQuestions) -> Iterator[float]:
+        yield from (float(completion.answer is not None) for completion in questions.policy)
+
+    @question_metric("mine/none_frac")
+    def none(questions: ScoredQuestions) -> list[float]:
+        return []
+
+    try:
+        scalars = reward_diagnostics([A, B], [], key=key, gold=None).scalars
+    finally:
+        QUESTION_METRICS.unregister("mine/answers_mean")
+        QUESTION_METRICS.unregister("mine/none_frac")
+    assert scalars["mine/answers_mean"] == 15 / 16
+    assert "mine/none_frac" not in scalars
+
+
+def test_a_metric_that_fails_is_named_with_its_line() -> None:
+    @question_metric("mine/broken")
+    def broken(questions: ScoredQuestions) -> Iterator[float]:
+        yield 1 / len(questions.teacher)
+
+    try:
+        with pytest.raises(
+            PluginError, match=r"metric 'mine/broken' failed: .*test_diagnostics\.py line \d+: ZeroDivision"
+        ):
+            reward_diagnostics([], [], key=key, gold=None)
+    finally:
+        QUESTION_METRICS.unregister("mine/broken")
