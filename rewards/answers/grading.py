@@ -1,4 +1,4 @@
-"""Whether an answer is right, given the right one: wider than the equivalence of votes, since nothing has to be transitive here."""
+"""Whether an answer is right, given the correct one. Accepts more than equal keys, because grading need not be transitive."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ from pathlib import Path
 
 from corewarding.rewards.answers.key import CanonicalAnswer, canonical_key
 
-_SOURCES = ("extract", "grading", "key", "parser", "tokens", "value")  # the modules a verdict depends on
-
 
 def grader_version() -> str:
-    """12 hex digits of the code that extracts and grades: verdicts of different versions are not comparable."""
-    folder = Path(__file__).parent
-    return hashlib.sha256(b"".join((folder / f"{name}.py").read_bytes() for name in _SOURCES)).hexdigest()[:12]
+    """12 hex digits that identify the code of this folder; verdicts of different versions are not comparable."""
+    modules = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(module.read_bytes() for module in modules)).hexdigest()[:12]
 
 
 def grade(answer: str | None, gold: str) -> bool:
-    """Equal keys; and where the right answer is a percentage, its number without the sign. No answer is wrong."""
+    """Whether the keys are equal; if the correct answer is a percentage, its number without the sign is right, too. None is wrong."""
     if answer is None:
         return False
     given, right = canonical_key(answer), canonical_key(gold)

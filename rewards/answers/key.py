@@ -25,26 +25,16 @@ Units and degree and dollar signs at a number are dropped (`units="drop"`) or ke
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
-from itertools import pairwise
 from typing import Literal
 
-from corewarding.rewards.answers.parser import Node, parse
+from corewarding.rewards.answers.operations import OutOfBoundsError
+from corewarding.rewards.answers.parser import parse
+from corewarding.rewards.answers.structure import CanonicalAnswer, Units, tree_key
 from corewarding.rewards.answers.tokens import NotMathError
-from corewarding.rewards.answers.value import OutOfBoundsError, fingerprint, letters_of, proportion
 
 Equivalence = Literal["canonical", "exact"]
-Units = Literal["drop", "keep"]
-
-
-@dataclass(frozen=True, slots=True)
-class CanonicalAnswer:
-    """Equal for equivalent answers. `kind` (table above) is for reports and takes no part in equality."""
-
-    key: str
-    kind: str = field(compare=False)
 
 
 _PLAIN = re.compile(
@@ -59,21 +49,8 @@ _WRAPPED = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|operat
 _CHOICE = re.compile(r"\s*(?:\(\s*([A-Z])\s*\)|([A-H]))\s*")
 _CHOICES = re.compile(r"\(?[A-Z]\)?(?:\s*,?\s*(?:and|or|,)\s*\(?[A-Z]\)?)+")
 _TIME = re.compile(r"([01]?[0-9]|2[0-3])(?::([0-5][0-9]))?(?::([0-5][0-9]))?\s*([ap])\.?\s*m\.?", re.IGNORECASE)
-_MONTHS = [
-    "january",
-    "february",
-    "march",
-    "april",
-    "may",
-    "june",
-    "july",
-    "august",
-    "september",
-    "october",
-    "november",
-    "december",
-]
-_DATE = re.compile(rf"({'|'.join(_MONTHS)})\s+([0-9]{{1,2}})(?:\s*,\s*([0-9]{{4}}))?", re.IGNORECASE)
+_MONTHS = "january|february|march|april|may|june|july|august|september|october|november|december"
+_DATE = re.compile(rf"({_MONTHS})\s+([0-9]{{1,2}})(?:\s*,\s*([0-9]{{4}}))?", re.IGNORECASE)
 _SPACING = re.compile(r"\\[,:;>!\s]|\\q?quad(?![A-Za-z])|~|[\s$]+")
 
 
@@ -126,7 +103,7 @@ def _canonical(answer: str, units: Units) -> CanonicalAnswer:
             "{" + "; ".join(f"choice:{one.lower()}" for one in sorted(set(re.findall("[A-Z]", bare)))) + "}", "set"
         )
     try:
-        return _Keys(units).of(parse(text))
+        return tree_key(parse(text), units=units)
     except (NotMathError, OutOfBoundsError, RecursionError):
         return CanonicalAnswer(f"text:{_as_text(text)}", "text")
 
@@ -145,157 +122,3 @@ def _as_text(text: str) -> str:
     words = _SPACING.sub(" ", _WRAPPED.sub(r" \1 ", text))
     words = " ".join(words.split()).strip().rstrip(".").strip().lower()
     return words or text
-
-
-class _Keys:
-    """Keys of trees, by structure."""
-
-    def __init__(self, units: Units) -> None:
-        self._units = units
-
-    def of(self, node: Node) -> CanonicalAnswer:
-        method = getattr(self, f"_{node.head}", None)
-        if method is not None:
-            answer: CanonicalAnswer = method(node)
-            return answer
-        return self._or_expression(node)
-
-    def _or_expression(self, node: Node) -> CanonicalAnswer:
-        if _contains(node, "pm"):
-            return self._members([self.of(_choose(node, plus)) for plus in (True, False)])
-        if any(_contains(node, head) for head in ("ratio", "bracket", "list", "relation", "matrix", "base")):
-            raise NotMathError("structure inside an expression")
-        return self._expression(node)
-
-    def _group(self, node: Node) -> CanonicalAnswer:
-        return self.of(node.children[0])
-
-    def _degrees(self, node: Node) -> CanonicalAnswer:
-        return self.of(node.children[0])
-
-    def _unit(self, node: Node) -> CanonicalAnswer:
-        inner = node.children[0]
-        if letters_of(inner):
-            raise NotMathError("words after letters")
-        answer = self.of(inner)
-        if node.value in ("percent", "per cent"):
-            return CanonicalAnswer(f"{answer.key}%", "percent")
-        return answer if self._units == "drop" else CanonicalAnswer(f"{answer.key} {node.value}", "unit")
-
-    def _percent(self, node: Node) -> CanonicalAnswer:
-        return CanonicalAnswer(f"{self.of(node.children[0]).key}%", "percent")
-
-    def _base(self, node: Node) -> CanonicalAnswer:
-        digits, base = (child.value for child in node.children)
-        return CanonicalAnswer(f"{digits}_{base}", "base")
-
-    def _neg(self, node: Node) -> CanonicalAnswer:
-        inner = self.of(node.children[0]) if node.children[0].head in ("base", "percent", "unit", "degrees") else None
-        return self._or_expression(node) if inner is None else CanonicalAnswer("-" + inner.key, inner.kind)
-
-    def _ratio(self, node: Node) -> CanonicalAnswer:
-        return CanonicalAnswer(":".join(self.of(part).key for part in node.children), "ratio")
-
-    def _list(self, node: Node) -> CanonicalAnswer:
-        return self._members([self.of(item) for item in node.children])
-
-    def _members(self, answers: list[CanonicalAnswer]) -> CanonicalAnswer:
-        keys = sorted({answer.key for answer in answers})
-        return answers[0] if len(keys) == 1 else CanonicalAnswer("{" + "; ".join(keys) + "}", "set")
-
-    def _bracket(self, node: Node) -> CanonicalAnswer:
-        keys = [self.of(item).key for item in node.children]
-        pair = str(node.value)
-        if pair == "{}":
-            return CanonicalAnswer("{" + "; ".join(sorted(set(keys))) + "}", "set")
-        kind = "tuple" if pair == "()" and "inf" not in keys and "-inf" not in keys else "interval"
-        return CanonicalAnswer(pair[0] + "; ".join(keys) + pair[1], kind)
-
-    def _cup(self, node: Node) -> CanonicalAnswer:
-        return CanonicalAnswer(" u ".join(sorted({self.of(part).key for part in node.children})), "union")
-
-    def _cap(self, node: Node) -> CanonicalAnswer:
-        return CanonicalAnswer(" n ".join(sorted({self.of(part).key for part in node.children})), "intersection")
-
-    def _matrix(self, node: Node) -> CanonicalAnswer:
-        rows = "; ".join(", ".join(self.of(cell).key for cell in row.children) for row in node.children)
-        return CanonicalAnswer(f"{node.head}[{rows}]", node.head)
-
-    _determinant = _matrix
-
-    def _relation(self, node: Node) -> CanonicalAnswer:
-        operators, parts = str(node.value).split(), node.children
-        if set(operators) == {"="}:
-            if parts[0].head == "letter" and not letters_of(parts[-1]):
-                return self.of(parts[-1])
-            if not letters_of(node):
-                return self.of(parts[-1])
-            if len(parts) != 2 or any(part.head in ("list", "bracket", "matrix") for part in parts):
-                raise NotMathError("a chain of equations")
-            difference = Node("add", (parts[0], Node("neg", (parts[1],))))
-            try:
-                return CanonicalAnswer("0=" + proportion(difference, signed=False), "equation")
-            except OutOfBoundsError:
-                return CanonicalAnswer("tree:0=" + _written(difference), "unevaluated")
-        if operators == ["in"]:
-            return self.of(parts[1])
-        if operators == ["!="] and parts[0].head == "letter" and not letters_of(parts[1]):
-            end = self.of(parts[1]).key
-            return CanonicalAnswer(" u ".join(sorted((f"(-inf; {end})", f"({end}; inf)"))), "union")
-        return self._inequality(operators, list(parts))
-
-    def _inequality(self, operators: list[str], parts: list[Node]) -> CanonicalAnswer:
-        if not set(operators) <= {"<", "<=", ">", ">="} or len({operator[0] for operator in operators}) != 1:
-            raise NotMathError("relations mixed")
-        if operators[0][0] == ">":
-            operators, parts = [operator.replace(">", "<") for operator in reversed(operators)], parts[::-1]
-        named = [index for index, part in enumerate(parts) if letters_of(part)]
-        if len(parts) <= 3 and len(named) == 1 and parts[named[0]].head == "letter":
-            at = named[0]
-            low = (("[" if "=" in operators[at - 1] else "(") + self.of(parts[at - 1]).key) if at > 0 else "(-inf"
-            high = (
-                (self.of(parts[at + 1]).key + ("]" if "=" in operators[at] else ")")) if at + 1 < len(parts) else "inf)"
-            )
-            if at in (0, len(parts) - 1) and len(parts) == 3:
-                raise NotMathError("a letter at the end of a chain")
-            return CanonicalAnswer(f"{low}; {high}", "interval")
-        sides = [proportion(Node("add", (right, Node("neg", (left,)))), signed=True) for left, right in pairwise(parts)]
-        return CanonicalAnswer(
-            " and ".join(sorted(f"0{operator}{side}" for operator, side in zip(operators, sides, strict=True))),
-            "inequality",
-        )
-
-    def _expression(self, node: Node) -> CanonicalAnswer:
-        try:
-            key = fingerprint(node)
-        except OutOfBoundsError:
-            return CanonicalAnswer("tree:" + _written(node), "unevaluated")
-        if key.startswith("f:"):
-            return CanonicalAnswer(key, "expression")
-        if key.endswith("i"):
-            return CanonicalAnswer(key, "complex")
-        if "inf" in key:
-            return CanonicalAnswer(key, "infinity")
-        return CanonicalAnswer(
-            key, "real" if key.lstrip("-").startswith("~") else "rational" if "/" in key else "integer"
-        )
-
-
-def _contains(node: Node, head: str) -> bool:
-    return node.head == head or any(_contains(child, head) for child in node.children)
-
-
-def _written(node: Node) -> str:
-    """The tree itself, for an expression without a value: spelling is forgiven, algebra is not done."""
-    if node.head == "group":
-        return _written(node.children[0])
-    inside = " ".join(_written(child) for child in node.children)
-    return f"({node.head}{'' if node.value is None else f' {node.value}'}{' ' + inside if inside else ''})"
-
-
-def _choose(node: Node, plus: bool) -> Node:
-    """The tree with every plus-or-minus as the one or the other."""
-    children = tuple(_choose(child, plus) for child in node.children)
-    if node.head == "pm":
-        return Node("add", (children[0], children[1] if plus else Node("neg", (children[1],))))
-    return Node(node.head, children, node.value)
