@@ -118,10 +118,10 @@ def test_a_text_cut_inside_its_last_box_has_the_answer_before_it() -> None:
 
 
 def test_hostile_text_is_read_in_linear_time() -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     for unit in (r"\boxed{", "{", "}", "\\", r"\boxed ", r"\boxed 1,", r"{\boxed{}"):
         extract_answer(unit * (100_000 // len(unit)))
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize(
@@ -155,6 +155,6 @@ def test_fallbacks_where_there_is_no_box(text: str, answer: str | None) -> None:
     ],
 )
 def test_a_fallback_reads_a_long_text_once(text):
-    began = time.perf_counter()
+    began = time.process_time()
     extract_answer(text, fallbacks=("hashes", "phrase"))
-    assert time.perf_counter() - began < 1.0
+    assert time.process_time() - began < 1.0

@@ -243,9 +243,9 @@ FRAGMENTS = [r"\frac", r"\sqrt", r"\text{", r"\left(", r"\right)", r"\,", r"\!",
 
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=25).map("".join) | st.text(alphabet=string.printable))
 def test_any_text_has_a_key_soon(text):
-    began = time.perf_counter()
+    began = time.process_time()
     assert canonical_key(text).key or not text.strip()
-    assert time.perf_counter() - began < 1.0
+    assert time.process_time() - began < 1.0
 
 
 HOSTILE = [
@@ -261,6 +261,6 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_text_is_decided_at_once(text):
-    began = time.perf_counter()
+    began = time.process_time()
     canonical_key(text)
-    assert time.perf_counter() - began < 2.0
+    assert time.process_time() - began < 2.0
