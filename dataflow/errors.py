@@ -1,6 +1,6 @@
-"""The errors that end a command: the user's, which name a remedy, and the run's, which name a cause.
+"""Errors that end a command. A UserError names a remedy; a RunError names a cause.
 
-`corewarding` prints either as one message, without a traceback: exit code 2 for a UserError, 1 for a RunError.
+`corewarding` prints either as one message without a traceback. The exit code is 2 for a UserError and 1 for a RunError.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ class UserError(ValueError):
 
 
 class DataError(UserError):
-    """A carrier was built from fields that do not fit together."""
+    """The fields of a carrier do not fit together."""
 
 
 class DataSetError(UserError):
-    """A data set that the run cannot use as it is."""
+    """The run cannot use this data set as it is."""
 
 
 class TemplateError(UserError):
-    """A model folder whose tokenizer cannot make or read prompts."""
+    """The tokenizer of a model folder cannot make or read prompts."""
 
 
 class RunError(RuntimeError):
-    """A part of a run failed. The message names the part and the cause; what was saved before it stays."""
+    """A part of a run failed. The message names the part and the cause. Checkpoints written before stay valid."""
 
 
 class RunStoppedError(RunError):
-    """The run ended itself; the message names the reason and how to go on."""
+    """The run ended itself. The message names the reason and how to continue."""

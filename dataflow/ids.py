@@ -1,4 +1,4 @@
-"""Names: of an asking, a group, a completion, and of weights. They are keys in logs, samples, seeds and messages."""
+"""Names of an asked question, a group, a completion, and a version of the weights: keys in logs, samples, seeds and messages."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ SOURCES: tuple[Source, ...] = ("policy", "teacher")
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class AskedId:
-    """One asking of a question: the unit of admission, deadlines, requeue, eviction and drops."""
+    """One asking of a question, the unit of admission, deadlines, eviction and drops."""
 
     question_id: str
     epoch: int
 
     def group(self, view: View, source: Source) -> GroupId:
+        """The name of one of its groups."""
         return GroupId(asked=self, view=view, source=source)
 
     def __str__(self) -> str:
@@ -44,6 +45,7 @@ class GroupId:
         return self.asked.epoch
 
     def completion(self, sample_index: int) -> CompletionId:
+        """The name of one of its completions."""
         return CompletionId(group=self, sample_index=sample_index)
 
     def __str__(self) -> str:
@@ -52,7 +54,7 @@ class GroupId:
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class CompletionId:
-    """Names one sample from prompt to gradient; its string is the key in logs, samples and seeds."""
+    """Names one completion from prompt to gradient. Its string is the key in logs, samples and seeds."""
 
     group: GroupId
     sample_index: int
@@ -79,7 +81,7 @@ class CompletionId:
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Version:
-    """Weights after `updates` optimizer updates of one `incarnation`; a restore from a checkpoint opens a new incarnation."""
+    """Weights after `updates` optimizer updates of one `incarnation`. Resuming from a checkpoint opens a new incarnation."""
 
     incarnation: int
     updates: int

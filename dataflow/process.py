@@ -1,4 +1,4 @@
-"""What a process of ours may use of its machine."""
+"""Which cores of the machine a process may use."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 
 def pin_to_cores(cores: Iterable[int] | None) -> None:
-    """Every thread of this process, and those it will start, stay on `cores`; None changes nothing. Linux only.
+    """Pins all threads of this process, and threads it starts later, to `cores`. None changes nothing. Linux only.
 
-    ValueError, naming the cores there are, for one that is not.
+    ValueError if the process may not use one of the cores; the message names those it may use.
     """
     if cores is None:
         return
-    wanted, there = set(cores), os.sched_getaffinity(0)
-    if not wanted or not wanted <= there:
-        raise ValueError(f"cores {sorted(wanted)} cannot be used: this process may use {sorted(there)}")
+    wanted, usable = set(cores), os.sched_getaffinity(0)
+    if not wanted or not wanted <= usable:
+        raise ValueError(f"cores {sorted(wanted)} cannot be used: this process may use {sorted(usable)}")
     for thread in Path("/proc/self/task").iterdir():
         os.sched_setaffinity(int(thread.name), wanted)

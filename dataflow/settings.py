@@ -1,4 +1,4 @@
-"""Base of every settings class: frozen, strict about unknown keys, each field documented by the text under it."""
+"""The base of every settings class: frozen, refuses unknown keys, and the text under a field documents it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Settings(BaseModel):
-    """A frozen group of configuration keys. Parts define their own; launch/config/tree.py nests them."""
+    """A frozen group of configuration keys. Each part defines its own; launch/config/tree.py nests them."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False

@@ -1,4 +1,4 @@
-"""What is said about weights on their way to engines: where to meet, and what will be sent."""
+"""Messages that precede a transfer of weights: where the members meet, and which tensors follow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from corewarding.dataflow.ids import Channel, Version
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendezvous:
-    """Where the members of one weight group meet. Rank 0 is the learner's sending rank and serves the store."""
+    """Where the members of one weight group meet. Rank 0 is the sending rank of the learner; it serves the store."""
 
     channel: Channel
     group_epoch: int
@@ -22,25 +22,26 @@ class Rendezvous:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSpec:
-    """One tensor on the wire. The stream of a transfer is the tensors' bytes in manifest order."""
+    """One tensor of a transfer. The stream is the bytes of all tensors, in the order of the manifest."""
 
     name: str  # Hugging Face parameter name
     shape: tuple[int, ...]
     dtype: str  # "float32", "bfloat16", "float16"
     num_bytes: int
-    checksum: int | None  # transport.checksum of the wire bytes; None when this transfer carries none
+    checksum: int | None  # of the bytes sent; None if this transfer has no checksums
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightManifest:
-    """Goes ahead of every transfer; the receiver must consume exactly it."""
+    """Precedes every transfer. The receiver must consume exactly these tensors."""
 
     channel: Channel
     version: Version
-    group_epoch: int  # of the process group it travels on; a rebuilt group has a higher one
+    group_epoch: int  # of the process group that carries it; a rebuilt group has a higher one
     bucket_bytes: int
     tensors: tuple[TensorSpec, ...]
 
     @property
     def total_bytes(self) -> int:
+        """Bytes of all tensors together."""
         return sum(spec.num_bytes for spec in self.tensors)

@@ -1,1 +1,1 @@
-"""The replay buffer: admission, joining, scoring, and what leaves it."""
+"""The replay buffer: admits questions, joins their completions, scores them, and gives the learner its batches."""

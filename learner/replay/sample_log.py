@@ -13,8 +13,11 @@ from corewarding.learner.objective.advantages import group_advantages
 def sample_rows(
     taken: Sequence[QuestionRollouts], scored: Sequence[ScoredGroup], *, update: int, num_questions: int
 ) -> list[dict[str, Any]]:
-    """One JSON-ready row per completion of the first `num_questions` questions: who wrote it, under which weights, what it
-    answered, and, where its group is trained, by which label and with which reward. Completions that only vote are included."""
+    """One JSON-ready row per completion of the first `num_questions` questions, completions that only vote included.
+
+    A row says which actor and weights wrote the completion and what it answered. If its group is trained, the row also has the
+    label, the reward and the advantage.
+    """
     judged: dict[CompletionId, tuple[ScoredGroup, float, float]] = {}
     shown = {rollouts.asked for rollouts in taken[:num_questions]}
     for group in (group for group in scored if group.id.asked in shown):

@@ -1,4 +1,4 @@
-"""The codec: every carrier comes back as it went, and no bytes make it raise anything but CodecError."""
+"""The codec: every carrier comes back unchanged, and bad bytes raise CodecError and nothing else."""
 
 import contextlib
 import dataclasses
@@ -34,7 +34,7 @@ def arrays(dtype: type[np.generic], length: int | None = None) -> st.SearchStrat
 
 
 def of(hint: Any) -> st.SearchStrategy[Any]:
-    """Values of a field's annotation."""
+    """Values that fit the annotation of a field."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     simple = {int: INTEGERS, float: FLOATS, str: TEXTS, bool: st.booleans(), type(None): st.none()}
     if hint in simple:
@@ -103,13 +103,13 @@ def same(a: Any, b: Any) -> bool:
 @pytest.mark.parametrize("cls", codec.CARRIERS.values(), ids=codec.CARRIERS)
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_every_carrier_comes_back(cls, data):
+def test_every_carrier_comes_back(cls: type, data: st.DataObject) -> None:
     value = data.draw(carrier(cls))
     assert same(decode(encode(value)), value)
     assert same(decode(encode([value, {"inside": (value,)}])), [value, {"inside": (value,)}])
 
 
-def test_same_tells_apart():
+def test_same_finds_differences() -> None:
     """The comparison above must be able to fail."""
     one, two = np.array([1, 2], np.int32), np.array([1, 3], np.int32)
     assert same(one, one.copy())
@@ -119,7 +119,7 @@ def test_same_tells_apart():
 
 
 @pytest.mark.parametrize("dtype", ["<i4", "<i8", "<f4", "<f8", "|b1", "|u1"])
-def test_arrays_of_any_shape_come_back(dtype):
+def test_arrays_of_any_shape_come_back(dtype: str) -> None:
     for shape in [(0,), (3,), (2, 3), (2, 0, 4)]:
         array = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
         assert same(decode(encode(array)), array)
@@ -131,12 +131,12 @@ def test_arrays_of_any_shape_come_back(dtype):
 @pytest.mark.parametrize(
     "value", [object(), {1, 2}, np.array(["a"]), np.array([object()]), np.zeros(2, complex), print]
 )
-def test_what_does_not_travel_is_a_type_error(value):
+def test_an_object_that_does_not_travel_is_a_type_error(value: object) -> None:
     with pytest.raises(TypeError, match="travel"):
         encode([value])
 
 
-def test_messages_over_the_cap_are_refused_on_both_sides(monkeypatch):
+def test_messages_over_the_cap_are_refused_on_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
     message = np.zeros(100, np.uint8)
     data = encode(message)
     monkeypatch.setattr(codec, "MAX_MESSAGE_BYTES", len(data))
@@ -149,11 +149,12 @@ def test_messages_over_the_cap_are_refused_on_both_sides(monkeypatch):
 
 
 def carrier_bytes(*parts: Any) -> bytes:
-    return msgpack.packb(msgpack.ExtType(2, encode(list(parts))))
+    packed: bytes = msgpack.packb(msgpack.ExtType(2, encode(list(parts))))
+    return packed
 
 
 def nested(depth: int) -> bytes:
-    data = msgpack.packb([])
+    data: bytes = msgpack.packb([])
     for _ in range(depth):
         data = msgpack.packb(msgpack.ExtType(3, data))
     return data
@@ -186,21 +187,21 @@ SHORT_ARRAY = msgpack.packb(msgpack.ExtType(1, msgpack.packb(("<i4", (3,))) + b"
         (nested(3000), "nested more than 32 deep"),
     ],
 )
-def test_hostile_bytes_are_a_codec_error(data, message):
+def test_hostile_bytes_are_a_codec_error(data: bytes, message: str) -> None:
     with pytest.raises(CodecError, match=message):
         decode(data)
 
 
 @settings(max_examples=300, deadline=None)
 @given(noise=st.binary(max_size=60), cut=st.integers(0, 400), data=st.data())
-def test_damaged_messages_decode_or_are_a_codec_error(noise, cut, data):
+def test_damaged_messages_decode_or_are_a_codec_error(noise: bytes, cut: int, data: st.DataObject) -> None:
     message = bytearray(encode([Question(id="q", original="o"), data.draw(carrier(Completion)), {"k": (1, 2.0)}]))
     message[cut : cut + len(noise)] = noise
     with contextlib.suppress(CodecError):
         decode(bytes(message))
 
 
-def test_a_message_of_another_type_is_a_codec_error():
+def test_a_message_of_another_type_is_a_codec_error() -> None:
     question = Question(id="q", original="o")
     assert decode_as(encode(question), Question) == question
     assert decode_list(encode([question]), Question) == [question]
@@ -212,7 +213,7 @@ def test_a_message_of_another_type_is_a_codec_error():
         decode_list(encode([question, 1]), Question)
 
 
-def test_a_class_that_only_shares_a_carriers_name_does_not_travel():
+def test_a_class_that_only_shares_a_carriers_name_does_not_travel() -> None:
     @dataclasses.dataclass
     class Question:
         id: str
@@ -221,17 +222,17 @@ def test_a_class_that_only_shares_a_carriers_name_does_not_travel():
         encode(Question(id="q"))
 
 
-def test_decoded_arrays_cannot_be_written_to():
+def test_decoded_arrays_cannot_be_written_to() -> None:
     with pytest.raises(ValueError, match="read-only"):
         decode(encode(np.zeros(3)))[0] = 1.0
 
 
-def test_a_dict_keyed_by_carriers_comes_back():
+def test_a_dict_keyed_by_carriers_comes_back() -> None:
     asked = AskedId(question_id="q", epoch=0)
     assert same(decode(encode({asked: 1})), {asked: 1})
     assert same(decode(encode(Metrics(scalars={"a/b": 1.0}))), Metrics(scalars={"a/b": 1.0}))
 
 
-def test_a_tuple_of_carriers_stays_a_tuple():
+def test_a_tuple_of_carriers_stays_a_tuple() -> None:
     vote = Vote(winner=None, answer=None, share=0.0, num_voters=0, classes=(), version=3)
     assert same(decode(encode((vote, vote))), (vote, vote))

@@ -1,4 +1,4 @@
-"""Pinning moves every thread of a process, in a process of its own."""
+"""Pinning a process moves all its threads. The test does it in a child process."""
 
 import os
 import threading
@@ -22,13 +22,13 @@ def affinities_after_pinning(core: int) -> set[frozenset[int]]:
     return found
 
 
-def test_threads_that_ran_before_are_pinned_too():
+def test_threads_that_ran_before_are_pinned_too() -> None:
     core = max(os.sched_getaffinity(0))
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         assert pool.submit(affinities_after_pinning, core).result() == {frozenset({core})}
 
 
-def test_a_core_that_is_not_there_is_refused_and_nothing_changes():
+def test_a_missing_core_is_refused_and_nothing_changes() -> None:
     before = os.sched_getaffinity(0)
     with pytest.raises(ValueError, match="cores \\[99999\\] cannot be used"):
         pin_to_cores([99999])

@@ -1,11 +1,13 @@
-"""Laws of admission: the bound is never passed, nothing deadlocks, nothing is lost, however arrivals are ordered."""
+"""Laws of admission, for any order of arrival: the bound always holds, nothing deadlocks, nothing is lost."""
+
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from corewarding.dataflow.ids import AskedId
-from corewarding.learner.replay.admission import Admission, AdmissionLimits, CapacityError
+from corewarding.learner.replay.admission import Admission, AdmissionLimits, CapacityError, LabelOnExceed, OnExceed
 
 
 def asked(number: int) -> AskedId:
@@ -20,7 +22,7 @@ def admit_all(admission: Admission) -> list[AskedId]:
     return new
 
 
-def test_a_full_pipeline_by_hand():
+def test_a_full_pipeline_by_hand() -> None:
     admission = Admission(AdmissionLimits(questions_per_update=2, total_updates=9, staleness_max=1, depth=1))
     first = admit_all(admission)
     assert first == [asked(i) for i in range(4)]  # this update's two and the next one's two
@@ -30,14 +32,14 @@ def test_a_full_pipeline_by_hand():
     taken = admission.select()
     assert taken == [first[1], first[2]]
     admission.consume(taken)
-    assert admission.room() == 0  # nothing new before weights 1 are published
+    assert admission.room() == 0  # nothing new before weights 1 are acknowledged
     assert admission.select() is None  # q0 would be two updates old after this one: the learner waits for it
     assert admission.missing() == [first[0]]
     admission.mark_ready(first[0], oldest_policy=0, oldest_teacher=None)
     assert admission.select() == [first[0], first[3]]
 
 
-def test_synchronous_admits_only_after_publication():
+def test_a_synchronous_run_admits_only_after_acknowledgement() -> None:
     admission = Admission(AdmissionLimits(questions_per_update=3, total_updates=2, staleness_max=0, depth=0))
     batch = admit_all(admission)
     assert len(batch) == 3
@@ -66,12 +68,12 @@ def test_synchronous_admits_only_after_publication():
         ),
     ],
 )
-def test_settings_that_would_deadlock_are_refused(limits, names):
+def test_settings_that_would_deadlock_are_refused(limits: dict[str, Any], names: str) -> None:
     with pytest.raises(CapacityError, match=names):
         AdmissionLimits(questions_per_update=4, total_updates=4, **limits)
 
 
-def test_drop_evicts_what_is_too_old_and_refills_with_exactly_one_new():
+def test_drop_evicts_what_is_too_old_and_refills_with_exactly_one_new() -> None:
     limits = AdmissionLimits(questions_per_update=1, total_updates=5, staleness_max=1, depth=2, on_exceed="drop")
     admission = Admission(limits)
     first = admit_all(admission)
@@ -83,13 +85,12 @@ def test_drop_evicts_what_is_too_old_and_refills_with_exactly_one_new():
         assert admission.updates_done == update
     admission.mark_ready(first[0], oldest_policy=0, oldest_teacher=None)
     assert admission.evict() == [(first[0], "stale_policy")]
-    assert (
-        admission.room() == 1
-    )  # three were asked, two trained: only the dropped one is replaced before weights 1 are out
+    # three were asked and two trained: only the dropped one is replaced before weights 1 are acknowledged
+    assert admission.room() == 1
     assert first[0] not in admission
 
 
-def test_a_stale_label_is_dropped_under_its_own_name():
+def test_a_stale_label_is_dropped_under_its_own_name() -> None:
     limits = AdmissionLimits(
         questions_per_update=1, total_updates=5, staleness_max=9, depth=2, label_max=0, label_on_exceed="drop"
     )
@@ -101,7 +102,7 @@ def test_a_stale_label_is_dropped_under_its_own_name():
     assert admission.evict() == [(stale, "stale_label")]
 
 
-def test_withhold_waits_for_nobody_and_evicts_nothing():
+def test_withhold_never_waits_and_never_evicts() -> None:
     limits = AdmissionLimits(questions_per_update=1, total_updates=5, staleness_max=0, depth=2, on_exceed="withhold")
     admission = Admission(limits)
     for one in admit_all(admission):
@@ -113,11 +114,11 @@ def test_withhold_waits_for_nobody_and_evicts_nothing():
 
 
 @st.composite
-def pipelines(draw):
+def pipelines(draw: st.DrawFn) -> AdmissionLimits:
     depth = draw(st.integers(0, 4))
     publish_every = draw(st.integers(1, depth + 1))
-    on_exceed = draw(st.sampled_from(["wait", "drop", "withhold"]))
-    label_on_exceed = draw(st.sampled_from(["wait", "drop"]))
+    on_exceed: OnExceed = draw(st.sampled_from(["wait", "drop", "withhold"]))
+    label_on_exceed: LabelOnExceed = draw(st.sampled_from(["wait", "drop"]))
     teacher = draw(st.booleans())
     lag = draw(st.integers(0, 3)) if teacher else 0
     least = depth if on_exceed == "wait" else publish_every - 1
@@ -136,8 +137,10 @@ def pipelines(draw):
 
 
 @given(limits=pipelines(), data=st.data())
-def test_any_arrival_order_ends_within_the_bounds_whatever_is_done_when_they_are_exceeded(limits, data):
-    """A run with arbitrary arrival order and arbitrary (admissible) token ages ends, in bounds, with nothing left over."""
+def test_any_order_of_arrival_ends_within_the_bounds_for_every_on_exceed(
+    limits: AdmissionLimits, data: st.DataObject
+) -> None:
+    """Order of arrival and (possible) token ages are arbitrary; the run ends within the bounds with nothing left over."""
     admission = Admission(limits)
     flying: list[tuple[AskedId, int, int]] = []
     ages: dict[AskedId, tuple[int, int]] = {}

@@ -1,11 +1,12 @@
 """The replay buffer: ready questions, the ledger, rewards by rule, and waiting for questions that would get too old."""
 
 import asyncio
+from typing import Any
 
 import numpy as np
 import pytest
 
-from corewarding.dataflow.carriers import TokenStatistics
+from corewarding.dataflow.carriers import TokenStatistics, TrainBatch, UpdateReport
 from corewarding.dataflow.ids import AskedId
 from corewarding.dataflow.spans import Span
 from corewarding.learner.replay.admission import AdmissionLimits
@@ -16,36 +17,41 @@ from tests.fakes import fake_group
 
 
 def make_buffer(
-    rule="co_rewarding_ii", *, gold=None, questions=1, updates=8, depth=1, group_size=4, state=None, limits=None, **plan
-):
+    rule: str = "co_rewarding_ii",
+    *,
+    gold: dict[str, str] | None = None,
+    questions: int = 1,
+    depth: int = 1,
+    group_size: int = 4,
+    state: dict[str, Any] | None = None,
+    limits: dict[str, Any] | None = None,
+    **plan: Any,
+) -> ReplayBuffer:
     teacher = 8 if REWARD_RULES[rule].needs_teacher else None
-    limits = AdmissionLimits(
-        questions_per_update=questions,
-        total_updates=updates,
-        depth=depth,
-        label_max=teacher,
-        **({"staleness_max": max(depth, 1)} | (limits or {})),
+    defaults: dict[str, Any] = {"staleness_max": max(depth, 1)}
+    admission = AdmissionLimits(
+        questions_per_update=questions, total_updates=8, depth=depth, label_max=teacher, **defaults | (limits or {})
     )
-    buffer_plan = BufferPlan(rule=rule, group_size=group_size, run_seed=1, incarnation=0, limits=limits, **plan)
+    buffer_plan = BufferPlan(rule=rule, group_size=group_size, run_seed=1, incarnation=0, limits=admission, **plan)
     return ReplayBuffer(buffer_plan, GoldAnswers(gold or {}), state)
 
 
-def asked(*question_ids):
+def asked(*question_ids: str) -> list[AskedId]:
     return [AskedId(question_id=question_id, epoch=0) for question_id in question_ids]
 
 
-def zero_causes(report):
+def zero_causes(report: UpdateReport) -> dict[str, float]:
     prefix = "advantage/num_zero_"
     return {key.removeprefix(prefix): num for key, num in report.metrics.scalars.items() if key.startswith(prefix)}
 
 
-async def take(buffer, update):
+async def take(buffer: ReplayBuffer, update: int) -> TrainBatch:
     """The batch of an update whose rule needs no statistics."""
     await buffer.take(update)
     return buffer.batch(update)
 
 
-async def test_rule_two_trains_the_policy_group_by_the_teachers_vote_and_balances_the_ledger():
+async def test_rule_two_trains_the_policy_group_by_the_teachers_vote_and_balances_the_ledger() -> None:
     buffer = make_buffer(gold={"q": "7"})
     assert await buffer.admit(asked("q", "r", "s")) == 2  # this update's and the next one's
     await buffer.accept(fake_group("q", ["7", "9", None, "7"]))
@@ -71,7 +77,7 @@ async def test_rule_two_trains_the_policy_group_by_the_teachers_vote_and_balance
     assert [row.get("reward") for row in rows if row["source"] == "policy"] == [1, 0, 0, 1]
 
 
-async def test_a_group_that_comes_again_is_dropped_as_duplicate_before_and_after_training():
+async def test_a_group_that_comes_again_is_dropped_as_duplicate_before_and_after_training() -> None:
     buffer = make_buffer("majority_vote")
     await buffer.admit(asked("q"))
     group = fake_group("q", ["1", "1", "2", "3"])
@@ -84,7 +90,7 @@ async def test_a_group_that_comes_again_is_dropped_as_duplicate_before_and_after
     assert buffer.progress().dropped == {"duplicate": 8}
 
 
-async def test_groups_of_a_lost_incarnation_or_never_asked_are_dropped_by_name():
+async def test_groups_of_a_lost_incarnation_or_never_asked_are_dropped_by_name() -> None:
     buffer = make_buffer("majority_vote")
     await buffer.admit(asked("q"))
     await buffer.accept(fake_group("q", ["1"] * 4, incarnation=3))
@@ -94,7 +100,7 @@ async def test_groups_of_a_lost_incarnation_or_never_asked_are_dropped_by_name()
     assert buffer.num_waiting == 0
 
 
-async def test_the_learner_waits_for_a_question_that_would_get_too_old():
+async def test_the_learner_waits_for_a_question_that_would_otherwise_get_too_old() -> None:
     buffer = make_buffer("majority_vote", depth=1)
     await buffer.admit(asked("slow", "fast"))
     await buffer.accept(fake_group("fast", ["1", "1", "2", "3"]))
@@ -109,7 +115,7 @@ async def test_the_learner_waits_for_a_question_that_would_get_too_old():
     assert {s.id.question_id for s in (await taking).samples} == {"slow"}
 
 
-async def test_room_waits_for_a_publication():
+async def test_room_waits_for_a_publication() -> None:
     buffer = make_buffer("majority_vote", depth=0, questions=2)
     assert await buffer.room() == 2
     await buffer.admit(asked("a", "b"))
@@ -124,7 +130,7 @@ async def test_room_waits_for_a_publication():
 
 
 @pytest.mark.parametrize("rule", ["self_certainty", "entropy"])
-async def test_confidence_rules_are_scored_with_the_learners_statistics(rule):
+async def test_confidence_rules_are_scored_with_the_learners_token_statistics(rule: str) -> None:
     buffer = make_buffer(rule)
     await buffer.admit(asked("q"))
     await buffer.accept(fake_group("q", ["1", "1", "2", "3"]))
@@ -140,7 +146,7 @@ async def test_confidence_rules_are_scored_with_the_learners_statistics(rule):
     assert [round(s.advantage, 3) for s in batch.samples] == [-1.162, -0.387, 0.387, 1.162]
 
 
-async def test_skipped_and_masked_completions_stay_in_the_ledger():
+async def test_skipped_and_masked_completions_stay_in_the_ledger() -> None:
     buffer = make_buffer("majority_vote", questions=2, skip_zero_advantage=True)
     await buffer.admit(asked("a", "b"))
     await buffer.accept(fake_group("a", ["1", "1", "1", "1"]))
@@ -150,7 +156,7 @@ async def test_skipped_and_masked_completions_stay_in_the_ledger():
     assert buffer.report(1).metrics.scalars["dropped/num_zero_advantage"] == 4
 
 
-async def test_a_restored_buffer_goes_on_and_counts_what_was_waiting_as_lost():
+async def test_a_restored_buffer_goes_on_and_counts_what_was_waiting_as_lost() -> None:
     buffer = make_buffer("majority_vote")
     await buffer.admit(asked("q", "r"))
     for name in "qr":
@@ -168,7 +174,7 @@ async def test_a_restored_buffer_goes_on_and_counts_what_was_waiting_as_lost():
     assert scalars["ledger/num_trained"] == 8
 
 
-async def test_drop_counts_the_question_and_its_lengths_and_makes_room_for_one():
+async def test_drop_counts_the_question_and_its_lengths_and_makes_room_for_one() -> None:
     buffer = make_buffer("majority_vote", depth=2, limits={"staleness_max": 1, "on_exceed": "drop"})
     assert await buffer.admit(asked(*"abc")) == 3
     for question, update in (("b", 1), ("c", 2)):
@@ -189,7 +195,7 @@ async def test_drop_counts_the_question_and_its_lengths_and_makes_room_for_one()
     assert metrics.scalars["dropped/num_stale_policy"] == 4
 
 
-async def test_withhold_masks_each_completion_by_its_own_age_and_lets_it_vote():
+async def test_withhold_masks_each_completion_by_its_own_age_and_lets_it_vote() -> None:
     buffer = make_buffer("majority_vote", depth=2, limits={"staleness_max": 0, "on_exceed": "withhold"})
     await buffer.admit(asked("a", "b"))
     await buffer.accept(fake_group("a", ["1", "1", "2", "3"]))
@@ -206,7 +212,7 @@ async def test_withhold_masks_each_completion_by_its_own_age_and_lets_it_vote():
     assert metrics.histograms["length/withheld_tokens"].size == 3
 
 
-async def test_staleness_has_two_parts_in_flight_and_in_the_buffer():
+async def test_staleness_has_two_parts_in_flight_and_in_the_buffer() -> None:
     buffer = make_buffer("majority_vote", depth=3)
     await buffer.admit(asked(*"abcd"))
     for question, update in (("a", 1), ("b", 2)):
@@ -223,7 +229,7 @@ async def test_staleness_has_two_parts_in_flight_and_in_the_buffer():
     assert scalars["staleness/in_buffer_mean"] == 1
 
 
-async def test_each_report_is_of_its_own_update_however_late_it_is_asked_for():
+async def test_each_report_is_of_its_own_update_however_late_it_is_asked_for() -> None:
     buffer = make_buffer("majority_vote", depth=1)
     await buffer.admit(asked("a", "b"))
     await buffer.accept(fake_group("a", ["1", "1", "2", "3"]))
@@ -237,18 +243,23 @@ async def test_each_report_is_of_its_own_update_however_late_it_is_asked_for():
     assert [one.metrics.scalars["reward/mean"] for one in (first, second)] == [0.5, 1.0]
 
 
-async def test_groups_whose_advantages_are_all_zero_are_counted_by_cause():
+async def test_groups_whose_advantages_are_all_zero_are_counted_by_cause() -> None:
     gold = {"right": "7", "wrong": "7", "mixed": "7", "easy": "7"}
     buffer = make_buffer("ground_truth", questions=4, depth=0, group_size=2, gold=gold)
     await buffer.admit(asked("right", "wrong", "mixed", "easy"))
-    answers = {"right": ["7", "7"], "wrong": ["8", None], "mixed": ["7", "8"], "easy": ["7", "7"]}
+    answers: dict[str, list[str | None]] = {
+        "right": ["7", "7"],
+        "wrong": ["8", None],
+        "mixed": ["7", "8"],
+        "easy": ["7", "7"],
+    }
     for question, group in answers.items():
         await buffer.accept(fake_group(question, group))
     await take(buffer, 1)
     assert zero_causes(buffer.report(1)) == {"all_right": 2, "all_wrong": 1, "abstained": 0, "equal": 0}
 
 
-async def test_a_vote_that_abstains_and_rewards_without_a_label_are_counted_too():
+async def test_a_vote_that_abstains_and_rewards_without_a_label_are_counted_too() -> None:
     voting = make_buffer("majority_vote", group_size=2)
     await voting.admit(asked("q"))
     await voting.accept(fake_group("q", [None, None]))  # nobody votes
