@@ -125,9 +125,9 @@ class Learner:
         began = time.perf_counter()
         if batch.policy_version != self.version.updates:
             raise LearnerError(f"batch of update {batch.update} came to weights {self.version}")
-        micro_batches = self._pack(batch.samples)
+        micro_batches = self.pack(batch.samples)
         num_tokens = sum(int(sample.loss_mask.sum()) for sample in batch.samples)
-        metrics = self._accumulate(micro_batches) if num_tokens else {}
+        metrics = self.accumulate(micro_batches) if num_tokens else {}
         lr = learning_rate(batch.update, self.plan.train)
         if num_tokens:
             metrics["train/grad_norm"] = self._finite_norm(batch.update, metrics)
@@ -141,7 +141,7 @@ class Learner:
         metrics["throughput/train_tokens_per_s"] = sum(s.num_tokens for s in batch.samples) / wall
         return StepResult(version=self.version, metrics=Metrics(scalars=metrics), wall_s=wall, skipped=not num_tokens)
 
-    def _accumulate(self, micro_batches: list[MicroBatch]) -> dict[str, float]:
+    def accumulate(self, micro_batches: list[MicroBatch]) -> dict[str, float]:
         """Gradients of all micro-batches; FSDP averages over ranks, so each local loss counts world_size times."""
         plan = self.plan
         references = self._references(micro_batches)
@@ -213,7 +213,7 @@ class Learner:
     def token_statistics(self, samples: Sequence[TrainingSample]) -> list[TokenStatistics]:
         """Entropy and self-certainty of each sample's loss tokens under the policy, in the order given (on every rank)."""
         values: dict[Any, TokenStatistics] = {}
-        for micro in self._pack(samples):
+        for micro in self.pack(samples):
             _, entropy, certainty = self.model(micro, statistics=True)
             for index, one in enumerate(micro.ids):
                 chosen = (micro.tokens.sequence_T == index) & micro.tokens.mask_T
@@ -229,7 +229,7 @@ class Learner:
         """[L] of each sample under `which` weights at its own temperature, in the order given (on every rank)."""
         values: dict[Any, Float32] = {}
         with self.using(which):
-            for micro in self._pack(samples):
+            for micro in self.pack(samples):
                 logprobs = self.model(micro)[0].cpu()
                 for index, one in enumerate(micro.ids):
                     values[one] = logprobs[micro.tokens.sequence_T.cpu() == index].numpy()
@@ -243,7 +243,7 @@ class Learner:
         dist.all_gather_object(parts, values)
         return {key: value for part in parts for key, value in part.items()}
 
-    def _pack(self, samples: Sequence[TrainingSample]) -> list[MicroBatch]:
+    def pack(self, samples: Sequence[TrainingSample]) -> list[MicroBatch]:
         settings = self.plan.learner
         mine = pack(
             samples,

@@ -64,9 +64,13 @@ def load_policy(model_path: str | Path, *, chunk_tokens: int, activation_checkpo
 
 
 def shard(policy: PolicyModel, mesh: DeviceMesh, *, param_dtype: torch.dtype) -> None:
-    """fully_shard on every layer and on the root; master weights stay float32, gradients are reduced in float32."""
+    """fully_shard on every layer and on the root; master weights stay float32, gradients are reduced in float32.
+
+    Activations have the type of the gathered weights, as in a plain Hugging Face model of that type. FSDP must not cast the
+    inputs: it would reach into the micro-batch and round its temperatures.
+    """
     precision = (
-        MixedPrecisionPolicy(param_dtype=param_dtype, reduce_dtype=torch.float32, output_dtype=torch.float32)
+        MixedPrecisionPolicy(param_dtype=param_dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
         if param_dtype != torch.float32
         else MixedPrecisionPolicy()
     )

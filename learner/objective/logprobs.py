@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+FLOAT32_BLOCK = 2**24
+"""Elements of a half-precision head that are made float32 at one time on the CPU (64 MiB)."""
+
 
 class ChunkedLogprobs(torch.autograd.Function):
     """log_softmax(h W^T / temperature)[target], `chunk` tokens at a time; the backward pass makes the logits again.
@@ -56,9 +59,10 @@ class ChunkedLogprobs(torch.autograd.Function):
             scale = (grad_T[rows] / temperature_T[rows])[:, None]
             grad_logits = logits.sub_(logsum_T[rows, None]).exp_().mul_(-scale)
             grad_logits.scatter_add_(-1, target_T[rows, None], scale)
-            grad_logits = grad_logits.to(hidden_TH.dtype)
-            grad_hidden[rows] = grad_logits @ weight_VH
-            grad_weight += (grad_logits.T @ hidden_TH[rows]).float()
+            if hidden_TH.is_cuda:  # the tensor cores' type; on the CPU nothing is gained by rounding
+                grad_logits = grad_logits.to(hidden_TH.dtype)
+            grad_hidden[rows] = _float32_product(grad_logits, weight_VH)
+            grad_weight += _float32_product(grad_logits.T, hidden_TH[rows])
         return grad_hidden, grad_weight.to(weight_VH.dtype), None, None, None, None
 
 
@@ -83,7 +87,28 @@ def token_logprobs(
 
 
 def _scaled_logits(hidden: Tensor, weight_VH: Tensor, temperature: Tensor) -> Tensor:
-    return (hidden @ weight_VH.T).float().div_(temperature[:, None])
+    return _float32_product(hidden, weight_VH.T).div_(temperature[:, None])
+
+
+def _float32_product(left: Tensor, right: Tensor) -> Tensor:
+    """left @ right, summed and returned in float32, whatever the inputs' types.
+
+    On the CPU a half-precision `right` is converted a block at a time, because it may be the whole head.
+    """
+    if left.dtype == right.dtype == torch.float32:
+        return left @ right
+    if left.is_cuda:
+        return torch.mm(left, right, out_dtype=torch.float32)
+    left = left.float()
+    total = left.new_zeros(left.shape[0], right.shape[1])
+    inner, columns = right.shape
+    if columns > inner:
+        for part in _chunks(columns, max(1, FLOAT32_BLOCK // inner)):
+            total[:, part] = left @ right[:, part].float()
+    else:
+        for part in _chunks(inner, max(1, FLOAT32_BLOCK // columns)):
+            total.addmm_(left[:, part], right[part].float())
+    return total
 
 
 def _chunks(num: int, size: int) -> list[slice]:

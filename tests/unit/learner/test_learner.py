@@ -46,8 +46,8 @@ def test_micro_batches_do_not_change_the_gradient(tiny_model):
     results = []
     for tokens in (10_000, 30):
         learner = Learner(plan_of(tiny_model, micro_batch_tokens=tokens))
-        micros = learner._pack(batch(1).samples)
-        results.append((len(micros), learner._accumulate(micros), gradients(learner)))
+        micros = learner.pack(batch(1).samples)
+        results.append((len(micros), learner.accumulate(micros), gradients(learner)))
     (one, first, a), (many, second, b) = results
     assert one == 1
     assert many > 3
@@ -59,7 +59,7 @@ def test_micro_batches_do_not_change_the_gradient(tiny_model):
 def _rank(rank, folder, model):
     torch.set_num_threads(1)
     learner = Learner(plan_of(model), rank=rank, world_size=2, init_method=f"file://{folder}/meet")
-    learner._accumulate(learner._pack(batch(1).samples))
+    learner.accumulate(learner.pack(batch(1).samples))
     whole = gradients(learner)
     share = sum(local.numel() for local in learner._locals()) / sum(p.numel() for p in learner.model.parameters())
     if rank == 0:
@@ -72,7 +72,7 @@ def test_two_ranks_have_the_gradient_of_one_and_half_the_shards(tiny_model, tmp_
     mp.spawn(_rank, (str(tmp_path), tiny_model), nprocs=2)
     two = torch.load(tmp_path / "result")
     learner = Learner(plan_of(tiny_model))
-    learner._accumulate(learner._pack(batch(1).samples))
+    learner.accumulate(learner.pack(batch(1).samples))
     one = gradients(learner)
     norm = torch.stack([g.norm() for g in one]).norm()
     assert torch.stack([(x - y).norm() for x, y in zip(one, two["gradients"], strict=True)]).norm() < 1e-5 * norm

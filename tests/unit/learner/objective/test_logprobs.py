@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from corewarding.learner.objective import logprobs
 from corewarding.learner.objective.logprobs import token_logprobs
 
 
@@ -36,7 +37,30 @@ def test_statistics_by_definition():
     hidden, weight, temperature = torch.randn(4, 3), torch.randn(6, 3), torch.ones(4)
     target = torch.zeros(4, dtype=torch.int64)
     _, entropy, certainty = token_logprobs(hidden, weight, target, temperature, chunk=3, statistics=True)
-    logprobs = naive(hidden, weight, temperature)
-    torch.testing.assert_close(entropy, -(logprobs.exp() * logprobs).sum(-1))
+    exact = naive(hidden, weight, temperature)
+    torch.testing.assert_close(entropy, -(exact.exp() * exact).sum(-1))
     uniform = torch.full((6,), 1 / 6)
-    torch.testing.assert_close(certainty, (uniform * (math.log(1 / 6) - logprobs)).sum(-1), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(certainty, (uniform * (math.log(1 / 6) - exact)).sum(-1), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("chunk", [2, 100])
+@pytest.mark.parametrize("block", [16, 2**24])
+def test_half_precision_inputs_are_multiplied_and_summed_in_float32(dtype, chunk, block, monkeypatch):
+    """Against the same inputs in float64: only the returned gradients are rounded to the inputs' type, and once."""
+    monkeypatch.setattr(logprobs, "FLOAT32_BLOCK", block)
+    torch.manual_seed(2)
+    hidden, weight = torch.randn(9, 6).to(dtype), torch.randn(40, 6).to(dtype)
+    target, temperature = torch.randint(0, 40, (9,)), torch.rand(9) + 0.5
+    h, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+    value, entropy, _ = token_logprobs(h, w, target, temperature, chunk=chunk, statistics=True)
+    value.sum().backward()
+    h64, w64 = hidden.double().requires_grad_(), weight.double().requires_grad_()
+    exact = naive(h64, w64, temperature.double())
+    exact.gather(-1, target[:, None]).sum().backward()
+    assert value.dtype == entropy.dtype == torch.float32
+    torch.testing.assert_close(value.double(), exact.gather(-1, target[:, None])[:, 0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(entropy.double(), -(exact.exp() * exact).sum(-1), rtol=1e-5, atol=1e-5)
+    once = torch.finfo(dtype).eps / 2 + 1e-5
+    torch.testing.assert_close(h.grad.double(), h64.grad, rtol=once, atol=1e-6)
+    torch.testing.assert_close(w.grad.double(), w64.grad, rtol=once, atol=1e-6)
