@@ -22,6 +22,10 @@ class TemplateError(UserError):
     """The tokenizer of a model folder cannot make or read prompts."""
 
 
+class CursorError(UserError):
+    """A saved question cursor does not belong to these questions, or an item that was never asked is given back."""
+
+
 class RunError(RuntimeError):
     """A part of a run failed. The message names the part and the cause. Checkpoints written before stay valid."""
 

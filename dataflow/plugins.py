@@ -111,14 +111,19 @@ def is_loaded_from(module: str) -> bool:
     return any(module == name or module.startswith(f"{name}.") for name in names)
 
 
-def guarded(function: Callable[P, R], *, what: str) -> Callable[P, R]:
-    """The function, whose failures are PluginErrors that name it and its line. what: its role and name, for the message."""
+def guarded(
+    function: Callable[P, R], *, what: str, passes: tuple[type[UserError], ...] = (PluginError,)
+) -> Callable[P, R]:
+    """Wraps a plug-in's function so that its failures are PluginErrors that name its file and line.
+
+    what: its role and name, for the message. passes: errors that are raised as they are.
+    """
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
-        except PluginError:
+        except passes:
             raise
         except Exception as error:
             file = inspect.getfile(inspect.unwrap(function))

@@ -96,10 +96,13 @@ class EvalResult:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> EvalResult:
+        """The result that `as_dict` described; lists from JSON become tuples."""
         n = next(int(key.removeprefix("mean@")) for key in values if key.startswith("mean@"))
-        rest = {k: tuple(v) if k.endswith("interval") else v for k, v in values.items() if "@" not in k}
-        passes = {int(k.removeprefix("pass@")): v for k, v in values.items() if k.startswith("pass@")}
-        return cls(n=n, mean=values[f"mean@{n}"], maj=values[f"maj@{n}"], pass_at=passes, **rest)
+        fields: dict[str, Any] = {
+            k: tuple(v) if k.endswith("interval") else v for k, v in values.items() if "@" not in k
+        }
+        fields["pass_at"] = {int(k.removeprefix("pass@")): v for k, v in values.items() if k.startswith("pass@")}
+        return cls(n=n, mean=values[f"mean@{n}"], maj=values[f"maj@{n}"], **fields)
 
 
 def score_completions(completions: Sequence[Completion], gold: GoldAnswers, *, n: int) -> EvalResult:
@@ -136,6 +139,7 @@ def summarize(scores: Sequence[QuestionScore], generations: Sequence[Generation]
     """Means over questions, and what became of the generations, questions without a held answer included."""
     sampled = [score for score in scores if score.samples]
     answers = [g.answer for g in generations if g.answer is not None]
+    untold = [canonical_key(answer).kind in ("text", "unevaluated") for answer in answers]
     greedy = [float(score.greedy) for score in scores]
     means = [score.mean for score in sampled]
     fewest = min((len(score.samples) for score in sampled), default=0)
@@ -152,7 +156,7 @@ def summarize(scores: Sequence[QuestionScore], generations: Sequence[Generation]
         mean_interval=bootstrap_interval(means) if means else (),
         greedy_interval=bootstrap_interval(greedy),
         no_answer_frac=float(np.mean([g.answer is None for g in generations])),
-        text_answer_frac=float(np.mean([canonical_key(a).kind in ("text", "unevaluated") for a in answers] or [0.0])),
+        text_answer_frac=float(np.mean(untold)) if untold else 0.0,
         truncated_frac=float(np.mean([g.finish_reason == "length" for g in generations])),
         mean_length=float(np.mean([g.num_tokens for g in generations])),
     )

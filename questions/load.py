@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from corewarding.dataflow.carriers import Question
 from corewarding.dataflow.errors import DataSetError
@@ -62,7 +62,13 @@ def load_heldout(settings: DataSettings, *, seed: int) -> QuestionSet:
     if settings.heldout is None:
         note = "data.heldout is not set: there is nothing to evaluate on"
         return QuestionSet(questions=[], gold=GoldAnswers.without(), source="none", notes=(note,))
-    entries = read_entries(settings.heldout, key="data.heldout", split=settings.heldout_split)
+    entries = read_entries(
+        settings.heldout,
+        key="data.heldout",
+        split=settings.heldout_split,
+        columns=settings.columns if settings.heldout_columns is None else settings.heldout_columns,
+        reader=settings.heldout_reader or settings.reader,
+    )
     # Sources are often sorted by subject; the first n of them would be one subject only.
     entries = [entries[row] for row in shuffled(len(entries), seed=_HELDOUT_SEED, epoch=0)]
     kept, notes = _usable_heldout(entries, settings, training=_training_texts(settings))
@@ -75,7 +81,8 @@ def load_heldout(settings: DataSettings, *, seed: int) -> QuestionSet:
 def _training_entries(settings: DataSettings) -> list[Entry]:
     if settings.train is None:
         raise DataSetError("data.train must name a file, a folder or a Hugging Face datasets id when data.kind=files")
-    entries = read_entries(settings.train, key="data.train", split=settings.train_split)
+    how: dict[str, Any] = {"columns": settings.columns, "reader": settings.reader}
+    entries = read_entries(settings.train, key="data.train", split=settings.train_split, **how)
     if settings.rephrased is None:
         return entries
     if any(entry.rephrased is not None for entry in entries):
@@ -83,7 +90,8 @@ def _training_entries(settings: DataSettings) -> list[Entry]:
             f"data.rephrased={settings.rephrased} is set, but data.train={settings.train} has a column `rephrased` "
             "of its own; leave one of the two out"
         )
-    rephrasings = read_entries(settings.rephrased, key="data.rephrased", split=settings.rephrased_split)
+    how["columns"] = {field: column for field, column in settings.columns.items() if field in ("question", "id")}
+    rephrasings = read_entries(settings.rephrased, key="data.rephrased", split=settings.rephrased_split, **how)
     return pair(entries, rephrasings)
 
 

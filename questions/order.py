@@ -11,11 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from corewarding.dataflow.errors import UserError
-
-
-class CursorError(UserError):
-    """A saved cursor does not belong to these questions, or an item that was never asked is given back."""
+from corewarding.dataflow.errors import CursorError
 
 
 @functools.lru_cache(maxsize=8)

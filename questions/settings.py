@@ -9,31 +9,41 @@ from pydantic import Field
 from corewarding.dataflow.settings import Settings
 
 DEFAULT_SYSTEM_PROMPT = r"Let's think step by step and output the final answer within \boxed{}."
+"""The system message of the paper's recipes and of the built-in base model."""
 
 
 class DataSettings(Settings):
-    """Training and held-out questions. A source is a Parquet or JSONL file, a folder, or a Hugging Face datasets id."""
+    """Training and held-out questions. A source is a Parquet, JSONL, JSON or CSV file, a folder, or a Hugging Face datasets id."""
 
     kind: Literal["arithmetic", "files"] = "arithmetic"
-    """`arithmetic`: the built-in world, made on the spot. `files`: the sources `train`, `rephrased` and `heldout`."""
+    """`arithmetic`: the built-in world, generated from a seed. `files`: the sources `train`, `rephrased` and `heldout`."""
     train: str | None = None
-    """Source of the training questions in their original wording. A hub id may carry a configuration behind a colon
-    (`openai/gsm8k:main`). Columns: verl's `prompt`, `extra_info.index`, `reward_model.ground_truth`, or plain
-    `question` (or `problem`), `answer`, `id`, `rephrased`; answers are optional."""
+    """Source of the training questions in their original wording. A hub id may carry a configuration after a colon
+    (`openai/gsm8k:main`). Columns: `question` (or `problem`, `prompt`), and optionally `answer` (or `solution`), `id`,
+    `rephrased`; or verl's `prompt`, `extra_info.index`, `reward_model.ground_truth`."""
     train_split: str = "train"
-    """Split of `train` where it is a folder or a hub id."""
+    """Split of `train` if it is a folder or a hub id."""
     rephrased: str | None = None
-    """Source of the same questions reworded: row by row the same ids as `train`. Needed by rules that ask both views,
+    """Source of the same questions in other words: row by row the same ids as `train`. Needed by rules that ask both views,
     unless `train` has a column `rephrased`."""
     rephrased_split: str = "train"
-    """Split of `rephrased` where it is a folder or a hub id."""
+    """Split of `rephrased` if it is a folder or a hub id."""
     heldout: str | None = None
     """Source of the held-out questions, with answers; None: no evaluation."""
     heldout_split: str = "test"
-    """Split of `heldout` where it is a folder or a hub id."""
+    """Split of `heldout` if it is a folder or a hub id."""
     heldout_overlap: Literal["drop", "keep"] = "drop"
-    """Held-out questions that are, by their text, also training questions: `drop` leaves them out of the evaluation;
+    """Held-out questions whose text is also a training question: `drop` leaves them out of the evaluation;
     `keep` evaluates on them too, as published figures do. They are counted and reported either way."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Columns with other names, as {question: prompt, answer: solution}; fields are question, answer, id and rephrased, and a dot
+    reaches into a struct (reward_model.ground_truth)."""
+    heldout_columns: dict[str, str] | None = None
+    """The same for `heldout`; None: as `columns`."""
+    reader: str = "auto"
+    """How rows become questions: `plain`, `verl`, a plug-in's reader, or `auto`, which chooses by the columns."""
+    heldout_reader: str | None = None
+    """The same for `heldout`; None: as `reader`."""
     limit: int | None = Field(default=None, ge=1)
     """Use only the first so many training questions of `train`; None: all."""
     num_train: int = Field(default=2048, ge=1)
@@ -43,6 +53,6 @@ class DataSettings(Settings):
     levels: tuple[int, ...] = Field(default=(1, 2, 3), min_length=1)
     """Levels of difficulty of the arithmetic world that are mixed."""
     system_prompt: str = DEFAULT_SYSTEM_PROMPT
-    """System message ahead of every question, also where the data set carries its own; empty: none."""
+    """System message before every question; replaces one in the data set. Empty: none."""
     max_prompt_tokens: int = Field(default=512, ge=1)
     """A question is dropped if the templated prompt of any view that is asked is longer."""

@@ -1,14 +1,15 @@
-"""Rows of a Parquet file, a JSONL file, a folder or a Hugging Face datasets id.
+"""Reads the rows of a Parquet, JSONL, JSON or CSV file, a folder or a Hugging Face datasets id.
 
-Only the columns a reader asks for are kept: a worked solution that nobody asked for goes no further.
+Only the columns that a reader wants are kept, so a column that nobody asked for goes no further.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,30 +17,30 @@ from typing import Any
 from corewarding.dataflow.errors import DataSetError
 
 _HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+|[\w.-]+)(:(?P<config>[\w.-]+))?")
-_FILE_ENDINGS = (".parquet", ".jsonl")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Table:
-    """Rows with the columns that were wanted, and the names of all columns there are."""
+    """Rows with the wanted columns, and the names of all columns of the source."""
 
     name: str  # `key=value` as the user wrote it, for messages
     columns: tuple[str, ...]
     rows: list[dict[str, Any]]
 
 
-def read_table(source: str, *, key: str, split: str, wanted: frozenset[str]) -> Table:
-    """All rows of `source`, which the configuration names as `key`; DataSetError where it cannot be read."""
+def read_table(source: str, *, key: str, split: str, wanted: frozenset[str] | None) -> Table:
+    """Reads all rows of `source`, which the configuration names as `key`. wanted: columns to keep; None keeps all.
+
+    DataSetError if the source cannot be read or has no rows.
+    """
     name, path = f"{key}={source}", Path(source).expanduser()
     if path.is_dir():
         table = _folder(path, name=name, split=split, wanted=wanted)
-    elif path.suffix == ".parquet" and path.is_file():
-        table = _parquet(path, name=name, wanted=wanted)
-    elif path.suffix == ".jsonl" and path.is_file():
-        table = _jsonl(path, name=name, wanted=wanted)
     elif path.is_file():
-        raise DataSetError(f"{name}: the file must end in .parquet or .jsonl to be read")
-    elif path.suffix in _FILE_ENDINGS or not (hub := _HUB_ID.fullmatch(source)):
+        if path.suffix not in _FILES:
+            raise DataSetError(f"{name}: the file must end in {', '.join(_FILES)} to be read")
+        table = _FILES[path.suffix](path, name, wanted)
+    elif path.suffix in _FILES or not (hub := _HUB_ID.fullmatch(source)):
         raise DataSetError(f"{name}: there is no such file or folder (looked for {path.absolute()})")
     else:
         loading = {"path": hub["id"], "name": hub["config"]}
@@ -49,21 +50,20 @@ def read_table(source: str, *, key: str, split: str, wanted: frozenset[str]) -> 
     return table
 
 
-def _parquet(path: Path, *, name: str, wanted: frozenset[str]) -> Table:
+def _parquet(path: Path, name: str, wanted: frozenset[str] | None) -> Table:
     import pyarrow
     import pyarrow.parquet
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             columns = tuple(file.schema_arrow.names)
-            rows = file.read(columns=[c for c in columns if c in wanted]).to_pylist()
+            rows = file.read(columns=[c for c in columns if wanted is None or c in wanted]).to_pylist()
     except pyarrow.ArrowException as error:
         raise DataSetError(f"{name}: not a readable Parquet file: {error}") from error
     return Table(name=name, columns=columns, rows=rows)
 
 
-def _jsonl(path: Path, *, name: str, wanted: frozenset[str]) -> Table:
-    columns: dict[str, None] = {}
+def _jsonl(path: Path, name: str, wanted: frozenset[str] | None) -> Table:
     rows = []
     for number, line in _lines(path, name=name):
         try:
@@ -74,9 +74,55 @@ def _jsonl(path: Path, *, name: str, wanted: frozenset[str]) -> Table:
             ) from error
         if not isinstance(row, dict):
             raise DataSetError(f"{name}: line {number} must be a JSON object, got {type(row).__name__}")
+        rows.append(row)
+    return _table(name, rows, wanted)
+
+
+def _json(path: Path, name: str, wanted: frozenset[str] | None) -> Table:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise DataSetError(
+            f"{name}: not a JSON file ({error}); a list of objects is expected, and one object per line ends in .jsonl"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise DataSetError(f"{name}: not UTF-8 text: {error}") from error
+    if not isinstance(rows, list):
+        raise DataSetError(f"{name}: must be a JSON list of objects, got {type(rows).__name__}")
+    for number, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise DataSetError(f"{name}: row {number} must be a JSON object, got {type(row).__name__}")
+    return _table(name, rows, wanted)
+
+
+def _csv(path: Path, name: str, wanted: frozenset[str] | None) -> Table:
+    """A first line of column names, then rows; quoted fields may span lines. An empty field is None."""
+    rows = []
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            for row in reader:
+                if None in row or None in row.values():
+                    raise DataSetError(
+                        f"{name}: the row that ends in line {reader.line_num} has another number of fields than the "
+                        f"{len(reader.fieldnames or ())} columns; a comma inside a text needs quotes around the text"
+                    )
+                rows.append({column: value or None for column, value in row.items()})
+    except csv.Error as error:
+        raise DataSetError(f"{name}: not a CSV file: {error}") from error
+    except UnicodeDecodeError as error:
+        raise DataSetError(f"{name}: not UTF-8 text: {error}") from error
+    return _table(name, rows, wanted)
+
+
+def _table(name: str, rows: Iterable[Mapping[str, Any]], wanted: frozenset[str] | None) -> Table:
+    """All columns that any row has, in the order in which they first occur."""
+    columns: dict[str, None] = {}
+    kept = []
+    for row in rows:
         columns |= dict.fromkeys(row)
-        rows.append({column: value for column, value in row.items() if column in wanted})
-    return Table(name=name, columns=tuple(columns), rows=rows)
+        kept.append({column: value for column, value in row.items() if wanted is None or column in wanted})
+    return Table(name=name, columns=tuple(columns), rows=kept)
 
 
 def _lines(path: Path, *, name: str) -> Iterator[tuple[int, str]]:
@@ -90,7 +136,7 @@ def _lines(path: Path, *, name: str) -> Iterator[tuple[int, str]]:
         raise DataSetError(f"{name}: not UTF-8 text: {error}") from error
 
 
-def _folder(path: Path, *, name: str, split: str, wanted: frozenset[str]) -> Table:
+def _folder(path: Path, *, name: str, split: str, wanted: frozenset[str] | None) -> Table:
     """A folder written by `save_to_disk`, or one of data files as the hub lays them out."""
     if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
         return _saved(path, name=name, split=split, wanted=wanted)
@@ -100,7 +146,7 @@ def _folder(path: Path, *, name: str, split: str, wanted: frozenset[str]) -> Tab
         return _datasets(loading, name=name, split=split, wanted=wanted)
 
 
-def _saved(path: Path, *, name: str, split: str, wanted: frozenset[str]) -> Table:
+def _saved(path: Path, *, name: str, split: str, wanted: frozenset[str] | None) -> Table:
     import datasets
 
     try:
@@ -112,27 +158,30 @@ def _saved(path: Path, *, name: str, split: str, wanted: frozenset[str]) -> Tabl
             raise DataSetError(f"{name}: there is no split {split!r}, only {sorted(loaded)}; set {_split_key(name)}")
         loaded = loaded[split]
     columns = tuple(loaded.column_names)
-    rows = loaded.select_columns([c for c in columns if c in wanted]).to_list()
+    rows = loaded.select_columns([c for c in columns if wanted is None or c in wanted]).to_list()
     return Table(name=name, columns=columns, rows=rows)
 
 
-def _datasets(loading: dict[str, Any], *, name: str, split: str, wanted: frozenset[str]) -> Table:
+def _datasets(loading: dict[str, Any], *, name: str, split: str, wanted: frozenset[str] | None) -> Table:
     """Rows of `datasets.load_dataset(**loading)`."""
     import datasets
 
-    columns: dict[str, None] = {}
-    rows = []
     try:
-        for row in datasets.load_dataset(**loading, split=split):
-            columns |= dict.fromkeys(row)
-            rows.append({column: value for column, value in row.items() if column in wanted})
+        return _table(name, datasets.load_dataset(**loading, split=split), wanted)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise DataSetError(
             f"{name}: datasets cannot load split {split!r} of it: {error} "
             f"(a file, a folder or a hub id is expected; {_split_key(name)} names the split)"
         ) from error
-    return Table(name=name, columns=tuple(columns), rows=rows)
 
 
 def _split_key(name: str) -> str:
     return name.partition("=")[0] + "_split"
+
+
+_FILES: dict[str, Callable[[Path, str, frozenset[str] | None], Table]] = {
+    ".parquet": _parquet,
+    ".jsonl": _jsonl,
+    ".json": _json,
+    ".csv": _csv,
+}

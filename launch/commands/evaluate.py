@@ -195,6 +195,8 @@ def _data(arguments: EvalArguments, data: DataSettings) -> DataSettings:
         "kind": "files",
         "heldout": named.source if named else arguments.data,
         "heldout_split": named.split if named else arguments.split,
+        "heldout_columns": dict(named.columns) if named else {},
+        "heldout_reader": named.reader if named else "auto",
     }
     if data.kind == "arithmetic":
         update |= {"train": None, "max_prompt_tokens": max(2048, data.max_prompt_tokens)}

@@ -17,7 +17,8 @@ from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM
 
 from corewarding.dataflow.ids import View
 from corewarding.questions.arithmetic.tokenizer import END, PAD
-from corewarding.questions.arithmetic.world import SYSTEM_MESSAGE, arithmetic_questions
+from corewarding.questions.arithmetic.world import arithmetic_questions
+from corewarding.questions.settings import DEFAULT_SYSTEM_PROMPT
 
 MAX_NEW_TOKENS = 32
 
@@ -33,7 +34,7 @@ class Sample:
 
 def prompt_token_ids(tokenizer: PreTrainedTokenizerBase, question: str) -> list[int]:
     """The templated prompt with the system message and an open assistant turn."""
-    messages = [{"role": "system", "content": SYSTEM_MESSAGE}, {"role": "user", "content": question}]
+    messages = [{"role": "system", "content": DEFAULT_SYSTEM_PROMPT}, {"role": "user", "content": question}]
     text = str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
     return tokenizer.encode(text, add_special_tokens=False)
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from corewarding.questions.arithmetic.world import SYSTEM_MESSAGE, demonstrations
+from corewarding.questions.arithmetic.world import demonstrations
+from corewarding.questions.settings import DEFAULT_SYSTEM_PROMPT
 
 VOCAB_SIZE = 1024
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
@@ -46,7 +47,7 @@ def corpus(num: int = 6000) -> list[str]:
     """The lines the merges are learned from: the world's questions and completions, the system message, other text."""
     world = [line for d in demonstrations(num=num, seed=0) for line in (d.question, " " + d.completion)]
     headers = [f"{role}\n" for role in ("system", "user", "assistant")]
-    return world + [SYSTEM_MESSAGE, *headers, "The answer is 7."] * 200 + GENERAL_TEXT.split("\n") * 8
+    return world + [DEFAULT_SYSTEM_PROMPT, *headers, "The answer is 7."] * 200 + GENERAL_TEXT.split("\n") * 8
 
 
 def train_tokenizer() -> Tokenizer:

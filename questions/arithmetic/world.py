@@ -23,7 +23,7 @@ from corewarding.questions.arithmetic.wordings import NAMES, THINGS, WORDINGS, O
 
 Split = Literal["train", "heldout", "demonstrations"]
 
-SYSTEM_MESSAGE = r"Let's think step by step and output the final answer within \boxed{}."
+
 SPLIT_SHARES: dict[Split, float] = {"demonstrations": 0.5, "train": 0.3, "heldout": 0.2}
 LEVEL_OPERATIONS: dict[int, tuple[Operation, ...]] = {
     1: ("add", "subtract", "multiply"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -140,10 +139,6 @@ def test_defaults() -> None:
     assert all(field.description for field in DataSettings.model_fields.values())
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("questions.arithmetic") is None,
-    reason="questions/arithmetic/world.py is not in this checkout",
-)
 def test_the_arithmetic_world() -> None:
     settings = DataSettings(num_train=40, num_heldout=20)
     train = load_training(settings, seed=3, needs_rephrased=True)
@@ -153,3 +148,17 @@ def test_the_arithmetic_world() -> None:
     assert not {q.original for q in train.questions} & {q.original for q in heldout.questions}
     assert not {q.id for q in train.questions} & {q.id for q in heldout.questions}
     assert train.questions == load_training(settings, seed=3, needs_rephrased=True).questions
+
+
+def test_columns_apply_to_training_and_heldout_questions(tmp_path: Path) -> None:
+    train = write(tmp_path / "train.jsonl", [{"key": "a", "task": "1+1?", "reply": "2"}])
+    again = write(tmp_path / "again.jsonl", [{"key": "a", "task": "One and one?"}])
+    heldout = write(tmp_path / "heldout.jsonl", [{"key": "b", "task": "2+2?", "reply": "4"}])
+    columns = {"id": "key", "question": "task", "answer": "reply"}
+    one = DataSettings(kind="files", train=train, rephrased=again, heldout=heldout, columns=columns)
+    loaded = load_training(one, seed=0, needs_rephrased=True)
+    assert loaded.questions == [Question(id="a", original="1+1?", rephrased="One and one?")]
+    assert load_heldout(one, seed=0).questions == [Question(id="heldout-b", original="2+2?")]
+    other = write(tmp_path / "other.jsonl", [{"question": "3+3?", "answer": "6"}])
+    loaded = load_heldout(changed(one, heldout=other, heldout_columns={}), seed=0)
+    assert loaded.questions == [Question(id="heldout-0", original="3+3?")]

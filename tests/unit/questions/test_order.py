@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corewarding.questions.order import CursorError, QuestionCursor, shuffled
+from corewarding.dataflow.errors import CursorError
+from corewarding.questions.order import QuestionCursor, shuffled
 
 SIZES = st.integers(1, 40)
 SEEDS = st.integers(-(2**63), 2**64)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from corewarding.questions.arithmetic.world import SYSTEM_MESSAGE, arithmetic_questions, demonstrations
+from corewarding.questions.arithmetic.world import arithmetic_questions, demonstrations
+from corewarding.questions.settings import DEFAULT_SYSTEM_PROMPT
 
 FOLDER = Path(__file__).resolve().parents[4] / "models" / "arithmetic-base"
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -24,13 +25,13 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
 
 def prompt(tokenizer: PreTrainedTokenizerBase, wording: str) -> list[int]:
-    messages = [{"role": "system", "content": SYSTEM_MESSAGE}, {"role": "user", "content": wording}]
+    messages = [{"role": "system", "content": DEFAULT_SYSTEM_PROMPT}, {"role": "user", "content": wording}]
     text = str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
     return tokenizer.encode(text, add_special_tokens=False)
 
 
 def test_system_message_is_the_papers() -> None:
-    assert SYSTEM_MESSAGE == r"Let's think step by step and output the final answer within \boxed{}."
+    assert DEFAULT_SYSTEM_PROMPT == r"Let's think step by step and output the final answer within \boxed{}."
 
 
 @pytest.mark.parametrize("split", ["train", "heldout"])
