@@ -1,22 +1,21 @@
-"""The seam between a rollout actor and whatever samples: the RolloutEngine protocol.
+"""The interface between a rollout actor and its sampler: the RolloutEngine protocol.
 
-An engine owns weights, a KV cache and a sampler. It knows nothing of questions, rewards or Ray. It stamps each token with
-the version of the weights that sampled it at the moment of sampling. All methods are called from one asyncio loop; an
-engine that computes in a thread of its own takes commands between two steps.
+An engine owns weights, a KV cache and a sampler. It knows nothing of questions, rewards or Ray. It stamps each token, when it is
+sampled, with the version of the weights. All methods are called from one asyncio loop; an engine that computes in a thread takes
+commands between two steps.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
 from corewarding.actors.settings import EngineSettings, InflightMode
 from corewarding.dataflow.carriers import FinishReason, Float32, Int32, RolloutTask
 from corewarding.dataflow.errors import RunError, UserError
-from corewarding.dataflow.ids import Version
+from corewarding.dataflow.ids import CompletionId, Version
 from corewarding.dataflow.weights import Rendezvous, WeightManifest
 
 FIRST_VERSION = Version(incarnation=0, updates=0)
@@ -62,20 +61,20 @@ class SampledSequence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineStats:
-    """Counters since start."""
+    """Counters since the start, and present numbers of sequences."""
 
     generated_tokens: int
     prefill_tokens: int  # rebuilt prefixes included
     steps: int
-    busy_s: float  # in forward passes and sampling
+    busy_s: float  # forward passes and sampling
     idle_s: float  # nothing to do
-    swap_s: float  # commits: loading and rebuilding KV
+    swap_s: float  # commits: loading weights and rebuilding the KV cache
     running: int  # sequences holding a slot now
     queued: int
 
 
 class RolloutEngine(Protocol):
-    """What a rollout actor asks of an engine."""
+    """What a rollout actor needs of an engine."""
 
     @property
     def version(self) -> Version: ...
@@ -84,13 +83,15 @@ class RolloutEngine(Protocol):
     def max_model_len(self) -> int: ...
 
     def generate(self, task: RolloutTask) -> AsyncIterator[SampledSequence]:
-        """Yields the task's `group_size` sequences, each when it finishes. Draw t of a completion uses
-        hash(run_seed, completion id, t), so neither slot, batch, attempt nor weight swaps move the stream.
-        temperature 0 is greedy. EngineError where prompt + max_new_tokens exceeds max_model_len."""
+        """Yields the task's `group_size` sequences, each when it finishes. temperature 0 is greedy.
+
+        Draw t of a completion uses hash(run_seed, completion id, t), so slot, batch, attempt and weight swaps do not change its
+        stream of draws. EngineError if prompt + max_new_tokens exceeds max_model_len.
+        """
         ...
 
     async def abort(self, task: RolloutTask) -> None:
-        """Stops the task's sequences; its generate() ends by EngineError. Unknown tasks are ignored."""
+        """Stops the task's sequences; its generate() raises EngineError. Unknown tasks are ignored."""
         ...
 
     async def pause(self) -> None:
@@ -100,25 +101,28 @@ class RolloutEngine(Protocol):
     async def resume(self) -> None: ...
 
     async def join(self, rendezvous: Rendezvous, rank: int) -> None:
-        """Enters a channel's weight group as `rank` (1, 2, ...), leaving any earlier group of that channel."""
+        """Enters a weight group as `rank` (1, 2, ...) and leaves any earlier one. TransportError if the members do not meet."""
         ...
 
     async def begin(self, manifest: WeightManifest) -> None:
-        """Opens an update. EngineError, and nothing changes, where the manifest does not name exactly this model's
-        tensors, shapes and dtypes, or another update is open."""
+        """Opens an update. TransportError, and nothing changes, if the manifest does not name exactly this model's tensors,
+        shapes and dtypes, or another update is open."""
         ...
 
     async def receive(self) -> None:
-        """Takes in the stream the manifest announced, while generation goes on. EngineError where a checksum differs."""
+        """Takes in the announced stream while generation goes on. TransportError if it breaks off or a checksum differs."""
         ...
 
     async def commit(self, version: Version) -> None:
-        """Between two steps: loads the received weights, treats running sequences as `inflight.mode` says, clears what
-        was cached under the old weights, and stamps `version` from the next token on. Returns when that is done."""
+        """Swaps to the received weights between two steps and returns when that is done.
+
+        Treats running sequences as `inflight.mode` says, clears what was cached under the old weights and stamps `version` from
+        the next token on. TransportError if that version was not received; EngineError if the engine refuses.
+        """
         ...
 
     async def abort_update(self) -> None:
-        """Drops an open update and leaves the channel's group; the old weights stay."""
+        """Drops an open update and leaves the weight group; the old weights stay."""
         ...
 
     def stats(self) -> EngineStats: ...
@@ -126,6 +130,15 @@ class RolloutEngine(Protocol):
     async def close(self) -> None: ...
 
 
-def as_arrays(token_ids: list[int], logprobs: list[float], versions: list[int]) -> tuple[Int32, Float32, Int32]:
-    """Lists of one sequence as the arrays carriers hold."""
-    return np.array(token_ids, np.int32), np.array(logprobs, np.float32), np.array(versions, np.int32)
+def check_length(task: RolloutTask, max_model_len: int) -> None:
+    """EngineError if the task could exceed max_model_len."""
+    if len(task.prompt_token_ids) + task.max_new_tokens > max_model_len:
+        raise EngineError(
+            f"task {task.id}: {len(task.prompt_token_ids)} prompt tokens + rollout.max_new_tokens "
+            f"{task.max_new_tokens} exceed engine.max_model_len {max_model_len}"
+        )
+
+
+def stream_key(run_seed: int, completion: CompletionId) -> int:
+    """64-bit key of one completion's stream of draws."""
+    return int.from_bytes(hashlib.blake2b(f"{run_seed}/{completion}".encode(), digest_size=8).digest(), "little")

@@ -1,9 +1,8 @@
-"""All rollout actors of one source behind one face: dispatch, death, restart, fencing.
+"""All rollout actors of one source as one group: dispatch, death, restart, fencing.
 
-A member is `starting` (its process is not up), `stale` (up, but its weights are not known to be current), `healthy`
-(takes tasks) or `lost` (dead or fenced; another takes its place). Invariants: only healthy members get tasks; every
-reference Ray gives is awaited; a task handed to run() or sample() ends by its result or by an exception, whatever dies
-in between.
+A member is `starting` (its process is not up), `stale` (up, but its weights may not be current), `healthy` (takes tasks) or `lost`
+(dead or fenced; another member takes its place). Invariants: only healthy members get tasks; every reference from Ray is awaited; a
+task given to run() or sample() ends with its result or an exception, even if actors die.
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import ray
-from ray.exceptions import ObjectLostError, RayActorError
+from ray.exceptions import RayActorError
 
+from corewarding.actors.member import DEATH, Member, MemberLostError, MemberSilentError, State, answer_of, reason_of
+from corewarding.actors.stats import combined
 from corewarding.dataflow.carriers import Completion, RolloutTask
 from corewarding.dataflow.codec import decode, encode
 from corewarding.dataflow.errors import RunError
@@ -27,47 +26,17 @@ from corewarding.dataflow.ids import Source
 
 log = logging.getLogger(__name__)
 
-State = Literal["starting", "stale", "healthy", "lost"]
-
-_DEATH = (RayActorError, ObjectLostError)  # the second: its node went with an answer on it
-_RAISED = re.compile(r"(?:[a-z_]\w*\.)*[A-Z]\w*(?:Error|Exception): ")  # at the left edge, as a traceback ends
-_SUMMED = frozenset({"tokens", "tokens_per_s", "prefill_tokens_per_s", "running", "queued", "undelivered", "swaps"})
-
 
 class RolloutGroupError(RunError):
-    """The group cannot go on: actors that do not start, or that die more often than they may."""
-
-
-class MemberLostError(RunError):
-    """An actor died or did not answer in time."""
-
-
-class MemberSilentError(MemberLostError):
-    """It gave no answer in time."""
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Member:
-    """One actor process in one place of the group; its replacement after a death is another member."""
-
-    index: int
-    source: Source
-    handle: Any
-    restart: int = 0  # how many processes this place has had before
-    state: State = "starting"
-    load: int = 0  # tasks sent and not answered
-
-    @property
-    def id(self) -> str:
-        return f"{self.source}-{self.index}"
+    """The group cannot continue: actors do not start, or die too often."""
 
 
 Factory = Callable[[int, int], Any]
-"""(index, number of the restart) → handle of a new actor, made with Ray's own max_restarts at 0."""
+"""(index, number of the restart) → handle of a new actor, whose own max_restarts in Ray is 0."""
 
 
 class RolloutGroup:
-    """The controller's view of N rollout actors. Used from one event loop."""
+    """N rollout actors as the controller uses them. Used from one event loop."""
 
     def __init__(
         self,
@@ -79,7 +48,7 @@ class RolloutGroup:
         start_timeout_s: float = 60.0,
         on_restart: Callable[[Member], Awaitable[None]] | None = None,
     ) -> None:
-        """on_restart: awaited when a restarted actor is up and before it gets tasks; brings its weights up to date."""
+        """on_restart: awaited when a restarted actor is up and before it gets tasks; it must give the actor current weights."""
         self.source = source
         self.on_restart = on_restart
         self._factory = factory
@@ -93,9 +62,9 @@ class RolloutGroup:
         self._num_requeued = 0
 
     async def start(self) -> None:
-        """Makes the actors and returns when all are up and healthy, holding the weights they were made with.
+        """Makes the actors and returns when all are up. They hold the weights they were made with.
 
-        RolloutGroupError, naming who is missing and what the cluster has left, after start_timeout_s.
+        RolloutGroupError after start_timeout_s, with the missing actors and the cluster's free resources.
         """
         for index in range(self._num_actors):
             self._members.append(Member(index=index, source=self.source, handle=self._factory(index, 0)))
@@ -113,68 +82,62 @@ class RolloutGroup:
             self._set(member, "healthy")
 
     async def run(self, task: RolloutTask) -> int:
-        """Has the group sampled and delivered to the buffer; its number of tokens.
+        """Has one task sampled and delivered to the buffer; returns its number of tokens.
 
-        A death requeues the task elsewhere with `attempt` + 1. RolloutGroupError when no actor is left to do it; what
-        an actor itself raises passes through.
+        If the actor dies, another gets the task with `attempt` + 1. RolloutGroupError if no actor is left; errors that an actor
+        raises pass through.
         """
         result = await self._dispatch("run", task)
         return int(result)
 
     async def sample(self, tasks: Sequence[RolloutTask]) -> list[Completion]:
-        """Completions of all tasks, in their order; the buffer sees nothing of them. Errors as run()."""
+        """Completions of all tasks, in task order, without the buffer. Errors as in run()."""
         messages = await gather_all(*(self._dispatch("sample", task) for task in tasks))
         return [completion for message in messages for completion in decode(message)]
 
     def healthy(self) -> list[Member]:
-        """Who takes tasks."""
+        """Members that take tasks."""
         return [member for member in self._members if member.state == "healthy"]
 
     def receivers(self) -> list[Member]:
-        """Who can take weights: everyone whose process is up."""
+        """Members that can take weights: their process is up."""
         return [member for member in self._members if member.state in ("healthy", "stale")]
 
     async def wait_receivers(self) -> list[Member]:
-        """receivers(), waiting for restarts under way where there is none. RolloutGroupError when none will come."""
+        """receivers(), after waiting for restarts if there is none. RolloutGroupError if none will come."""
         while not self.receivers():
             await self._change("take weights")
         return self.receivers()
 
     def fence(self, member: Member, reason: str) -> None:
-        """Takes a member out: its process is ended, its tasks are requeued, and it is restarted.
+        """Ends a member's process, requeues its tasks and starts another in its place.
 
-        For one that died, hangs or refused an update: all that is known of its weights is that they are not current.
+        For a member that died, hangs or refused an update, so its weights are not current.
         """
         if member.state == "lost":
             return
         log.warning("%s is fenced: %s", member.id, reason)
         self._end(member)
         if (restart := self._restarting.get(member.index)) is not None:
-            restart.cancel()  # it was waiting for the weights of the process that is now gone
-        self._restarting[member.index] = asyncio.create_task(self._restart(member, reason), name=f"restart {member.id}")
+            restart.cancel()  # it waited to give weights to the process that has ended
+        restart = asyncio.create_task(self._restart(member, reason), name=f"the restart of {member.id}")
+        restart.add_done_callback(self._restarted)
+        self._restarting[member.index] = restart
 
     def readmit(self, member: Member) -> None:
-        """Gives tasks again to a member whose weights are current."""
+        """Lets a member whose weights are current take tasks again."""
         if member.state == "stale":
             self._set(member, "healthy")
 
     async def call(self, member: Member, method: str, *args: object, timeout_s: float | None) -> Any:
-        """One call of a member. MemberLostError where it died or gave no answer in time; fencing is the caller's.
-
-        timeout_s None: as long as it takes.
-        """
-        try:
-            return await asyncio.wait_for(_answer(getattr(member.handle, method).remote(*args)), timeout_s)
-        except TimeoutError:
-            raise MemberSilentError(f"{member.id} did not answer {method} within {timeout_s:g} s") from None
-        except _DEATH as error:
-            raise MemberLostError(f"{member.id} died in {method}: {_reason(error)}") from error
+        """See Member.call. Does not fence."""
+        return await member.call(method, *args, timeout_s=timeout_s)
 
     async def stats(self, *, timeout_s: float = 10.0) -> dict[str, float]:
-        """Sums of counts and rates, means of shares, over the members that answer."""
+        """Statistics of the healthy members that answer, combined, and counts of the group."""
         members = self.healthy()
         answers = await asyncio.gather(
-            *(self.call(member, "stats", timeout_s=timeout_s) for member in members), return_exceptions=True
+            *(member.call("stats", timeout_s=timeout_s) for member in members), return_exceptions=True
         )
         prefix = f"rollout_{self.source}"
         totals: dict[str, float] = {
@@ -185,18 +148,15 @@ class RolloutGroup:
         reports = []
         for answer in answers:
             if isinstance(answer, MemberLostError):
-                log.warning("no statistics: %s", answer)  # run() meets the same death and deals with it
+                log.warning("no statistics: %s", answer)  # run() meets the same death and fences the member
             elif isinstance(answer, BaseException):
                 raise answer
             else:
                 reports.append(answer)
-        for key in reports[0] if reports else ():
-            total = sum(report[key] for report in reports)
-            totals[f"{prefix}/{key}"] = total if key in _SUMMED else total / len(reports)
-        return totals
+        return totals | {f"{prefix}/{name}": value for name, value in combined(reports).items()}
 
     async def close(self) -> None:
-        """Ends all actors and restarts. Tasks still waiting end by RolloutGroupError."""
+        """Ends all actors and restarts. Waiting tasks end with RolloutGroupError."""
         self._failure = self._failure or RolloutGroupError(f"the {self.source} actors are closed")
         restarts = list(self._restarting.values())
         for restart in restarts:
@@ -210,9 +170,9 @@ class RolloutGroup:
             member = await self._least_loaded()
             member.load += 1
             try:
-                return await _answer(getattr(member.handle, method).remote(encode(task)))
-            except _DEATH as error:
-                self.fence(member, f"it died with task {task.id}: {_reason(error)}")
+                return await answer_of(getattr(member.handle, method).remote(encode(task)))
+            except DEATH as error:
+                self.fence(member, f"it died with task {task.id}: {reason_of(error)}")
                 task = dataclasses.replace(task, attempt=task.attempt + 1)
                 self._num_requeued += 1
             finally:
@@ -226,7 +186,7 @@ class RolloutGroup:
         return min(self.healthy(), key=lambda member: (member.load, member.index))
 
     async def _change(self, purpose: str) -> None:
-        """Waits for any member's change of state; raises where none can come."""
+        """Waits until any member's state changes. RolloutGroupError if that cannot happen."""
         if self._failure is not None:
             raise self._failure
         if not self._members:
@@ -234,29 +194,34 @@ class RolloutGroup:
         await self._changed.wait()
 
     async def _restart(self, member: Member, reason: str) -> None:
-        """Puts another in a lost member's place, again and again while that fails and may; then fails the group."""
-        try:
-            while member.restart < self._max_restarts:
-                number = member.restart + 1
-                member = Member(
-                    index=member.index, source=self.source, handle=self._factory(member.index, number), restart=number
-                )
-                self._members[member.index] = member
-                try:
-                    await self._up(member)
-                    self._set(member, "stale")
-                    if self.on_restart is not None:
-                        await self.on_restart(member)
-                    self.readmit(member)
-                    return
-                except MemberLostError as error:
-                    reason = str(error)
-                    log.warning("restart %d of %s failed: %s", number, member.id, reason)
-                    self._end(member)
-            reason = f"it died again after {member.restart} restarts (rollout.max_restarts): {reason}"
-            self._fail(RolloutGroupError(f"{member.id} is lost: {reason}"))
-        except Exception as error:  # held for whoever waits on the group, since nobody waits on this task
-            failure = RolloutGroupError(f"{member.id} cannot be restarted: {type(error).__name__}: {error}")
+        """Starts another member in a lost one's place, again if that fails. RolloutGroupError after max_restarts."""
+        while member.restart < self._max_restarts:
+            number = member.restart + 1
+            member = Member(
+                index=member.index, source=self.source, handle=self._factory(member.index, number), restart=number
+            )
+            self._members[member.index] = member
+            try:
+                await self._up(member)
+                self._set(member, "stale")
+                if self.on_restart is not None:
+                    await self.on_restart(member)
+                self.readmit(member)
+                return
+            except MemberLostError as error:
+                reason = str(error)
+                log.warning("restart %d of %s failed: %s", number, member.id, reason)
+                self._end(member)
+        reason = f"it died again after {member.restart} restarts (rollout.max_restarts): {reason}"
+        raise RolloutGroupError(f"{member.id} is lost: {reason}")
+
+    def _restarted(self, restart: asyncio.Task[None]) -> None:
+        """Fails the group if a restart failed, since no caller awaits the restart itself."""
+        error = None if restart.cancelled() else restart.exception()
+        if isinstance(error, RolloutGroupError):
+            self._fail(error)
+        elif error is not None:
+            failure = RolloutGroupError(f"{restart.get_name()} failed: {type(error).__name__}: {error}")
             failure.__cause__ = error
             self._fail(failure)
 
@@ -270,8 +235,8 @@ class RolloutGroup:
             ray.kill(member.handle, no_restart=True)
 
     async def _up(self, member: Member) -> None:
-        """Waits for the first answer of a new actor; MemberLostError with the cause where none comes."""
-        await self.call(member, "version", timeout_s=self._start_timeout_s)
+        """Waits for a new actor's first answer. MemberLostError, with the cause, if none comes."""
+        await member.call("version", timeout_s=self._start_timeout_s)
 
     def _set(self, member: Member, state: State) -> None:
         member.state = state
@@ -280,7 +245,7 @@ class RolloutGroup:
 
 
 async def gather_all(*awaitables: Awaitable[Any]) -> list[Any]:
-    """Results of all; the first failure in order is raised, but only when every one has ended."""
+    """Results of all, in order. Waits until all have ended, then raises the first failure in order."""
     results = await asyncio.gather(*awaitables, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
@@ -288,17 +253,6 @@ async def gather_all(*awaitables: Awaitable[Any]) -> list[Any]:
     return list(results)
 
 
-async def _answer(reference: Any) -> Any:
-    return await reference
-
-
 def _free_resources() -> str:
     free = ray.available_resources()
     return ", ".join(f"{name} {free.get(name, 0.0):g}" for name in ("CPU", "GPU"))
-
-
-def _reason(error: BaseException) -> str:
-    """What was raised at the bottom of Ray's report, to its end: an engine's own words may have several lines."""
-    lines = [line.rstrip() for line in str(error).splitlines() if line.strip()]
-    raised = [number for number, line in enumerate(lines) if _RAISED.match(line)]
-    return "\n".join(lines[raised[-1] :] if raised else lines[-1:]) or type(error).__name__

@@ -1,7 +1,7 @@
-"""The process that samples: an engine, and around it what turns sequences into tagged completions in the buffer.
+"""The rollout actor: an engine, whose sequences become tagged completions that are delivered to the replay buffer.
 
-Invariant: a group is kept here until the buffer has acknowledged it, and goes out whole in one call; sending it again
-is harmless, because the buffer knows completions by their id. Ray is applied where the actor is placed, not here.
+Invariant: a group is kept until the buffer acknowledges it and is delivered in one call. Delivering it again is harmless, because
+the buffer recognizes completions by id. `ray.remote` is applied where the actor is placed, not here.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from corewarding.actors.engine import (
     EngineContext,
     EngineError,
     EngineLostError,
-    EngineStats,
     RolloutEngine,
     SampledSequence,
 )
+from corewarding.actors.stats import RolloutStats, stats_between
 from corewarding.dataflow.carriers import Completion, RolloutTask, Timings
 from corewarding.dataflow.codec import decode as decode_message
 from corewarding.dataflow.codec import encode
@@ -39,15 +39,15 @@ FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.1, 5.0
 
 
 class BufferUnavailableError(RunError):
-    """The buffer cannot be reached at the moment, but is expected back."""
+    """The buffer cannot be reached now, but may come back."""
 
 
 class BufferLostError(RunError):
-    """The buffer is gone for good."""
+    """The buffer died and will not come back."""
 
 
 class RolloutActor:
-    """Samples groups for one source. All methods run on one event loop; messages are those of dataflow.codec."""
+    """Samples groups for one source. All methods run on one event loop; messages are encoded by dataflow.codec."""
 
     def __init__(
         self,
@@ -60,10 +60,10 @@ class RolloutActor:
         buffer_accept: Callable[[bytes], Awaitable[object]],
         buffer_patience_s: float = 600.0,
     ) -> None:
-        """decode: token ids → text without special tokens. extract: text → answer, None where it has none.
+        """decode: token ids → text without special tokens. extract: text → answer, or None.
 
-        buffer_accept: delivers an encoded list of completions and returns once they are safe; it raises
-        BufferUnavailableError to be asked again, for at most `buffer_patience_s` seconds.
+        buffer_accept: delivers an encoded list of completions and returns when the buffer acknowledges it. If it raises
+        BufferUnavailableError, it is called again, for at most `buffer_patience_s` seconds.
         """
         self._actor_id = actor_id
         self._source = source
@@ -78,9 +78,9 @@ class RolloutActor:
         self._last_stats_s = time.monotonic()
 
     async def run(self, task: bytes) -> int:
-        """Samples one RolloutTask and delivers the group; returns its number of tokens once the buffer has it.
+        """Samples one RolloutTask and delivers the group; returns its number of tokens when the buffer has acknowledged it.
 
-        EngineError where the engine refuses or the task is aborted; BufferUnavailableError when patience has run out.
+        EngineError if the engine refuses or the task is aborted; BufferUnavailableError after `buffer_patience_s`.
         """
         completions = await self._sample(_task(task))
         self._undelivered += 1
@@ -91,27 +91,27 @@ class RolloutActor:
         return sum(len(completion.token_ids) for completion in completions)
 
     async def sample(self, task: bytes) -> bytes:
-        """Samples one RolloutTask and returns the list of its completions; the buffer sees nothing of it."""
+        """Samples one RolloutTask and returns the list of its completions instead of delivering it."""
         return encode(await self._sample(_task(task)))
 
     async def abort(self, task: bytes) -> None:
-        """Stops a task; its run() or sample() ends by EngineError."""
+        """Stops a task; its run() or sample() raises EngineError."""
         await self._engine.abort(_task(task))
 
     async def join(self, rendezvous: bytes, rank: int) -> None:
-        """Enters a weight group as `rank`; returns when all members have."""
+        """Enters a weight group as `rank`; returns when all members have entered. TransportError if they do not."""
         message = decode_message(rendezvous)
         assert isinstance(message, Rendezvous)
         await self._engine.join(message, rank)
 
     async def begin(self, manifest: bytes) -> None:
-        """Opens an update; EngineError where the manifest does not fit the model."""
+        """Opens an update. TransportError if the manifest does not fit the model."""
         message = decode_message(manifest)
         assert isinstance(message, WeightManifest)
         await self._engine.begin(message)
 
     async def receive(self) -> None:
-        """Takes in the announced stream while sampling goes on."""
+        """Takes in the announced stream while sampling goes on. TransportError if it does not arrive intact."""
         await self._engine.receive()
 
     async def commit(self, version: bytes) -> None:
@@ -126,27 +126,19 @@ class RolloutActor:
         await self._engine.abort_update()
 
     async def version(self) -> bytes:
-        """Of the weights that sample the next token. The first answer also says that the actor is up."""
+        """Version of the weights that sample the next token. The first answer shows that the actor is up."""
         return encode(self._engine.version)
 
-    async def stats(self) -> dict[str, float]:
+    async def stats(self) -> RolloutStats:
         """Rates and shares since the last call; `tokens` and `swaps` since the start."""
         now, stats = time.monotonic(), self._engine.stats()
-        last, elapsed = self._last_stats, max(now - self._last_stats_s, 1e-9)
+        report = stats_between(self._last_stats, stats, seconds=max(now - self._last_stats_s, 1e-9))
         self._last_stats, self._last_stats_s = stats, now
-        return {
-            "tokens": float(stats.generated_tokens),
-            "tokens_per_s": (stats.generated_tokens - last.generated_tokens) / elapsed,
-            "prefill_tokens_per_s": (stats.prefill_tokens - last.prefill_tokens) / elapsed,
-            **_shares(last, stats),
-            "swaps": float(self._swaps),
-            "running": float(stats.running),
-            "queued": float(stats.queued),
-            "undelivered": float(self._undelivered),
-        }
+        own = {"swaps": float(self._swaps), "undelivered": float(self._undelivered)}
+        return RolloutStats(sums=report.sums | own, means=report.means)
 
     async def close(self) -> None:
-        """Stops the engine; running tasks end by EngineError."""
+        """Stops the engine; running tasks raise EngineError."""
         await self._engine.close()
 
     async def _sample(self, task: RolloutTask) -> list[Completion]:
@@ -188,12 +180,12 @@ class RolloutActor:
             except BufferUnavailableError:
                 if time.monotonic() + backoff > deadline:
                     raise
-            await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # apart, so that actors do not return all at once
+            await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # random, so that actors do not all retry at once
             backoff = min(2 * backoff, LONGEST_BACKOFF_S)
 
 
 class PlacedRolloutActor(RolloutActor):
-    """A RolloutActor that builds its own parts: what `ray.remote` is applied to."""
+    """A RolloutActor that builds its own parts; `ray.remote` is applied to this class."""
 
     def __init__(
         self,
@@ -229,7 +221,7 @@ class PlacedRolloutActor(RolloutActor):
         )
 
     async def _sample(self, task: RolloutTask) -> list[Completion]:
-        """An actor whose engine is lost dies with it, so that the group makes another and asks it again."""
+        """Ends the process if the engine is lost, so that the group starts another actor and repeats the task."""
         try:
             return await super()._sample(task)
         except EngineLostError as error:
@@ -238,14 +230,14 @@ class PlacedRolloutActor(RolloutActor):
 
 
 def build_rollout_actor(**parts: Any) -> RolloutActor:
-    """A rollout actor in this process; keywords as PlacedRolloutActor's."""
+    """A rollout actor in this process; takes the keywords of PlacedRolloutActor."""
     return PlacedRolloutActor(**parts)
 
 
 def accept_of(buffer: Any) -> Callable[[bytes], Awaitable[object]]:
-    """`buffer.accept` of a Ray handle as RolloutActor wants it.
+    """`buffer.accept` of a Ray handle, with its deaths as BufferUnavailableError or BufferLostError.
 
-    A buffer that died for good is a BufferLostError: left as Ray's error, it would read as the death of the actor.
+    Ray's own error would read as the death of this actor.
     """
     from ray.exceptions import ActorUnavailableError, RayActorError
 
@@ -264,9 +256,3 @@ def _task(message: bytes) -> RolloutTask:
     task = decode_message(message)
     assert isinstance(task, RolloutTask)
     return task
-
-
-def _shares(last: EngineStats, now: EngineStats) -> dict[str, float]:
-    busy, idle, swap = now.busy_s - last.busy_s, now.idle_s - last.idle_s, now.swap_s - last.swap_s
-    total = max(busy + idle + swap, 1e-9)
-    return {"busy_frac": busy / total, "idle_frac": idle / total, "swap_frac": swap / total}

@@ -1,13 +1,12 @@
-"""What an engine that samples in a thread of its own shares with the next: callers on asyncio, commands between two steps.
+"""Base of engines that sample in a thread of their own: callers are on asyncio, commands run between two steps.
 
-A subclass steps, swaps and drops; this class admits nothing by itself. Between two steps, and only there, commands are taken:
-requests enter, weights are committed, tasks aborted. An error in the thread reaches every caller that waits.
+A subclass admits, steps, swaps and drops. Commands run only between two steps: requests enter, weights are committed, tasks are
+aborted. An error in the thread reaches every waiting caller.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import queue
 import threading
 import time
@@ -19,16 +18,24 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from corewarding.actors.engine import EngineContext, EngineError, EngineLostError, EngineStats, SampledSequence
+from corewarding.actors.engine import (
+    EngineContext,
+    EngineError,
+    EngineLostError,
+    EngineStats,
+    SampledSequence,
+    check_length,
+    stream_key,
+)
 from corewarding.dataflow.carriers import RolloutTask
-from corewarding.dataflow.ids import CompletionId, Version
+from corewarding.dataflow.ids import GroupId, Version
 from corewarding.dataflow.weights import Rendezvous, WeightManifest
 from corewarding.weights.receiver import WeightReceiver
 
 
 @dataclass(eq=False)
 class Request:
-    """One task's caller: where its sequences go."""
+    """One task and the queue its caller reads."""
 
     task: RolloutTask
     loop: asyncio.AbstractEventLoop
@@ -44,7 +51,7 @@ class Request:
 
 @dataclass(eq=False)
 class Pending:
-    """One sequence that waits for its start, or runs."""
+    """One sequence that is queued or running."""
 
     request: Request
     sample_index: int
@@ -56,46 +63,46 @@ class Pending:
 
     @property
     def stream_key(self) -> int:
-        """64-bit seed of its draws."""
+        """64-bit key of its draws."""
         return stream_key(self.task.run_seed, self.task.id.completion(self.sample_index))
 
 
 class SteppedEngine(ABC):
-    """See actors.engine.RolloutEngine for what each method promises. A subclass ends its constructor by _start()."""
+    """See actors.engine.RolloutEngine for what each method promises. A subclass calls _start() last in its constructor."""
 
     def __init__(self, name: str, context: EngineContext, weights: WeightReceiver) -> None:
         """name: of the engine, for messages."""
         self._name, self._weights = name, weights
         self._version, self._max_model_len, self._inflight = context.version, context.max_model_len, context.inflight
         self._waiting: deque[Pending] = deque()
-        self._requests: dict[tuple[str, int], Request] = {}
+        self._requests: dict[tuple[GroupId, int], Request] = {}
         self._commands: queue.SimpleQueue[tuple[Callable[[], None], Future[None]]] = queue.SimpleQueue()
-        self._gate = threading.Lock()  # no command slips in behind the thread's last look at the queue
+        self._gate = threading.Lock()  # no command enters the queue after the thread last looked
         self._ended = self._paused = self._closed = False
         self._failure: BaseException | None = None
         self._tokens = self._prefilled = self._steps = 0
         self._busy_s = self._idle_s = self._swap_s = 0.0
         self._thread = threading.Thread(target=self._run, name=f"{name}-engine", daemon=True)
 
-    # ---- a subclass's share, all called in the thread ----------------------------------------------------------------
+    # ---- what a subclass provides, called in the thread --------------------------------------------------------------
 
     @abstractmethod
-    def _step(self) -> None:
-        """Starts what waits, as far as there is room, and samples one token for everything that runs."""
+    def step(self) -> None:
+        """Starts queued sequences while there is room, then samples one token for every running sequence."""
 
     @abstractmethod
-    def _num_running(self) -> int: ...
+    def num_running(self) -> int: ...
 
     @abstractmethod
-    def _drop(self, request: Request) -> None:
+    def drop(self, request: Request) -> None:
         """Forgets the request's running sequences."""
 
     @abstractmethod
-    def _swap(self, weights: Mapping[str, Tensor], version: Version) -> None:
-        """New weights in; running sequences as `inflight.mode` says; the next token is stamped `version`."""
+    def swap(self, weights: Mapping[str, Tensor], version: Version) -> None:
+        """Takes new weights and treats running sequences as `inflight.mode` says; the next token is stamped `version`."""
 
-    def _stop(self) -> None:  # noqa: B027 (not every engine has something to stop)
-        """Last call, however the thread ends."""
+    def stop(self) -> None:  # noqa: B027 (not every engine has something to stop)
+        """Called last, also when the thread fails."""
 
     def _start(self) -> None:
         self._thread.start()
@@ -139,12 +146,11 @@ class SteppedEngine(ABC):
         await asyncio.to_thread(self._weights.receive)
 
     async def commit(self, version: Version) -> None:
-        staged = self._weights.take(version)
-        await self._call(lambda: self._swap(staged, version))
+        await self.load_weights(self._weights.take(version), version)
 
     async def load_weights(self, weights: Mapping[str, Tensor], version: Version) -> None:
         """Commits weights that are in this process already."""
-        await self._call(lambda: self._swap(weights, version))
+        await self._call(lambda: self.swap(weights, version))
 
     async def abort_update(self) -> None:
         await asyncio.to_thread(self._weights.abort)
@@ -157,7 +163,7 @@ class SteppedEngine(ABC):
             busy_s=self._busy_s,
             idle_s=self._idle_s,
             swap_s=self._swap_s,
-            running=self._num_running(),
+            running=self.num_running(),
             queued=len(self._waiting),
         )
 
@@ -197,21 +203,21 @@ class SteppedEngine(ABC):
                 if self._closed or self._paused or not self._has_work():
                     continue
                 began = time.perf_counter()
-                self._step()
+                self.step()
                 self._busy_s += time.perf_counter() - began
         except BaseException as error:
             self._failure = error
             self._end_all(EngineLostError(f"the {self._name} engine failed: {error!r}"))
             raise
         finally:
-            self._stop()
+            self.stop()
         self._end_all(EngineError(f"the {self._name} engine was closed"))
 
     def _has_work(self) -> bool:
-        return bool(self._num_running() or self._waiting)
+        return bool(self.num_running() or self._waiting)
 
     def _take_commands(self) -> None:
-        """Everything that is queued; waits for a command when there is nothing else to do."""
+        """Runs all queued commands; waits for one when there is nothing else to do."""
         if self._paused or not self._has_work():
             began = time.perf_counter()
             command, _ = self._commands.get()
@@ -221,7 +227,7 @@ class SteppedEngine(ABC):
             self._commands.get()[0]()
 
     def _end_all(self, error: EngineError) -> None:
-        """Whoever waits, or was about to ask, gets `error`."""
+        """Every caller that waits, and every later one, gets `error`."""
         with self._gate:
             self._ended = True
             while not self._commands.empty():
@@ -237,16 +243,16 @@ class SteppedEngine(ABC):
         self._requests[key] = request
         self._waiting.extend(Pending(request, index) for index in range(request.task.group_size))
 
-    def _abort(self, key: tuple[str, int]) -> None:
+    def _abort(self, key: tuple[GroupId, int]) -> None:
         request = self._requests.pop(key, None)
         if request is None:
             return
         self._waiting = deque(pending for pending in self._waiting if pending.request is not request)
-        self._drop(request)
+        self.drop(request)
         request.deliver(EngineError(f"task {request.task.id} was aborted"))
 
     def _deliver(self, pending: Pending, sequence: SampledSequence) -> None:
-        """Hands a finished sequence to whoever asked for it."""
+        """Hands a finished sequence to its caller."""
         request = pending.request
         request.deliver(sequence)
         request.num_left -= 1
@@ -255,27 +261,13 @@ class SteppedEngine(ABC):
 
     def _drain(self, version: Version, step: Callable[[], None]) -> None:
         """Steps until no sequence runs; `step` must start none."""
-        if self._paused and self._num_running():
+        if self._paused and self.num_running():
             raise EngineError(f"{version} cannot be committed under inflight.mode drain while the engine is paused")
         began = time.perf_counter()
-        while self._num_running():
+        while self.num_running():
             step()
         self._busy_s += time.perf_counter() - began
 
 
-def stream_key(run_seed: int, completion: CompletionId) -> int:
-    """64-bit key of one completion's stream of draws."""
-    return int.from_bytes(hashlib.blake2b(f"{run_seed}/{completion}".encode(), digest_size=8).digest(), "little")
-
-
-def check_length(task: RolloutTask, max_model_len: int) -> None:
-    """EngineError where the task could not end within max_model_len."""
-    if len(task.prompt_token_ids) + task.max_new_tokens > max_model_len:
-        raise EngineError(
-            f"task {task.id}: {len(task.prompt_token_ids)} prompt tokens + rollout.max_new_tokens "
-            f"{task.max_new_tokens} exceed engine.max_model_len {max_model_len}"
-        )
-
-
-def _key(task: RolloutTask) -> tuple[str, int]:
-    return str(task.id), task.attempt
+def _key(task: RolloutTask) -> tuple[GroupId, int]:
+    return task.id, task.attempt

@@ -1,7 +1,7 @@
-"""The preallocated KV cache: one row per slot, the running sequences always in the first rows.
+"""The preallocated KV cache: one row per slot, with the running sequences in the first rows.
 
-A transformers Cache whose layers write each row's new token at that row's own length and show attention only the rows in use,
-cropped to the longest of them, so short sequences never pay for max_model_len.
+It is a transformers Cache. Its layers write each row's new token at that row's own length and give attention only the rows in use,
+cropped to the longest of them, so short sequences do not pay for max_model_len.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from transformers import AttentionInterface, PretrainedConfig
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
 CROP_MULTIPLE = 16
 ATTENTION = "corewarding_grouped"
@@ -26,7 +26,7 @@ def grouped_attention(
 ) -> tuple[Tensor, None]:
     """Scaled dot-product attention in transformers' calling convention, without repeating keys for grouped heads.
 
-    While decoding, the heads that share a key head are treated as its queries: same mask, no copy of the cache.
+    During decoding, query heads that share a KV head are reshaped as extra queries, so keys are not repeated.
     """
     n, heads, queries, d = query.shape
     kv_heads = key.shape[1]
@@ -56,7 +56,7 @@ class SlotLayer(CacheLayerMixin):
         self.is_initialized = True
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Nothing: all memory is taken at start."""
+        """Does nothing: the constructor allocates all memory."""
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
@@ -65,20 +65,20 @@ class SlotLayer(CacheLayerMixin):
         self.keys[owner.rows, :, owner.positions] = key_states[:, :, 0]
         self.values[owner.rows, :, owner.positions] = value_states[:, :, 0]
         n = len(owner.rows)
-        return self.keys[:n, :, : owner.crop], self.values[:n, :, : owner.crop]
+        return self.keys[:n, :, : owner.visible], self.values[:n, :, : owner.visible]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self._owner.crop, 0
+        return self._owner.visible, 0
 
     def get_seq_length(self) -> int:
-        return self._owner.crop
+        return self._owner.visible
 
     def get_max_length(self) -> int:
         return int(self.keys.shape[2])
 
 
 class SlotCache(Cache):
-    """All layers. `aim` says where the next step's tokens go."""
+    """All layers. `aim` sets where the next step writes its tokens."""
 
     def __init__(
         self, config: PretrainedConfig, *, slots: int, max_len: int, dtype: torch.dtype, device: torch.device
@@ -89,29 +89,33 @@ class SlotCache(Cache):
         self._columns = torch.arange(max_len, device=device)
         self.rows = self._all_rows[:0]
         self.positions = self._all_rows[:0]
-        self.crop = 0
-        super().__init__(layers=[SlotLayer(self, shape, dtype, device) for _ in range(config.num_hidden_layers)])
+        self.visible = 0  # columns that attention sees
+        self._layers = [SlotLayer(self, shape, dtype, device) for _ in range(config.num_hidden_layers)]
+        super().__init__(layers=list(self._layers))
 
     @property
     def max_len(self) -> int:
-        """Tokens that a row can hold."""
+        """Tokens that fit in a row."""
         return len(self._columns)
 
     def aim(self, positions: Tensor, longest: int) -> Tensor:
-        """The next step writes row i's token at positions[i]; returns the [n, 1, 1, crop] mask of what it may see."""
+        """Makes the next step write row i's token at positions[i]; returns its [n, 1, 1, visible] attention mask."""
         self.rows, self.positions = self._all_rows[: len(positions)], positions
-        self.crop = min(-(-(longest + 1) // CROP_MULTIPLE) * CROP_MULTIPLE, self.max_len)
-        return (self._columns[: self.crop] <= positions[:, None])[:, None, None]
+        self.visible = min(-(-(longest + 1) // CROP_MULTIPLE) * CROP_MULTIPLE, self.max_len)
+        return (self._columns[: self.visible] <= positions[:, None])[:, None, None]
 
-    def fill(self, rows: Tensor, prefilled: Cache, sources: Tensor) -> None:
-        """Copies whole prefixes: row rows[i] gets the keys and values that `prefilled` has in its row sources[i]."""
-        for mine, theirs in zip(self.layers, prefilled.layers, strict=True):
-            length = theirs.keys.shape[2]
-            mine.keys[rows, :, :length] = theirs.keys[sources]
-            mine.values[rows, :, :length] = theirs.values[sources]
+    def fill(self, rows: Tensor, prefilled: DynamicCache, sources: Tensor) -> None:
+        """Copies whole prefixes: row rows[i] gets the keys and values of `prefilled`'s row sources[i]."""
+        for layer, other in zip(self._layers, prefilled.layers, strict=True):
+            assert isinstance(other, CacheLayerMixin)
+            assert other.keys is not None
+            assert other.values is not None
+            length = other.keys.shape[2]
+            layer.keys[rows, :, :length] = other.keys[sources]
+            layer.values[rows, :, :length] = other.values[sources]
 
     def move(self, source: int, target: int, length: int) -> None:
-        """Row `source` takes the place of row `target`."""
-        for layer in self.layers:
+        """Copies the first `length` tokens of row `source` to row `target`."""
+        for layer in self._layers:
             layer.keys[target, :, :length] = layer.keys[source, :, :length]
             layer.values[target, :, :length] = layer.values[source, :, :length]

@@ -47,14 +47,14 @@ class EmbeddedEngine(SteppedEngine):
         with torch.inference_mode():
             super()._run()
 
-    def _step(self) -> None:
+    def step(self) -> None:
         self._admit()
         self._decode()
 
-    def _num_running(self) -> int:
+    def num_running(self) -> int:
         return self._slots.count
 
-    def _drop(self, request: Request) -> None:
+    def drop(self, request: Request) -> None:
         for row in reversed(range(self._slots.count)):
             owner = self._slots.owner[row]
             if owner is not None and owner.request is request:
@@ -119,7 +119,7 @@ class EmbeddedEngine(SteppedEngine):
         if moved != row:
             self._decoder.move(moved, row, int(self._slots.length[row]))
 
-    def _swap(self, weights: Mapping[str, Tensor], version: Version) -> None:
+    def swap(self, weights: Mapping[str, Tensor], version: Version) -> None:
         """New weights in; running sequences as `inflight.mode` says."""
         if self._inflight == "drain":
             self._drain(version, self._decode)

@@ -1,4 +1,4 @@
-"""The decoder with its slot cache: prefixes into slots, and a step for every running slot. Refuses by name what it cannot serve."""
+"""The decoder with its slot cache: prefills prefixes into slots and steps all running slots. Refuses other architectures by name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SUPPORTED = ("qwen3", "qwen2", "llama")
 
 
 def load_decoder(model_path: str | Path, *, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
-    """The folder's model in eval mode. EngineSettingsError for an architecture that is not a plain full-attention decoder."""
+    """The model in eval mode. EngineSettingsError for an architecture that is not a plain full-attention decoder."""
     config = AutoConfig.from_pretrained(model_path)
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     if config.model_type not in SUPPORTED or kinds != {"full_attention"}:
@@ -28,15 +28,16 @@ def load_decoder(model_path: str | Path, *, dtype: torch.dtype, device: torch.de
             f"the embedded engine serves full-attention decoders ({', '.join(SUPPORTED)}); {model_path} is {config.model_type} "
             f"with layers {sorted(kinds)}"
         )
-    model = AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype, attn_implementation=ATTENTION)
-    return model.to(device).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype, attn_implementation=ATTENTION)
+    decoder: PreTrainedModel = model.to(device).eval()
+    return decoder
 
 
 class Decoder:
-    """Weights and KV cache. n rows are running; H is the hidden size, V the vocabulary's.
+    """Weights and KV cache. n is the number of running rows, H the hidden size, V the size of the vocabulary.
 
-    fixed_shape: a step always computes all slots over the whole cache, so that a row's bits depend on its own tokens and the
-    weights alone. EngineSettingsError where this machine's kernels treat rows of one batch differently.
+    fixed_shape: a step always computes all slots over the whole cache, so a row's bits depend only on its own tokens and the
+    weights. EngineSettingsError if this machine's kernels compute equal rows of a batch differently.
     """
 
     def __init__(
@@ -56,18 +57,21 @@ class Decoder:
             self._check_rows()
 
     def parameters(self) -> dict[str, Tensor]:
-        """By Hugging Face name; tied ones once."""
+        """Parameters by Hugging Face name; tied ones once."""
         return dict(self._model.named_parameters())
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Copies new values in; the cache stays as it is."""
+        """Copies new values in; the cache is unchanged."""
         for name, parameter in self._model.named_parameters():
             parameter.copy_(weights[name])
 
     def prefill(
         self, prefixes: Sequence[NDArray[np.int32]], rows: NDArray[np.int64], sources: NDArray[np.int64]
     ) -> Tensor:
-        """Runs the prefixes once, right-padded; slot rows[i] gets the cache of prefix sources[i]. [len(prefixes), H] at their ends."""
+        """Runs the prefixes once, right-padded; slot rows[i] gets the cache of prefix sources[i].
+
+        Returns [len(prefixes), H], the hidden state at each prefix's last token.
+        """
         lengths = [len(prefix) for prefix in prefixes]
         padded = np.zeros((len(prefixes), max(lengths)), np.int64)
         for index, prefix in enumerate(prefixes):
@@ -87,9 +91,9 @@ class Decoder:
         return hidden
 
     def step(self, tokens: NDArray[np.int64], lengths: NDArray[np.int64]) -> Tensor:
-        """Each running row's newest token, written to its cache at its length. Logits [n, V] of the next one."""
+        """Runs each row's newest token, which enters the cache at the row's length; logits [n, V] of the next token."""
         n, longest = len(tokens), int(lengths.max())
-        if self._fixed_shape:  # free rows compute along; what they write is overwritten when a prefix fills them
+        if self._fixed_shape:  # free rows are computed too; a later prefill overwrites what they write
             tokens, lengths = np.pad(tokens, (0, self._num_slots - n)), np.pad(lengths, (0, self._num_slots - n))
             longest = self._cache.max_len - 1
         positions = torch.from_numpy(lengths.copy()).to(self._device)
@@ -109,12 +113,12 @@ class Decoder:
         return values
 
     def move(self, source: int, target: int, length: int) -> None:
-        """Row `source` takes the place of row `target`."""
+        """Moves row `source` to row `target`."""
         self._cache.move(source, target, length)
 
     @torch.inference_mode()
     def _check_rows(self) -> None:
-        """Whether equal rows of a step come out equal to the last bit, wherever they stand."""
+        """EngineSettingsError unless equal rows of a step come out equal to the last bit."""
         token, length = np.ones(self._num_slots, np.int64), np.zeros(self._num_slots, np.int64)
         logits = self.step(token, length)
         differ = (logits != logits[0]).any(-1).nonzero().flatten().tolist()

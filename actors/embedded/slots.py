@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from corewarding.actors.engine import SampledSequence, as_arrays
+from corewarding.actors.engine import SampledSequence
 from corewarding.actors.stepped import Pending
 from corewarding.dataflow.carriers import FinishReason
 
@@ -67,14 +67,11 @@ class Slots:
     def sequence(self, row: int, finish: FinishReason, now_s: float) -> SampledSequence:
         owner, n = self.owner[row], int(self.num_new[row])
         assert owner is not None
-        token_ids, logprobs, versions = as_arrays(
-            self.tokens[row, :n].tolist(), self.logprobs[row, :n].tolist(), self.versions[row, :n].tolist()
-        )
         return SampledSequence(
             sample_index=owner.sample_index,
-            token_ids=token_ids,
-            behavior_logprobs=logprobs,
-            token_versions=versions,
+            token_ids=self.tokens[row, :n].copy(),
+            behavior_logprobs=self.logprobs[row, :n].copy(),
+            token_versions=self.versions[row, :n].copy(),
             finish_reason=finish,
             started_s=owner.started_s,
             finished_s=now_s,

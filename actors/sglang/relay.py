@@ -1,6 +1,6 @@
-"""Weights from the rollout actor, where they are staged and checked, to its server's processes: a small group of its own over gloo.
+"""Sends the weights staged in the rollout actor to its server's processes, over a gloo group of their own.
 
-SGLang joins such a group by torch's internal helper, with the group's name as prefix of the store; so does this end.
+SGLang joins the group by torch's internal helper, with the group's name as the store's prefix, and so does this end.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import itertools
 import os
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import torch.distributed as dist
 from torch import Tensor
@@ -34,9 +34,9 @@ class Relay:
         self._group: Any = None
 
     def connect(self) -> None:
-        """Blocks until the workers have joined. EngineError where they do not."""
+        """Blocks until the workers have joined. EngineError if they do not."""
         try:
-            self._group, _ = c10d._new_process_group_helper(  # type: ignore[attr-defined]
+            self._group, _ = cast("Any", c10d)._new_process_group_helper(
                 self.world_size,
                 0,
                 [],
@@ -50,7 +50,7 @@ class Relay:
         c10d._world.pg_group_ranks[self._group] = {rank: rank for rank in range(self.world_size)}
 
     def send(self, tensors: Mapping[str, Tensor]) -> None:
-        """Broadcasts them one after the other. Blocks; EngineError where the server is lost."""
+        """Broadcasts the tensors in order. Blocks; EngineError if the server is lost."""
         try:
             works = [dist.broadcast(tensor, src=0, group=self._group, async_op=True) for tensor in tensors.values()]
             for work in works:
@@ -61,11 +61,11 @@ class Relay:
     def close(self) -> None:
         if self._group is not None:
             dist.destroy_process_group(self._group)
-        self._group = self._store = None  # the store's port goes with it
+        self._group = self._store = None  # closes the store's port too
 
 
 def in_buckets(tensors: Mapping[str, Tensor], bucket_bytes: int) -> list[dict[str, Tensor]]:
-    """Runs of whole tensors of at most bucket_bytes each, or of a single larger one."""
+    """Consecutive whole tensors, at most bucket_bytes per bucket; a larger tensor has a bucket of its own."""
     buckets: list[dict[str, Tensor]] = []
     room = 0
     for name, tensor in tensors.items():
@@ -78,7 +78,7 @@ def in_buckets(tensors: Mapping[str, Tensor], bucket_bytes: int) -> list[dict[st
 
 
 def described(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Names, dtypes and shapes as SGLang's endpoint wants them."""
+    """Names, dtypes and shapes in the form SGLang's endpoint takes."""
     return {
         "names": list(tensors),
         "dtypes": [str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()],

@@ -1,8 +1,7 @@
-"""An SGLang server: started and owned here, or running elsewhere; and the HTTP it is spoken to by.
+"""An SGLang server, started and owned here or running elsewhere, and the HTTP calls to it.
 
-Its weight endpoints take paths and pickles from whoever reaches them, so a server of ours listens on loopback alone, asks for a key
-made for it, and is never sent anything but shapes and a rendezvous. Its process group ends with the engine, and with the actor if that
-dies.
+Its weight endpoints accept paths and pickles from anyone who reaches them. So our server listens only on loopback, requires a key made
+for it, and is sent only shapes and a rendezvous. Its process group ends with the engine, also when the actor dies.
 """
 
 from __future__ import annotations
@@ -37,17 +36,17 @@ _LOG_LINES = 12
 
 
 class SglangServer:
-    """Started by the constructor, which returns when it is healthy. EngineError, with the end of its log, where it does not."""
+    """The constructor returns when the server is healthy. EngineError, with the end of the log, if it does not start."""
 
     def __init__(self, arguments: Mapping[str, Any], settings: EngineSettings, environment: Mapping[str, str]) -> None:
         self.process: subprocess.Popen[bytes] | None = None
         self._session: aiohttp.ClientSession | None = None
         self._log: Path | None = None
         if settings.url is not None:
-            self.url, self._key = settings.url.rstrip("/"), settings.api_key
+            self.url, self.api_key = settings.url.rstrip("/"), settings.api_key
         else:
             port = _free_port()
-            self.url, self._key = f"http://{LOOPBACK}:{port}", secrets.token_hex(16)
+            self.url, self.api_key = f"http://{LOOPBACK}:{port}", secrets.token_hex(16)
             self._start(dict(arguments) | {"host": LOOPBACK, "port": port}, settings, environment)
         parts = urlsplit(self.url)
         self.host, self.port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
@@ -56,14 +55,14 @@ class SglangServer:
             self._take_over(arguments["weight_version"])
 
     async def post(self, path: str, **body: Any) -> Any:
-        """The answer's JSON, or its text; EngineError with the server's words where it refuses."""
+        """The answer's JSON or text; EngineError with the server's words if it refuses."""
         status, answer = await self.ask(path, **body)
         if status != 200:
             raise EngineError(f"the SGLang server refuses {path}: {status} {answer}")
         return answer
 
     async def ask(self, path: str, **body: Any) -> tuple[int, Any]:
-        """Status and answer. EngineLostError where there is none."""
+        """Status and answer. EngineLostError if the server does not answer."""
         try:
             async with self._http().post(self.url + path, json=body) as response:
                 text = await response.text()
@@ -74,7 +73,7 @@ class SglangServer:
             raise self._gone(error) from error
 
     async def stream(self, path: str, **body: Any) -> Any:
-        """Server-sent events of one generation, each as its JSON. EngineLostError where they break off."""
+        """Server-sent events of one generation, each as its JSON. EngineLostError if they break off."""
         try:
             async with self._http().post(self.url + path, json=body) as response:
                 if response.status != 200:
@@ -87,7 +86,7 @@ class SglangServer:
             raise self._gone(error) from error
 
     def call(self, path: str, body: Mapping[str, Any] | None = None) -> tuple[int, Any]:
-        """Status and answer, of a POST where there is a body. Blocking; for the start, where no loop runs yet."""
+        """Status and answer of a GET, or of a POST if there is a body. Blocks; for the start, before a loop runs."""
         data = None if body is None else json.dumps(body).encode()
         headers = self._headers() | ({} if body is None else {"Content-Type": "application/json"})
         request = urllib.request.Request(self.url + path, data=data, headers=headers)
@@ -106,13 +105,13 @@ class SglangServer:
     def _start(self, arguments: dict[str, Any], settings: EngineSettings, environment: Mapping[str, str]) -> None:
         python = settings.python or sys.executable
         command = [python, str(Path(__file__).with_name("launch.py")), str(os.getpid())]
-        for name, value in (arguments | {"api_key": self._key}).items():
+        for name, value in (arguments | {"api_key": self.api_key}).items():
             flag = f"--{name.replace('_', '-')}"
             if value is True:
                 command.append(flag)
             elif value is not None and value is not False:
                 command += [flag, *map(str, value if isinstance(value, list | tuple) else [value])]
-        # Nothing of ours or of Ray's may leak into another environment's Python.
+        # Variables of ours and of Ray must not reach the other environment's Python.
         kept = {
             name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV", "RAY_"))
         }
@@ -150,20 +149,17 @@ class SglangServer:
             time.sleep(0.2)
 
     def _release(self) -> None:
-        """Ends what an earlier user left: requests, an open update, and a pause, during which it does not answer as healthy."""
+        """Ends an earlier user's requests, open update and pause. A paused server does not report itself healthy."""
         self.call("/abort_request", {"abort_all": True})
         self.call("/end_weight_update", {})  # refused where none is open
         self.call("/continue_generation", {})
 
     def _take_over(self, version: str) -> None:
-        """Rids a server that ran before us of the cache of an earlier user, whose versions may come again, and stamps its weights."""
+        """Flushes a reused server's cache, because version numbers may repeat, and sets the version of its weights."""
         wanted = {"/flush_cache": {}, "/update_weight_version": {"new_version": version, "abort_all_requests": False}}
         deadline = time.monotonic() + _STOP_S
         for path, body in wanted.items():
-            while (answered := self.call(path, body))[0] not in (
-                200,
-                404,
-            ):  # 404: a server so old that it knows no versions
+            while (answered := self.call(path, body))[0] not in (200, 404):  # 404: an old server without versions
                 if time.monotonic() > deadline:
                     raise EngineError(f"the SGLang server at {self.url} refuses {path}: {answered[0]} {answered[1]}")
                 time.sleep(0.05)
@@ -179,7 +175,7 @@ class SglangServer:
                 process.wait(_STOP_S)
                 break
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # whatever it left behind
+            os.killpg(process.pid, signal.SIGKILL)  # children that outlived it
         if self._log is not None and not keep_log:
             shutil.rmtree(self._log.parent, ignore_errors=True)
 
@@ -193,7 +189,7 @@ class SglangServer:
         return self._session
 
     def _headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        return {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
 
     def _gone(self, error: BaseException) -> EngineLostError:
         code = self.process.poll() if self.process is not None else None
@@ -201,7 +197,7 @@ class SglangServer:
         return EngineLostError(f"the SGLang server at {self.url} {what}")
 
     def _tail(self) -> str:
-        """The end of its log, indented: a traceback in it is not taken for the error itself."""
+        """The end of the log, indented so that a traceback in it is not taken for the error itself."""
         if self._log is None:
             return ""
         lines = self._log.read_text(errors="replace").splitlines()

@@ -31,12 +31,13 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.llm_engine import LLMEngine
 
 from corewarding.actors.engine import EngineContext, EngineSettingsError, SampledSequence
+from corewarding.actors.parameters import parameters_of
 from corewarding.actors.settings import EngineSettings
 from corewarding.actors.stepped import Pending, Request, SteppedEngine
 from corewarding.actors.vllm.worker import BACKEND, STAGED, share
 from corewarding.dataflow.carriers import FinishReason
 from corewarding.dataflow.ids import Version
-from corewarding.weights.receiver import WeightReceiver, parameters_of
+from corewarding.weights.receiver import WeightReceiver
 
 _CPU_BLOCK = 32  # tokens; the CPU's attention wants a multiple of it
 
@@ -60,10 +61,10 @@ class VllmEngine(SteppedEngine):
 
     # ---- the engine's thread -----------------------------------------------------------------------------------------
 
-    def _num_running(self) -> int:
+    def num_running(self) -> int:
         return len(self._running)
 
-    def _step(self) -> None:
+    def step(self) -> None:
         while self._waiting and len(self._running) < self._num_slots:
             self._admit(self._waiting.popleft())
         self._decode()
@@ -99,13 +100,13 @@ class VllmEngine(SteppedEngine):
                 self._tokens += len(sequence.token_ids)
                 self._deliver(pending, sequence)
 
-    def _drop(self, request: Request) -> None:
+    def drop(self, request: Request) -> None:
         dropped = [request_id for request_id, pending in self._running.items() if pending.request is request]
         self._llm.abort_request(dropped)
         for request_id in dropped:
             del self._running[request_id]
 
-    def _swap(self, weights: Mapping[str, Tensor], version: Version) -> None:
+    def swap(self, weights: Mapping[str, Tensor], version: Version) -> None:
         if self._inflight == "drain":
             self._drain(version, self._decode)
         began = time.perf_counter()
@@ -129,7 +130,7 @@ class VllmEngine(SteppedEngine):
         finally:
             del STAGED[self._handle]
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
         self._llm.engine_core.shutdown()
         (Path("/dev/shm") / self._handle).unlink(missing_ok=True)
 

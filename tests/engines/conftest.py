@@ -4,9 +4,10 @@ import os
 
 import pytest
 
+from corewarding.actors.engines import ENGINES
 from tests.engines.world import Learner, missing, write_model
 
-KINDS = ("embedded", "vllm", "sglang")
+KINDS = tuple(name for name, kind in ENGINES.items() if kind.has_model_logprobs)
 NAMED = tuple(filter(None, os.environ.get("CW_ENGINES", "").split(",")))
 
 

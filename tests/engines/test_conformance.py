@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from corewarding.actors.engine import EngineError
+from corewarding.actors.engines import ENGINES
 from corewarding.dataflow.ids import Version
-from corewarding.weights.group import local_address
+from corewarding.weights.group import TransportError, local_address
 from tests.engines.world import MAX_LEN, forward, logprobs_of, run, start, task_of
 
 SWAP_TOKENS = 140
@@ -42,7 +43,7 @@ async def test_logprobs_seeds_lengths_and_many_requests(kind, tied):
         assert np.quantile(np.concatenate(errors), 0.99) < 5e-6 / temperature
         assert np.concatenate(errors).max() < 5e-5 / temperature
 
-    if kind != "sglang":  # it draws by seed only in its deterministic mode, which has no CPU kernels
+    if ENGINES[kind].seeded:
         await _repeats(engine, tasks[:4], groups[:4])
 
     crowd = [
@@ -178,9 +179,9 @@ async def test_a_wrong_manifest_is_refused_and_the_old_weights_stay(kind, tied, 
     engine = start(kind, tied[0])
     await learner.meet(engine)
     manifest, _ = learner.announce(untied[0], 5)
-    with pytest.raises(EngineError, match=r"does not fit this model.*lm_head"):
+    with pytest.raises(TransportError, match=r"does not fit this model.*lm_head"):
         await engine.begin(manifest)
-    with pytest.raises(EngineError):
+    with pytest.raises(TransportError, match="no update is open"):
         await engine.commit(Version(incarnation=0, updates=5))
     task = task_of(4, temperature=0.0, group_size=1)
     (sequence,) = await run(engine, task)
@@ -208,8 +209,8 @@ async def test_two_engines_in_one_weight_group(kind, tied, learner):
 
 
 async def test_a_model_shared_by_two_workers_takes_new_weights(kind, wide, learner):
-    if kind == "embedded":
-        pytest.skip("the embedded engine is one process")
+    if not ENGINES[kind].tensor_parallel:
+        pytest.skip("this engine is one process")
     engine = start(kind, wide[0], tensor_parallel=2)
     await learner.meet(engine)
     await learner.publish(wide[1], 1, engine)
@@ -221,17 +222,17 @@ async def test_a_model_shared_by_two_workers_takes_new_weights(kind, wide, learn
 
 
 async def test_a_server_that_runs_already_is_used_and_left_running(kind, tied, learner, monkeypatch):
-    if kind != "sglang":
-        pytest.skip("only SGLang has servers")
+    if not ENGINES[kind].takes_url:
+        pytest.skip("this engine has no server")
     address = local_address("192.0.2.1", 9)  # not loopback, if this machine has a network: as a server on another node
     monkeypatch.setattr("corewarding.actors.sglang.server.LOOPBACK", address)
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "so that what is set here is taken back")
     monkeypatch.delenv("GLOO_SOCKET_IFNAME")
     owner = start(kind, tied[0])
     left = asyncio.create_task(run(owner, task_of(1, max_new_tokens=100)))  # as by an actor that died amid an update
-    await owner._server.post("/pause_generation", mode="in_place")
-    await owner._server.post("/begin_weight_update")
-    engine = await asyncio.to_thread(start, kind, tied[0], url=owner._server.url, api_key=owner._server._key)
+    await owner.server.post("/pause_generation", mode="in_place")
+    await owner.server.post("/begin_weight_update")
+    engine = await asyncio.to_thread(start, kind, tied[0], url=owner.server.url, api_key=owner.server.api_key)
     await asyncio.gather(left, return_exceptions=True)
     task = task_of(5, temperature=0.0, group_size=1)
     (before,) = await run(engine, task)
@@ -242,7 +243,7 @@ async def test_a_server_that_runs_already_is_used_and_left_running(kind, tied, l
     assert set(after.token_versions.tolist()) == {3}
     assert forward(tied[1], task, after).argmax(-1).tolist() == after.token_ids.tolist()
     await engine.close()
-    assert owner.process.poll() is None
+    assert owner.server.process.poll() is None
     await owner.close()
 
 
@@ -267,11 +268,11 @@ async def _repeats(engine, tasks, groups):
 
 def kill(engine):
     """The next step fails; a server is killed."""
-    if hasattr(engine, "process"):
-        engine.process.kill()
+    if hasattr(engine, "server"):
+        engine.server.process.kill()
         return
 
     def broken():
         raise RuntimeError("out of memory")
 
-    engine._step = broken
+    engine.step = broken

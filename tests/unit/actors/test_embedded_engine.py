@@ -229,7 +229,7 @@ async def test_what_does_not_fit_is_refused(folders, tmp_path):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 async def test_a_failure_in_the_thread_reaches_the_caller(folders, monkeypatch):
     engine = start(folders[0])
-    monkeypatch.setattr(engine, "_decode", lambda: 1 / 0)
+    monkeypatch.setattr(engine, "step", lambda: 1 / 0)
     with pytest.raises(EngineError, match="division by zero"):
         await asyncio.wait_for(run(engine, task_of(1)), 10)
     with pytest.raises(EngineError, match="has stopped"):

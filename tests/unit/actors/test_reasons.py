@@ -9,7 +9,7 @@ import pytest
 
 from corewarding.actors.engine import EngineContext, EngineSettingsError
 from corewarding.actors.engines import make_engine
-from corewarding.actors.group import _reason
+from corewarding.actors.member import reason_of
 from corewarding.actors.settings import EngineSettings
 
 CHAIN = """The actor died because of an error raised in its creation task, \x1b[36mray::RolloutActor.__init__()\x1b[39m
@@ -29,7 +29,7 @@ corewarding.actors.engine.EngineError: the SGLang server did not start (exit cod
 
 
 def test_the_reason_is_what_was_raised_last_with_all_its_lines() -> None:
-    assert _reason(RuntimeError(CHAIN)) == (
+    assert reason_of(RuntimeError(CHAIN)) == (
         "corewarding.actors.engine.EngineError: the SGLang server did not start (exit code 1):\n"
         "  Traceback (most recent call last):\n  ImportError: no kernel\n(all of it: server.log)"
     )
@@ -40,7 +40,7 @@ def test_the_reason_is_what_was_raised_last_with_all_its_lines() -> None:
     [("one line", "one line"), ("a node died\nits address: 1.2.3.4\n", "its address: 1.2.3.4"), ("", "RuntimeError")],
 )
 def test_a_report_without_a_traceback_gives_its_last_line(text: str, reason: str) -> None:
-    assert _reason(RuntimeError(text)) == reason
+    assert reason_of(RuntimeError(text)) == reason
 
 
 @pytest.mark.parametrize("kind", ["vllm", "sglang"])

@@ -135,10 +135,10 @@ async def test_run_returns_only_after_the_acknowledgement():
     running = asyncio.create_task(actor.run(encode(make_task())))
     await asyncio.sleep(0.02)
     assert not running.done()
-    assert (await actor.stats())["undelivered"] == 1
+    assert (await actor.stats()).sums["undelivered"] == 1
     buffer.open.set()
     assert await running == 3
-    assert (await actor.stats())["undelivered"] == 0
+    assert (await actor.stats()).sums["undelivered"] == 0
 
 
 async def test_the_same_group_is_sent_again_until_the_buffer_is_back():
@@ -187,22 +187,22 @@ async def test_updates_and_aborts_reach_the_engine_as_messages():
     assert engine.calls[3] == expected[3]
     assert engine.calls[1][1].version == version
     assert decode(await actor.version()) == Version(incarnation=0, updates=7)
-    assert (await actor.stats())["swaps"] == 1
+    assert (await actor.stats()).sums["swaps"] == 1
 
 
 async def test_shares_are_of_the_time_since_the_last_report():
     engine = FakeEngine()
     actor = actor_of(engine)
     engine.busy_s, engine.idle_s = 100.0, 300.0
-    assert (await actor.stats())["busy_frac"] == 0.25
+    assert (await actor.stats()).means["busy_frac"] == 0.25
     engine.busy_s += 3.0
     engine.idle_s += 1.0
     engine.tokens = 50
     report = await actor.stats()
-    assert (report["busy_frac"], report["idle_frac"]) == (0.75, 0.25)
-    assert report["tokens"] == 50
-    assert report["tokens_per_s"] > 0
-    assert (report["running"], report["queued"]) == (2, 3)
+    assert (report.means["busy_frac"], report.means["idle_frac"]) == (0.75, 0.25)
+    assert report.sums["tokens"] == 50
+    assert report.sums["tokens_per_s"] > 0
+    assert (report.sums["running"], report.sums["queued"]) == (2, 3)
 
 
 async def test_only_an_absent_buffer_is_worth_another_try():

@@ -7,9 +7,11 @@ import pytest
 
 from corewarding.actors.engine import EngineContext, EngineError
 from corewarding.actors.engines import make_engine
-from corewarding.actors.scripted.engine import LOGPROB, ScriptedEngine, read_script
+from corewarding.actors.scripted.engine import LOGPROB, ScriptedEngine
+from corewarding.actors.scripted.recordings import RecordingsError, read_recordings
 from corewarding.actors.settings import EngineSettings
 from corewarding.dataflow.ids import Version
+from corewarding.weights.group import TransportError
 from tests.weight_fakes import COMPLETIONS, LocalLearner, byte_ids, make_task, write_model_folder, write_script
 
 
@@ -98,16 +100,16 @@ async def test_updates_are_refused_out_of_order(engine_of):
     engine, learner = engine_of(), LocalLearner()
     rendezvous = await learner.serve_channel("policy", 1, 1, "gloo", 5.0)
     await asyncio.gather(learner.connect_channel(rendezvous), engine.join(rendezvous, 1))
-    with pytest.raises(EngineError, match="no update is open"):
+    with pytest.raises(TransportError, match="no update is open"):
         await engine.receive()
     manifest = await learner.announce("policy", 1, True)
     await engine.begin(manifest)
-    with pytest.raises(EngineError, match="is open"):
+    with pytest.raises(TransportError, match="is open"):
         await engine.begin(manifest)
-    with pytest.raises(EngineError, match="received: False"):
+    with pytest.raises(TransportError, match="received: False"):
         await engine.commit(manifest.version)
     await engine.abort_update()
-    with pytest.raises(EngineError, match="not a member"):
+    with pytest.raises(TransportError, match="not a member"):
         await engine.begin(manifest)
     await learner.close_channel("policy")
 
@@ -130,7 +132,7 @@ async def test_an_aborted_task_ends_by_an_error_and_pause_holds_tokens_back(engi
 
 async def test_what_it_cannot_answer_is_refused(engine_of):
     engine = engine_of()
-    with pytest.raises(EngineError, match="exceed max_model_len 128"):
+    with pytest.raises(EngineError, match=r"exceed engine\.max_model_len 128"):
         await sampled(engine, make_task(max_new_tokens=120))
     with pytest.raises(EngineError, match="no question of the script"):
         await sampled(engine, make_task(text="What is 7 + 7?"))
@@ -142,5 +144,5 @@ async def test_what_it_cannot_answer_is_refused(engine_of):
 def test_a_script_that_lacks_something_is_refused_by_line(tmp_path, line):
     path = tmp_path / "script.jsonl"
     path.write_text(json.dumps({"question": "a", "completions": ["b"]}) + "\n" + json.dumps(line), encoding="utf-8")
-    with pytest.raises(ValueError, match="line 2"):
-        read_script(path)
+    with pytest.raises(RecordingsError, match="line 2"):
+        read_recordings(path)
