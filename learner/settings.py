@@ -84,8 +84,8 @@ class LossSettings(Settings):
 class CorrectionSettings(Settings):
     """Importance correction for tokens sampled by older weights."""
 
-    mode: Literal["decoupled", "bypass", "interpolated", "none"] = "decoupled"
-    """See docs/algorithm.md."""
+    mode: str = "decoupled"
+    """decoupled, bypass, interpolated, none (see docs/algorithm.md), or a plug-in's."""
     cap: float = Field(2.0, gt=0)
     """Truncation C of the importance weight."""
     token_band: tuple[float, float] | None = None

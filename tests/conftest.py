@@ -8,13 +8,14 @@ from hypothesis import HealthCheck, settings
 from corewarding.actors.engines import ENGINES
 from corewarding.dataflow import plugins
 from corewarding.evals.named import NAMED_SETS
+from corewarding.learner.objective.corrections import CORRECTION_MODES
 from corewarding.questions.readers import READERS
 from corewarding.rewards.diagnostics import QUESTION_METRICS
 from corewarding.rewards.rules.table import REWARD_RULES
 
 settings.register_profile("benchmark", max_examples=10_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
-TABLES = (REWARD_RULES, READERS, ENGINES, NAMED_SETS, QUESTION_METRICS)
+TABLES = (REWARD_RULES, READERS, ENGINES, NAMED_SETS, QUESTION_METRICS, CORRECTION_MODES)
 
 
 @pytest.fixture

@@ -9,12 +9,16 @@ import difflib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import ValidationError
 
 from corewarding.actors.engines import ENGINES, EngineKind, kinds_with
 from corewarding.actors.settings import EngineSettings, RolloutSettings
+from corewarding.dataflow.registry import Registry
 from corewarding.launch.config.tree import TrainConfig
+from corewarding.learner.objective.corrections import CORRECTION_MODES
+from corewarding.questions.readers import READERS
 from corewarding.rewards.rules.table import REWARD_RULES
 
 
@@ -25,10 +29,16 @@ def problems(config: TrainConfig) -> list[str]:
 
 
 def _unknown_names(config: TrainConfig) -> Iterator[str]:
-    if config.rule not in REWARD_RULES:
-        yield REWARD_RULES.unknown(config.rule)
-    elif reason := REWARD_RULES.unreachable(config.rule):
-        yield reason
+    tables: tuple[tuple[str, Registry[Any]], ...] = (
+        (config.rule, REWARD_RULES),
+        (config.correction.mode, CORRECTION_MODES),
+        *((name, READERS) for name in (config.data.reader, config.data.heldout_reader) if name not in (None, "auto")),
+    )
+    for name, table in tables:
+        if name not in table:
+            yield table.unknown(name)
+        elif reason := table.unreachable(name):
+            yield reason
     for key in config.teacher_engine.keys() - EngineSettings.model_fields.keys():
         near = difflib.get_close_matches(key, EngineSettings.model_fields, n=1)
         hint = f"did you mean {near[0]}?" if near else "it takes the keys of engine"

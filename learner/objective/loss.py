@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from corewarding.learner.objective.corrections import CORRECTION_MODES, log_ratio
 from corewarding.learner.settings import CorrectionSettings, LossSettings
 
-LOG_RATIO_LIMIT = 20.0
 KL_LIMIT = 10.0
 
 
@@ -30,22 +30,6 @@ class TokenBatch:
     age_T: Tensor  # float32: policy version - version that sampled the token
     sequence_T: Tensor  # int64 in [0, S)
     num_sequences: int
-
-
-def log_ratio(numerator_T: Tensor, denominator_T: Tensor) -> Tensor:
-    """[T] difference of logprobs, clamped to +-20."""
-    return (numerator_T - denominator_T).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
-
-
-def truncated_importance_weights(proximal_T: Tensor, behavior_T: Tensor, *, cap: float) -> Tensor:
-    """[T] correction for tokens sampled by older weights; carries no gradient (IMPALA, arXiv 1802.01561, 4.1)."""
-    return log_ratio(proximal_T, behavior_T).detach().exp().clamp(max=cap)
-
-
-def interpolated_proximal(policy_T: Tensor, behavior_T: Tensor, age_T: Tensor) -> Tensor:
-    """[T] log old between behavior and policy, the more the policy the older the token (A-3PO, arXiv 2512.06547)."""
-    share = ((age_T - 1) / age_T.clamp(min=1)).clamp(min=0)
-    return (1 - share) * behavior_T + share * policy_T.detach()
 
 
 def clipped_surrogate(
@@ -90,14 +74,9 @@ class Correction:
 def correct(policy_T: Tensor, batch: TokenBatch, settings: CorrectionSettings) -> Correction:
     """The proximal policy, the importance weights and the rejections for `correction.mode`."""
     policy, behavior, mask = policy_T.detach(), batch.behavior_T, batch.mask_T
-    if settings.mode == "bypass":
-        proximal = behavior
-    elif settings.mode == "interpolated":
-        proximal = interpolated_proximal(policy, behavior, batch.age_T)
-    else:
-        proximal = policy
+    mode = CORRECTION_MODES[settings.mode]
+    proximal, weight = (values.detach() for values in mode(policy, behavior, batch.age_T, cap=settings.cap))
     rho = log_ratio(proximal, behavior).exp()
-    weight = rho.clamp(max=settings.cap) if settings.mode in ("decoupled", "interpolated") else torch.ones_like(rho)
     # Rejection always judges the policy against the behavior, whatever the mode.
     drift = torch.where(mask, log_ratio(policy, behavior), 0.0)
     off_token = torch.zeros_like(mask)

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from corewarding.learner.objective.loss import LOG_RATIO_LIMIT, Objective, TokenBatch
+from corewarding.learner.objective.corrections import LOG_RATIO_LIMIT
+from corewarding.learner.objective.loss import Objective, TokenBatch
 from corewarding.learner.settings import CorrectionSettings, LossSettings
 
 DRIFT_BINS = 512  # of |log old - log mu| over [0, 20], geometric: what p99 is read from

@@ -32,6 +32,8 @@ def test_every_recipe_parses(path):
         ({"data": {"kind": "files"}}, r"needs data\.train"),
         ({"engine": {"kind": "scripted"}}, r"needs engine\.script"),
         ({"engine": {"deterministic": True, "threads": 2}}, r"engine\.threads 1, got embedded and 2"),
+        ({"correction": {"mode": "decopled"}}, r"correction\.mode 'decopled' does not exist; did you mean decoupled\?"),
+        ({"data": {"reader": "verk"}}, r"data\.reader 'verk' does not exist; did you mean verl\?"),
         ({"correction": {"token_band": [5.0, 0.5]}}, "rising positive"),
         ({"teacher_engine": {"kin": "vllm"}}, r"teacher_engine\.kin does not exist; did you mean kind\?"),
         (

@@ -6,11 +6,12 @@ import math
 import pytest
 import torch
 
+from corewarding.dataflow.plugins import PluginError
+from corewarding.learner.objective.corrections import correction_mode, interpolated_proximal
 from corewarding.learner.objective.loss import (
     TokenBatch,
     clipped_surrogate,
     correct,
-    interpolated_proximal,
     low_variance_kl,
     objective,
 )
@@ -110,3 +111,20 @@ def test_rejections_by_hand():
     assert banded.weight_T[0] == 1
     sequences = correct(policy, batch, CorrectionSettings(veto=None, sequence_band=(0.99, 1.01)))
     assert not sequences.keep_kl_T.any()  # exp(mean log rho) is e^-5.5 and sqrt(6)
+
+
+@pytest.mark.usefixtures("fresh_tables")
+def test_a_mode_of_the_users_own():
+    @correction_mode("half")
+    def half(policy_T, behavior_T, age_T, *, cap):
+        return (policy_T + behavior_T) / 2, age_T / cap
+
+    batch = batch_of([-1.0, -3.0], [1.0, 1.0], age=[1.0, 3.0])
+    corrected = correct(torch.tensor([-2.0, -2.0]), batch, CorrectionSettings(mode="half", cap=2.0))
+    assert corrected.proximal_T.tolist() == [-1.5, -2.5]
+    assert corrected.weight_T.tolist() == [0.5, 1.5]
+    correction_mode("broken")(lambda policy_T, behavior_T, age_T, *, cap: 1 / 0)
+    with pytest.raises(
+        PluginError, match=r"correction\.mode 'broken' failed: .*test_loss\.py line \d+: ZeroDivisionError"
+    ):
+        correct(torch.tensor([-2.0, -2.0]), batch, CorrectionSettings(mode="broken"))
