@@ -6,7 +6,7 @@ symmetric and transitive by construction, and a vote is a count.
 | integer, rational, decimal | 1/2, \frac12, 0.5, 1\frac12, 0.1\overline{6}, 3\times10^5 | numbers of equal exact value |
 | real, complex | radicals, \pi, e, i, logarithms, trigonometry | values that agree to 20 digits |
 | percent | 25\% | percentages alone: neither 25 nor 1/4 |
-| expression | letters: equal at three fixed points | x(x+1) and x^2+x |
+| expression | letters: equal at fixed points | x(x+1) and x^2+x |
 | equation | equal up to a constant factor | y=2x and 2y-4x=0; a lone letter = a value is that value |
 | interval, inequality | bracketed ends; x>3 is (3,\infty) | ends of equal keys, same brackets |
 | tuple | (1,2) in order | the open interval of the same text |

@@ -176,6 +176,7 @@ def _rounded(round_: Any) -> Any:
     return apply
 
 
+TRIGONOMETRIC = ("sin", "cos", "tan", "cot", "sec", "csc")
 CONSTANTS: dict[str, Value] = {"pi": +ctx.pi, "e": +ctx.e, "i": ctx.mpc(0, 1), "inf": ctx.inf}
 OPERATIONS: dict[str, Any] = {
     "add": _add,
@@ -197,9 +198,7 @@ OPERATIONS: dict[str, Any] = {
     "lg": _log,
     "ln": lambda value: _log(value, CONSTANTS["e"]),
     "exp": _exp,
-    "arcsin": _of("asin"),
-    "arccos": _of("acos"),
-    "arctan": _of("atan"),
-    **{name: _of(name) for name in ("sin", "cos", "tan", "cot", "sec", "csc")},
+    **{name: _of(name) for name in TRIGONOMETRIC},
     **{name: _of(name, limit=1e4) for name in ("sinh", "cosh", "tanh")},
+    **{f"arc{name}": _of(f"a{name}") for name in (*TRIGONOMETRIC, "sinh", "cosh", "tanh")},
 }

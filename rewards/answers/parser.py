@@ -66,6 +66,8 @@ _NEVER_FIRST = frozenset(
 _OPENING = {"(": "(", "[": "[", "{": "{", "set{": "{"}
 _CLOSING = {")": ")", "]": "]", "}": "}", "}set": "}"}
 _END = Token("end of answer", "", False)
+_INVERTIBLE = frozenset({"sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh"})
+_SYNONYMS = {"arsinh": "arcsinh", "arcosh": "arccosh", "artanh": "arctanh"}
 
 
 class _Parser:
@@ -186,26 +188,34 @@ class _Parser:
     def _adjoined(self, node: Node) -> Node:
         """What follows without an operator: a mixed number's fraction, a unit, or a factor."""
         token = self.peek()
-        whole = node.head == "number" and isinstance(node.value, Fraction) and node.value.denominator == 1
         if token.kind == "text" or (token.kind == "letters" and token.text.lower() in UNITS and len(token.text) > 1):
             return self._unit(node)
-        if whole and token.kind == "command" and token.text == "frac":
-            other = self._power()
-            if other.head == "div" and all(child.head == "number" for child in other.children):
-                over, under = (child.value for child in other.children)
-                assert isinstance(over, Fraction)
-                assert isinstance(under, Fraction)
-                if under and 0 < over < under:
-                    return self._node("add", node, other)
-            return self._node("mul", node, other)
+        mixed = self._mixed(node)
+        if mixed is not None:
+            return mixed
         if token.kind == "number":
-            after, last = self.peek(1), self.peek(2)
-            if whole and token.spaced and after.text == "/" and last.kind == "number":  # 1 1/4
-                over, under = _number(self._next().text), _number((self._next(), self._next())[1].text)
-                if under and 0 < over < under:
-                    return self._node("add", node, self._node("number", value=over / under))
             raise NotMathError("two numbers side by side")
         return self._node("mul", node, self._power())
+
+    def _mixed(self, node: Node) -> Node | None:
+        """A whole number and the fraction after it: 1\\frac{1}{4} or 1 1/4 with its degree or percent sign, or a product.
+        None if no fraction follows, or `node` is no whole number.
+        """
+        if node.head != "number" or not isinstance(node.value, Fraction) or node.value.denominator != 1:
+            return None
+        token = self.peek()
+        if token.kind == "command" and token.text == "frac":
+            part = self._atom()
+            if not _is_proper(part) or (self._is("^") and not self._degree_follows()):  # 2\frac12^2 is a product
+                return self._node("mul", node, self._postfixed(part))
+        elif token.kind == "number" and token.spaced and self.peek(1).text == "/" and self.peek(2).kind == "number":
+            over, _, under = self._next(), self._next(), self._next()
+            part = self._node("div", *(self._node("number", value=_number(one.text)) for one in (over, under)))
+            if not _is_proper(part):
+                raise NotMathError("two numbers side by side")
+        else:
+            return None
+        return self._postfixed(self._node("add", node, part))
 
     def _unit(self, node: Node) -> Node:
         words: list[str] = []
@@ -231,15 +241,21 @@ class _Parser:
             return token.text in _OPENING or (token.text == "|" and not self._bars)
         return token.kind == "command" and token.text not in _NEVER_FIRST
 
+    def _degree_follows(self) -> bool:
+        """Whether the next tokens are ^\\circ or ^{\\circ}."""
+        return self.peek(1 + (self.peek(1).text == "{")).text in ("circ", "degree")
+
     def _power(self) -> Node:
-        node = self._atom()
+        return self._postfixed(self._atom())
+
+    def _postfixed(self, node: Node) -> Node:
         while True:
             token = self.peek()
             if self._is("^"):
+                degrees = self._degree_follows()
                 self._next()
-                if self._is("circ", "degree") or (self._is("{") and self.peek(1).text in ("circ", "degree")):
-                    braced = self._next().text == "{"
-                    if braced:
+                if degrees:
+                    if self._next().text == "{":
                         self._next()
                         self._expect("}")
                     node = self._node("degrees", node)
@@ -392,6 +408,9 @@ class _Parser:
         raise NotMathError(f"the command {name}")
 
     def _function(self, name: str) -> Node:
+        if name in ("max", "min", "gcd", "lcm"):
+            raise NotMathError(name)
+        name = _SYNONYMS.get(name, name)
         power: Node | None = None
         base: Node | None = None
         while self._is("^", "_"):
@@ -399,17 +418,20 @@ class _Parser:
                 power = self._exponent()
             else:
                 base = self._atom(one_digit=True)
+        if base is not None and name not in ("log", "lg"):
+            raise NotMathError(f"a base of {name}")
+        if power is not None and name in _INVERTIBLE and _is_minus_one(power):  # \\tan^{-1} is the arc tangent
+            name, power = f"arc{name}", None
         argument = self._atom() if self._is("(", "{", "[") else self._argument()
         node = self._node(name, argument, *([base] if base is not None else []))
-        if name in ("max", "min", "gcd", "lcm"):
-            raise NotMathError(name)
         return node if power is None else self._node("pow", node, power)
 
     def _argument(self) -> Node:
         """Of a function without brackets: factors side by side, up to an operator; \\sin 2x, \\ln 3."""
         node = self._power()
         while self._starts_atom() and self.peek().kind != "text" and self.peek().text not in FUNCTIONS | {"(", "["}:
-            node = self._node("mul", node, self._power())
+            mixed = self._mixed(node)
+            node = self._node("mul", node, self._power()) if mixed is None else mixed
         return node
 
     def _bracket(self, opening: str) -> Node:
@@ -465,6 +487,20 @@ class _Parser:
     def _expect(self, text: str) -> None:
         if self._next().text != text:
             raise NotMathError(f"{text} expected")
+
+
+def _is_proper(node: Node) -> bool:
+    """Whether the node is a fraction between 0 and 1 of two numbers."""
+    if node.head != "div" or any(child.head != "number" for child in node.children):
+        return False
+    over, under = (child.value for child in node.children)
+    return isinstance(over, Fraction) and isinstance(under, Fraction) and 0 < over < under
+
+
+def _is_minus_one(node: Node) -> bool:
+    while node.head == "group":
+        node = node.children[0]
+    return node.head == "neg" and node.children[0].value == 1
 
 
 def _number(text: str) -> Fraction:

@@ -30,7 +30,8 @@ def _words(text: str) -> frozenset[str]:
 
 FUNCTIONS = _words(
     """
-    arccos arcsin arctan cos cosh cot csc exp gcd lcm lg ln log max min sec sin sinh tan tanh
+    arccos arccosh arccot arccsc arcosh arcsec arcsin arcsinh arctan arctanh arsinh artanh cos cosh cot csc exp gcd lcm lg ln log
+    max min sec sin sinh tan tanh
     """
 )
 CONSTANTS = {"pi": "pi", "infty": "inf", "infinity": "inf", "inf": "inf", "oo": "inf"}
@@ -139,6 +140,8 @@ def _token(match: re.Match[str], kind: str | None, spaced: bool) -> Token | None
         return Token("begin", found["begin"].rstrip("*"), spaced)
     if found.get("end"):
         return Token("end", found["end"].rstrip("*"), spaced)
+    if found.get("wrapper") and found["inside"].strip() in FUNCTIONS:
+        return Token("command", found["inside"].strip(), spaced)
     if found.get("wrapper"):
         return Token("text", found["inside"].strip(" ,.~"), True) if found["inside"].strip(" ,.~") else None
     if found.get("command"):

@@ -1,7 +1,7 @@
 """The value of an expression tree: exact if it is rational, else to 40 digits; at fixed points if it has letters.
 
 Two expressions are equal if their values are. No algebra is done, so nothing can hang: numbers have a bounded size, and what exceeds
-the bounds raises OutOfBoundsError. Expressions with letters are compared at three fixed points (a letter's values depend on its name
+the bounds raises OutOfBoundsError. Expressions with letters are compared at fixed points (a letter's values depend on its name
 alone), as in randomized identity testing: different polynomials of degree d agree at a point drawn from n values with probability
 d / n, n here about 10^40 (Schwartz, https://doi.org/10.1145/322217.322225).
 """
@@ -17,6 +17,7 @@ from corewarding.rewards.answers.operations import (
     CONSTANTS,
     OPERATIONS,
     TINY,
+    TRIGONOMETRIC,
     OutOfBoundsError,
     Value,
     bounded,
@@ -30,6 +31,7 @@ from corewarding.rewards.answers.parser import Node
 SHOWN = 20  # significant digits that tell two values apart
 MAX_DENOMINATOR = 10**6  # a 40-digit value this near to a fraction with a smaller denominator is that fraction
 NUM_POINTS = 3
+WIDE_POINTS = ((20, 120), (20, 120), (1000, 2000))  # sizes at further points
 
 
 def letters_of(node: Node) -> frozenset[str]:
@@ -45,9 +47,19 @@ def letters_of(node: Node) -> frozenset[str]:
 
 
 def point(letter: str, number: int) -> Value:
-    """The value of `letter` at point `number`: fixed, positive at even points and negative at odd ones."""
+    """The value of `letter` at point `number`, fixed by its name.
+
+    Below NUM_POINTS of size 0.25 to 2.25, positive at even points and negative at odd ones. From there on large, with a sign that
+    differs between letters: at such points floors, absolute values and roots of squares tell their arguments apart.
+    """
     digest = hashlib.blake2b(f"{letter}/{number}".encode(), digest_size=20).digest()
-    size = ctx.mpf(int.from_bytes(digest, "big")) / 2**160 * 2 + ctx.mpf("0.25")
+    share = ctx.mpf(int.from_bytes(digest, "big")) / 2**160
+    if number <= NUM_POINTS:
+        size = share * 2 + ctx.mpf("0.25")
+    else:
+        low, high = WIDE_POINTS[number - NUM_POINTS - 1]
+        size = low + (high - low) * share
+        number += sum(letter.encode())
     return size if number % 2 == 0 else -size
 
 
@@ -56,7 +68,7 @@ def fingerprint(node: Node) -> str:
     letters = letters_of(node)
     if not letters:
         return shown(evaluate(node, {}))
-    values = [evaluate(node, {letter: point(letter, number) for letter in letters}) for number in range(NUM_POINTS)]
+    values = _at_points(node, letters, range(NUM_POINTS))
     if all(_near(value, values[0]) for value in values[1:]):
         return shown(values[0])
     return "f:" + "|".join(shown(value, identify=False) for value in values)
@@ -64,12 +76,38 @@ def fingerprint(node: Node) -> str:
 
 def proportion(node: Node, *, signed: bool) -> str:
     """The same text for expressions that differ by a constant factor (with `signed`: by a positive one)."""
-    letters = letters_of(node)
-    values = [evaluate(node, {letter: point(letter, number) for letter in letters}) for number in range(NUM_POINTS + 1)]
+    values = _at_points(node, letters_of(node), range(NUM_POINTS + 1))
     scale = abs(inexact(values[0])) if signed else inexact(values[0])
     if abs(scale) < TINY:
         raise OutOfBoundsError("zero at the first point")
     return "|".join(shown(inexact(value) / scale, identify=False) for value in values)
+
+
+def _at_points(node: Node, letters: frozenset[str], small: range) -> list[Value]:
+    """The values at the small points, and for a function with kinks at the wide ones."""
+    wide = range(NUM_POINTS + 1, NUM_POINTS + 1 + len(WIDE_POINTS)) if _has_kinks(node) else ()
+    return [evaluate(node, {letter: point(letter, number) for letter in letters}) for number in (*small, *wide)]
+
+
+def _has_kinks(node: Node) -> bool:
+    """Whether the function may be another one elsewhere: |x - 3| is 3 - x at all small points."""
+    if node.head == "pow":
+        base, exponent = node.children[0], _integer(node.children[1])
+        if base.head == "abs" and exponent is not None and exponent % 2 == 0:  # |x|^2 is x^2
+            return any(map(_has_kinks, base.children))
+        kinked = exponent is None
+    else:
+        kinked = node.head in ("abs", "floor", "ceil", "root")
+    return (kinked and bool(letters_of(node.children[0]))) or any(map(_has_kinks, node.children))
+
+
+def _integer(node: Node) -> int | None:
+    """The value of a written integer."""
+    if node.head == "neg":
+        inside = _integer(node.children[0])
+        return None if inside is None else -inside
+    value = node.value
+    return value.numerator if isinstance(value, Fraction) and value.denominator == 1 else None
 
 
 def shown(value: Value, *, identify: bool = True) -> str:
@@ -105,7 +143,6 @@ def _near(one: Value, other: Value) -> bool:
 
 def evaluate(node: Node, at: Mapping[str, Value]) -> Value:
     """The value for the letters' values in `at`. Raises OutOfBoundsError if there is none."""
-    operation = OPERATIONS.get(node.head)
     if node.head == "number":
         assert isinstance(node.value, Fraction)
         return bounded(node.value)
@@ -113,12 +150,14 @@ def evaluate(node: Node, at: Mapping[str, Value]) -> Value:
         return at[str(node.value)]
     if node.head == "constant":
         return CONSTANTS[str(node.value)]
-    if node.head in ("sin", "cos", "tan", "cot", "sec", "csc") and _has(node, "degrees"):
-        return operation(evaluate(node.children[0], at) * ctx.pi / 180) if operation else None
+    operation = OPERATIONS.get(node.head)
     if operation is None:
         raise OutOfBoundsError(f"{node.head} has no value")
+    values = [evaluate(child, at) for child in node.children]
     try:
-        return operation(*(evaluate(child, at) for child in node.children))
+        if node.head in TRIGONOMETRIC and _has(node, "degrees"):
+            values[0] = values[0] * ctx.pi / 180
+        return operation(*values)
     except (ZeroDivisionError, OverflowError, ValueError) as error:
         raise OutOfBoundsError(str(error)) from error
 

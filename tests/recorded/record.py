@@ -35,7 +35,9 @@ def load() -> tuple[dict[str, Any], numbers.Arrays]:
 def write(exact: dict[str, Any], close: numbers.Arrays) -> None:
     """Writes the record: text, scalars and arrays in a file each."""
     (FOLDER / "exact.json").write_text(_rows(exact))
-    (FOLDER / "scalars.json").write_text(_rows({name: float(value) for name, value in close.items() if not value.ndim}))
+    (FOLDER / "scalars.json").write_text(
+        _rows({name: float(value) for name, value in sorted(close.items()) if not value.ndim})
+    )
     arrays = {name: value for name, value in close.items() if value.ndim}
     np.savez_compressed(FOLDER / "arrays.npz", **arrays)  # type: ignore[arg-type]
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from corewarding.rewards.answers import tokens
 from corewarding.rewards.answers.grading import grade
 from corewarding.rewards.answers.key import answer_key, canonical_key, same_answer
 
@@ -72,6 +73,24 @@ CLASSES: list[tuple[str, list[str]]] = [
     ("expression", [r"\frac{n(n+1)}{2}", r"\frac{n^2+n}{2}"]),
     ("expression", [r"a_1+a_2", "a_2+a_1"]),
     ("expression", [r"\theta", "θ"]),
+    ("expression", [r"\lfloor n/2 \rfloor", r"\left\lfloor \frac{n}{2} \right\rfloor", r"\lfloor \frac12 n \rfloor"]),
+    ("expression", [r"\lfloor n/3 \rfloor"]),
+    ("expression", [r"\left\lfloor \frac{n^2}{4}\right\rfloor", r"\lfloor n^2/4 \rfloor"]),
+    ("expression", [r"\lceil n/2 \rceil"]),
+    ("expression", ["|x-3|", "|3-x|", r"\sqrt{(x-3)^2}", r"\sqrt{x^2-6x+9}"]),
+    ("expression", ["3-x", "-(x-3)"]),
+    ("expression", ["|x|^2", "x^2"]),
+    ("real", [r"\tan^{-1} 2", r"\tan^{-1}(2)", r"\arctan 2", r"\arctan(2)", "arctan 2"]),
+    ("real", [r"\arcsinh 1", r"\sinh^{-1} 1", r"\operatorname{arcsinh} 1", r"\text{arcsinh}(1)", r"\arsinh 1", r"\ln(1+\sqrt2)"]),
+    ("real", [r"\sin^{-1} \frac12", r"\frac{\pi}{6}", r"\arcsin 0.5"]),
+    ("real", [r"\sin 22\frac12^\circ", r"\sin 22.5^\circ", r"\sin(\frac{\pi}{8})"]),
+    ("rational", [r"22\frac{1}{2}^\circ", r"22\frac12^{\circ}", r"22.5^\circ", "22 1/2°", r"\frac{45}{2}"]),
+    ("percent", [r"33\frac{1}{3}\%", r"33\frac13%", "33 1/3%", r"\frac{100}{3}\%"]),
+    ("percent", [r"16\frac{2}{3}\%", "16 2/3 %", r"\frac{50}{3}\%"]),
+    ("percent", [r"-33\frac13\%"]),
+    ("text", [r"\ln_5 25"]),
+    ("text", [r"\sin_2 x"]),
+    ("text", [r"\exp_2 3"]),
     ("equation", ["y=2x+3", "y = 2x + 3", "2x-y+3=0", "-2x+y=3", "2y=4x+6"]),
     ("equation", ["y=2x-3"]),
     ("equation", ["x^2+y^2=4", "4 = y^2 + x^2"]),
@@ -134,6 +153,8 @@ NEAR_MISSES = [
     (r"\frac{1}{2}", r"\frac{2}{1}"), (r"\log 2", r"\ln 2"), (r"\sqrt[3]{8}", r"\sqrt{8}"), ("2x", "x^2"), (r"x \le 3", "x<3"),
     (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1&2\end{pmatrix}"), ("(a,b)", "(b,a)"), ("5!", "5"), (r"\pm 3", "3"),
     ("1.5", "15"), (r"\emptyset", "0"), (r"\infty", r"-\infty"), ("10,000", "10.000"), ("7 8", "78"), ("3 4", "12"), ("1e5", "100000"),
+    (r"\tan^{-1} 2", r"\cot 2"), (r"\lfloor n/2 \rfloor", "n/2"), (r"\lfloor x \rfloor", r"\lceil x \rceil"), (r"|x-3|", "x-3"), (r"\log_5 25", r"\ln_5 25"),
+    (r"2\frac12^2", r"\frac{25}{4}"), (r"\lfloor n/2 \rfloor", "0"), (r"\sqrt{(x-5)^2}", "5-x"), (r"y=|x-3|", "y=3-x"),
     (r"x \in \mathbb{R}", r"x \in \mathbb{Z}"), ("Monday", "Sunday"), (r"\sin x", r"\cos x"), ("2^{x}", "x^{2}"), ("y=x", "y=-x"),
 ]  # fmt: skip
 
@@ -238,10 +259,13 @@ def test_it_is_an_equivalence(a, b, c):
 
 
 FRAGMENTS = [r"\frac", r"\sqrt", r"\text{", r"\left(", r"\right)", r"\,", r"\!", r"\circ", r"\$", r"\\", r"\%", r"\begin{pmatrix}", r"\end{pmatrix}",
-             r"\cup", r"\pm", r"\infty", r"\log", r"\sin", *"^_{}$(),./-+% 01x°−|:;=<>!&"]  # fmt: skip
+             r"\cup", r"\pm", r"\infty", r"\lfloor", r"\rfloor", r"\binom", r"\overline{", r"\boxed{", *"^_{}$(),./-+% 01x°−|:;=<>!&",
+             *(rf"\{name} " for name in sorted(tokens.FUNCTIONS)), *sorted(tokens.UNITS), *sorted(tokens.WORDS)]  # fmt: skip
+token_soup = st.lists(st.sampled_from(FRAGMENTS), max_size=25).map("".join)
+spliced = st.tuples(expressions, token_soup, expressions).map("".join)
 
 
-@given(st.lists(st.sampled_from(FRAGMENTS), max_size=25).map("".join) | st.text(alphabet=string.printable))
+@given(token_soup | spliced | st.text() | st.text(alphabet=string.printable))
 def test_any_text_has_a_key_soon(text):
     began = time.process_time()
     assert canonical_key(text).key or not text.strip()
