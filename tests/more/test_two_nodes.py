@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_submit import ROOT, SMALL, environment
+from tests.more.cluster import ROOT, SMALL, environment
 
 pytestmark = pytest.mark.timeout(600)
 HEAD, OTHER = "10.201.7.1", "10.201.7.2"

@@ -1,60 +1,23 @@
 """`corewarding submit` against a real cluster, from another working directory."""
 
 import json
-import os
-import socket
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 
 from corewarding.launch.commands.submit import CONFIG_NAME, prepare
 from corewarding.launch.config.load import make_config
+from tests.more.cluster import SMALL, cluster_of, environment, free_port
 
 pytestmark = pytest.mark.timeout(400)
-ROOT = Path(__file__).resolve().parents[2]
-SMALL = [
-    "--data.num-train", "32", "--data.num-heldout", "8", "--rollout.group-size", "4", "--rollout.max-new-tokens", "16",
-    "--train.questions-per-update", "4", "--train.updates", "2", "--eval.num-questions", "4", "--eval.every-updates", "0",
-    "--rollout.cpus-per-actor", "0.25", "--learner.cpus-per-rank", "0.25",
-]  # fmt: skip
-
-
-def environment():
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    activated = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
-    return kept | {"RAY_AUTH_MODE": "token", "PYTHONPATH": str(ROOT), "PATH": activated}
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """The dashboard's address of a cluster with token authentication."""
-    port = free_port()
-    ray = Path(sys.executable).with_name("ray")
-    subprocess.run([ray, "get-auth-token", "--generate"], env=environment(), check=True, capture_output=True)
-    log = (tmp_path_factory.mktemp("cluster") / "log").open("w")
-    words = ["start", "--head", "--block", f"--port={free_port()}", f"--dashboard-port={port}", "--num-cpus=2"]
-    head = subprocess.Popen([ray, *words], env=environment(), stdout=log, stderr=subprocess.STDOUT)
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            break
-        except OSError:
-            assert head.poll() is None, f"ray start ended: {Path(log.name).read_text()[-2000:]}"
-            assert time.monotonic() < deadline, "the dashboard did not come up"
-            time.sleep(0.5)
-    yield f"http://127.0.0.1:{port}"
-    head.terminate()
-    head.wait(60)
+    with cluster_of(tmp_path_factory.mktemp("cluster"), environment()) as address:
+        yield address
 
 
 def submit(cluster, cwd, *words, **changed):
@@ -63,7 +26,7 @@ def submit(cluster, cwd, *words, **changed):
         "-m",
         "corewarding.launch.cli",
         "submit",
-        str(ROOT / "configs" / "cpu.yaml"),
+        "cpu",
         "--address",
         cluster,
         *words,

@@ -1,0 +1,55 @@
+"""A Ray cluster with token authentication for tests, and the environment of the commands that use it."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = [
+    "--data.num-train", "32", "--data.num-heldout", "8", "--rollout.group-size", "4", "--rollout.max-new-tokens", "16",
+    "--train.questions-per-update", "4", "--train.updates", "2", "--eval.num-questions", "4", "--eval.every-updates", "0",
+    "--rollout.cpus-per-actor", "0.25", "--learner.cpus-per-rank", "0.25",
+]  # fmt: skip
+
+
+def environment(python=sys.executable, *, checkout=ROOT):
+    """As with `python`'s environment activated. checkout: on PYTHONPATH; None: PYTHONPATH is not set."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_") and name != "PYTHONPATH"}
+    path = f"{Path(python).parent}{os.pathsep}{kept['PATH']}"
+    return kept | {"RAY_AUTH_MODE": "token", "PATH": path} | ({"PYTHONPATH": str(checkout)} if checkout else {})
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@contextlib.contextmanager
+def cluster_of(folder, env, python=sys.executable):
+    """Starts a node of two CPUs with `python`; yields the dashboard's address. folder: for its log."""
+    port = free_port()
+    ray = [python, "-m", "ray.scripts.scripts"]
+    subprocess.run([*ray, "get-auth-token", "--generate"], env=env, check=True, capture_output=True)
+    words = ["start", "--head", "--block", f"--port={free_port()}", f"--dashboard-port={port}", "--num-cpus=2"]
+    log = folder / "log"
+    with log.open("w") as out:
+        head = subprocess.Popen([*ray, *words], env=env, cwd=folder, stdout=out, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                assert head.poll() is None, f"ray start ended: {log.read_text()[-2000:]}"
+                assert time.monotonic() < deadline, "the dashboard did not come up"
+                time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        head.terminate()
+        head.wait(60)
