@@ -1,29 +1,34 @@
-# make train | make test | make engines | make test-engines | make test-engine-runs | make lint | make clean
+# make train | make test | make test-more | make engines | make test-engines | make test-engine-runs | make lint | make clean
 PYTHON ?= python3
 VENV ?= .venv
-# Installed first: a plain `torch` pulls gigabytes of CUDA on Linux. With a GPU, TORCH="torch" takes the CUDA build; to take
-# the CPU build from an index of your own, PIP_ARGS="--index-url ...".
+# Installed first, because a plain `torch` pulls gigabytes of CUDA on Linux. With a GPU, TORCH="torch" takes the CUDA build;
+# PIP_ARGS="--index-url ..." takes the CPU build from another index.
 TORCH ?= torch==2.13.0
 PIP_ARGS ?=
-CONFIG ?= configs/cpu.yaml
+CONFIG ?= cpu
 ARGS ?=
 
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 BIN := $(VENV)/bin
 
-.PHONY: train test test-unit engines test-engines test-engine-runs lint clean
+.PHONY: train test test-unit test-more engines test-engines test-engine-runs lint clean
 
 train: $(VENV)/.installed
 	$(BIN)/corewarding train $(CONFIG) $(ARGS)
 
-test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest tests/unit tests/integration $(ARGS)
+# What a newcomer runs.
+test: $(VENV)/.installed-test test-unit
+	$(BIN)/python -m pytest tests/integration $(ARGS)
 
 test-unit: $(VENV)/.installed-test
-	$(BIN)/python -m pytest tests/unit $(ARGS)
+	$(BIN)/python -m pytest -n 2 tests/unit $(ARGS)
 
-# vLLM and SGLang for the CPU, each in an environment of its own, because their pins differ. With a GPU: the extras [vllm], [sglang].
+# The slower rest: wheel, examples, README, submit, two nodes, faults.
+test-more: $(VENV)/.installed-test
+	$(BIN)/python -m pytest tests/more $(ARGS)
+
+# vLLM and SGLang for the CPU, each in its own environment, because their pins differ. With a GPU: the extras [vllm], [sglang].
 engines: .venv-vllm/.installed .venv-sglang/.installed
 
 test-engines: $(VENV)/.installed-test engines
@@ -31,7 +36,7 @@ test-engines: $(VENV)/.installed-test engines
 	CW_ENGINES=embedded,sglang $(BIN)/python -m pytest -n 2 tests/engines/test_conformance.py $(ARGS)
 	CW_ENGINES=vllm,sglang $(BIN)/python -m pytest tests/engines/test_fleets.py $(ARGS)
 
-# Every fleet, 20 updates each: policy and teacher on vLLM, on SGLang, and one on each.
+# Every fleet, 20 updates each: policy and teacher on vLLM, both on SGLang, and one on each.
 test-engine-runs: $(VENV)/.installed-test engines
 	CW_FLEETS=vllm,sglang,mixed $(BIN)/python -m pytest tests/engines/test_fleets.py -k twenty_updates $(ARGS)
 

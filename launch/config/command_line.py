@@ -68,7 +68,8 @@ def parse_config(kind: type[Arguments], words: list[str], *, command: str) -> Ar
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:
     """The `key=value` words, and the others. A word after a flag is the flag's value, unless it starts with a section's name."""
-    assignments, others = [], []
+    assignments: list[str] = []
+    others: list[str] = []
     for previous, word in zip(["", *words], words, strict=False):
         free = not previous.startswith("-") or "=" in previous
         section = re.split(r"[.=]", word)[0].replace("-", "_") in TrainConfig.model_fields

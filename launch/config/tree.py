@@ -33,33 +33,33 @@ class ModelSettings(Settings):
     """The model that is trained."""
 
     path: str = "models/arithmetic-base"
-    """Folder (relative to the working directory or the project) or Hugging Face hub id."""
+    """Folder (in the working directory or in the package) or Hugging Face hub id."""
 
 
 class CheckpointSettings(Settings):
-    """What is kept of a run to go on from."""
+    """Checkpoints to resume from."""
 
     every_updates: int = Field(20, ge=0)
-    """Updates between two checkpoints; the last update always makes one. 0: only the last."""
+    """Updates between two checkpoints; 0: only after the last update, which always makes one."""
     keep: int = Field(2, ge=1)
-    """Newest checkpoints that are kept."""
+    """Number of newest checkpoints to keep."""
 
 
 class RunSettings(Settings):
-    """Where the run lives and when it gives up."""
+    """Run directory and limits."""
 
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Folder of the run under `root`."""
     root: str = "runs"
-    """Folder of all runs; made absolute when the configuration is loaded."""
+    """Folder of all runs; made absolute when the configuration is loaded. On a cluster all nodes must share it."""
     resume: Literal["auto", "never", "must"] = "auto"
-    """`auto`: go on with an interrupted run of the same name; `never`: refuse its folder; `must`: refuse to start afresh."""
+    """`auto`: continue an interrupted run of the same name; `never`: refuse its folder; `must`: refuse to start a new run."""
     max_wall_s: float | None = Field(None, gt=0)
     """Stop with a checkpoint after this many seconds of training."""
     watchdog_s: float = Field(300.0, gt=0)
-    """End the run when neither an update nor a ready question happened for so long."""
+    """End the run after this many seconds without an update and without a ready question."""
     sample_questions: int = Field(4, ge=0)
-    """Questions per update whose completions go to the sample log."""
+    """Number of questions per update whose completions go to the sample log."""
 
 
 class TrainConfig(Settings):
@@ -73,39 +73,39 @@ class TrainConfig(Settings):
     model: ModelSettings = ModelSettings()
     """The model that is trained."""
     data: DataSettings = DataSettings()
-    """Questions, and how a prompt is made of one."""
+    """Questions and prompts."""
     rollout: RolloutSettings = RolloutSettings()
-    """What is sampled."""
+    """What is sampled, and by how many actors."""
     engine: EngineSettings = EngineSettings()
-    """The sampler inside a rollout actor."""
+    """The engine inside a rollout actor."""
     teacher_engine: dict[str, bool | int | float | str] = Field(default_factory=dict)
-    """Keys of `engine` that are different for the teacher's actors, for example {kind: sglang, python: .venv-sglang/bin/python}."""
+    """Keys of `engine` that differ for the teacher's actors, for example {kind: sglang, python: .venv-sglang/bin/python}."""
     inflight: InflightSettings = InflightSettings()
-    """Running completions at a swap of weights."""
+    """What happens to running completions at a swap of weights."""
     vote: VoteSettings = VoteSettings()
-    """How completions elect a label."""
+    """How a majority vote becomes a label."""
     collapse: CollapseSettings = CollapseSettings()
-    """Alarms for a model that agrees with itself about nothing."""
+    """Detection of reward collapse from label-free metrics."""
     advantage: AdvantageSettings = AdvantageSettings()
-    """Rewards to advantages."""
+    """How rewards become advantages."""
     staleness: StalenessSettings = StalenessSettings()
-    """How far the policy may run ahead of its samples."""
+    """How old a sample may be when it is trained on."""
     label: LabelSettings = LabelSettings()
     """How old a teacher's vote may be."""
     correction: CorrectionSettings = CorrectionSettings()
-    """Importance correction."""
+    """Importance correction of tokens that older weights sampled."""
     loss: LossSettings = LossSettings()
-    """The objective."""
+    """The policy-gradient loss."""
     kl: KLSettings = KLSettings()
-    """The pull towards a reference."""
+    """The KL term and its reference."""
     teacher: TeacherSettings = TeacherSettings()
     """The EMA teacher."""
     train: TrainSettings = TrainSettings()
     """The optimizer and the size of the run."""
     learner: LearnerSettings = LearnerSettings()
-    """The learner's layout."""
+    """The learner's processes and memory."""
     publish: PublishSettings = PublishSettings()
-    """Weights on their way to the engines."""
+    """How weights are published to the engines."""
     eval: EvalSettings = EvalSettings()
     """Held-out evaluation."""
     checkpoint: CheckpointSettings = CheckpointSettings()
@@ -118,7 +118,7 @@ class TrainConfig(Settings):
         return REWARD_RULES[self.rule]
 
     def engine_of(self, source: Source) -> EngineSettings:
-        """The sampler of that source's actors."""
+        """The engine settings of that source's actors."""
         if source == "policy" or not self.teacher_engine:
             return self.engine
         return EngineSettings.model_validate(self.engine.model_dump() | self.teacher_engine)
@@ -137,7 +137,7 @@ class TrainConfig(Settings):
 
     @property
     def model_folder(self) -> str:
-        """`model.path`, looked up in the working directory and in the project; a hub id stays as it is."""
+        """`model.path` as a folder of the working directory or of the package; a hub id stays as it is."""
         inside = PACKAGE / self.model.path
         return str(inside) if not Path(self.model.path).exists() and inside.exists() else self.model.path
 
@@ -146,7 +146,7 @@ class TrainConfig(Settings):
         return self.train.questions_per_update * self.rollout.group_size * len(self.reward_rule.groups)
 
     def derived(self) -> dict[str, str]:
-        """The sizes that follow from the keys, for the table printed at start."""
+        """Sizes that follow from the keys, for the table printed at start."""
         rule, per_update = self.reward_rule, self.train.questions_per_update
         sampled, trained = len(rule.groups), len(rule.trained)
         return {

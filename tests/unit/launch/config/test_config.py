@@ -8,6 +8,7 @@ from corewarding.launch.cli import main
 from corewarding.launch.commands.train import TrainArguments
 from corewarding.launch.config.command_line import parse_config
 from corewarding.launch.config.load import ConfigError, load_config, make_config, recipes
+from corewarding.launch.run.placement import needed
 
 CONFIGS = sorted((Path(__file__).resolve().parents[4] / "configs").glob("*.yaml"))
 CPU = str(next(path for path in CONFIGS if path.name == "cpu.yaml"))
@@ -18,6 +19,12 @@ def test_every_recipe_parses(path):
     config = load_config(path)
     assert Path(config.run.root).is_absolute()
     assert config.completions_per_update >= config.train.questions_per_update * config.rollout.group_size
+
+
+def test_a_recipes_line_counts_its_gpus():
+    for name, line in recipes().items():
+        gpus = needed(load_config(name)).get("GPU", 0)
+        assert f"on {gpus:g} GPUs" in line or (gpus == 1 and "one GPU" in line) or gpus == 0, name
 
 
 @pytest.mark.parametrize(
