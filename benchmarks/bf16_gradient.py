@@ -25,7 +25,8 @@ from corewarding.dataflow.ids import AskedId, CompletionId
 from corewarding.learner.learner import Learner, LearnerPlan
 from corewarding.learner.objective.advantages import group_advantages
 from corewarding.learner.settings import CorrectionSettings, LearnerSettings
-from corewarding.questions.arithmetic.world import SYSTEM_MESSAGE, arithmetic_questions
+from corewarding.questions.arithmetic.world import arithmetic_questions
+from corewarding.questions.settings import DEFAULT_SYSTEM_PROMPT
 from corewarding.questions.template import PromptTemplate
 from corewarding.rewards.answers.extract import extract_answer
 from corewarding.rewards.answers.grading import grade
@@ -43,7 +44,7 @@ class Distances:
 def sampled_batch(model_path: str, *, seed: int, questions: int = 16, group_size: int = 8) -> list[TrainingSample]:
     """Completions of arithmetic questions at temperature 1, with the advantages of right and wrong answers."""
     torch.manual_seed(seed)
-    template = PromptTemplate.from_folder(model_path, system_prompt=SYSTEM_MESSAGE)
+    template = PromptTemplate.from_folder(model_path, system_prompt=DEFAULT_SYSTEM_PROMPT)
     model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32).eval()
     asked, gold = arithmetic_questions(split="train", num=questions, seed=seed)
     prompts = template.batch_token_ids([question.original for question in asked])
