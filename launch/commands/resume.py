@@ -28,4 +28,5 @@ def run(words: list[str]) -> int:
     keys = config.run.model_copy(update={"resume": "must", "name": where.name, "root": str(where.parent)})
     from corewarding.launch.run.train import run_training
 
-    return run_training(config.model_copy(update={"run": keys}))
+    run_training(config.model_copy(update={"run": keys}))
+    return 0

@@ -24,4 +24,8 @@ def run(words: list[str]) -> int:
     arguments = parse_config(TrainArguments, words, command="train")
     from corewarding.launch.run.train import check_training, run_training
 
-    return check_training(arguments.settings) if arguments.dry_run else run_training(arguments.settings)
+    if arguments.dry_run:
+        check_training(arguments.settings)
+    else:
+        run_training(arguments.settings)
+    return 0

@@ -1,6 +1,6 @@
-"""The folder of one run; nothing of ours is written outside it.
+"""The folder of one run. A run writes nothing outside it.
 
-runs/<name>/{config.yaml, environment.json, tensorboard/, metrics.jsonl, trace.jsonl, samples/, checkpoints/, logs/, summary.json}
+runs/<name>/{config.yaml, environment.json, tensorboard/, metrics.jsonl, trace.jsonl, samples/, checkpoints/, summary.json}
 """
 
 from __future__ import annotations
@@ -19,23 +19,16 @@ from corewarding.dataflow.errors import UserError
 from corewarding.launch.config.paths import PACKAGE
 from corewarding.launch.config.tree import TrainConfig
 
-_CHANGEABLE = {
-    "run",
-    "eval",
-    "collapse",
-    "checkpoint",
-    "learner",
-    "engine",
-    "publish",
-}  # keys that a resumed run may have changed
+_CHANGEABLE = {"run", "eval", "collapse", "checkpoint", "learner", "engine", "publish"}
+"""Sections that may differ when a run is resumed."""
 
 
 class RunDirError(UserError):
-    """The folder cannot be used for this run."""
+    """This folder cannot be used for this run."""
 
 
 class RunDir:
-    """Paths of one run."""
+    """The paths of one run."""
 
     def __init__(self, root: str | Path, name: str) -> None:
         self.path = Path(root) / name
@@ -45,13 +38,12 @@ class RunDir:
         self.trace = self.path / "trace.jsonl"
         self.samples = self.path / "samples"
         self.checkpoints = self.path / "checkpoints"
-        self.logs = self.path / "logs"
         self.summary = self.path / "summary.json"
 
     def open(self, config: TrainConfig) -> bool:
-        """Makes the folder, or goes on with the one that is there; True where an interrupted run is gone on with.
+        """Makes the folder, or opens that of an interrupted run; returns True when resuming.
 
-        RunDirError where the folder holds another run, a finished one, or, for run.resume must, nothing.
+        RunDirError if the folder holds another run or a finished one, or if run.resume is `must` and it holds none.
         """
         exists = self.config.is_file()
         if not exists and config.run.resume == "must":
@@ -65,7 +57,7 @@ class RunDir:
                     f"{self.path} holds {state} already; choose another run.name, remove the folder, or `corewarding resume` it"
                 )
             self._refuse_other(config)
-        for folder in (self.tensorboard, self.samples, self.checkpoints, self.logs):
+        for folder in (self.tensorboard, self.samples, self.checkpoints):
             folder.mkdir(parents=True, exist_ok=True)
         if not exists:
             self.config.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))

@@ -1,4 +1,4 @@
-"""How a run ended: summary.json and the closing table."""
+"""The result of a run: summary.json and the closing table."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def build_summary(
     after: EvalResult | None,
     measured: dict[str, Any],
 ) -> dict[str, Any]:
-    """What summary.json holds. `labels_read` counts answers by reader; the rule's are the ones that train."""
+    """The content of summary.json. labels_read: answers read, by reader; only those of `reward` affect training."""
     return {
         "rule": config.rule,
         "updates": updates,
@@ -42,29 +42,37 @@ def write_summary(run_dir: RunDir, summary: dict[str, Any]) -> None:
     run_dir.summary.write_text(json.dumps(summary, indent=1) + "\n")
 
 
-def print_summary(run_dir: RunDir, summary: dict[str, Any], model: str) -> None:
-    """The table a run ends with."""
+def accuracies(result: EvalResult, *, with_pass_at: bool = True) -> dict[str, float]:
+    """The measured accuracies of an evaluation, by the name that a user reads."""
+    found: dict[str, float | None] = {
+        f"mean@{result.n}": result.mean,
+        f"maj@{result.n}": result.maj,
+        "greedy": result.greedy,
+    }
+    if with_pass_at:
+        found |= {f"pass@{k}": value for k, value in result.pass_at.items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def print_summary(
+    run_dir: RunDir, summary: dict[str, Any], model: str, *, before: EvalResult | None, after: EvalResult | None
+) -> None:
+    """Prints the closing table and where to find the model, the samples and TensorBoard."""
     console = Console()
-    before, after = summary["before"], summary["after"]
-    if before and after:
-        table = Table(title=f"{summary['rule']}, {after['num_questions']} held-out questions")
+    if before is not None and after is not None:
+        table = Table(title=f"{summary['rule']}, {after.num_questions} held-out questions")
         for column in ("", "before", "after"):
             table.add_column(column, justify="left" if not column else "right")
-        for key in before:
-            if (key == "greedy" or "@" in key) and before[key] is not None:
-                table.add_row(key, f"{before[key]:.3f}", f"{after[key]:.3f}")
+        then = accuracies(before)
+        for name, value in accuracies(after).items():
+            table.add_row(name, f"{then[name]:.3f}" if name in then else "-", f"{value:.3f}")
         console.print(table)
     facts = Table(show_header=False, box=None)
     facts.add_row("labels read by the rule", str(summary["labels_read"]))
     facts.add_row("updates", f"{summary['updates']} in {summary['wall_s']:.0f} s")
     facts.add_row("completions per second", f"{summary['completions_per_s']:.1f}")
     console.print(facts)
-    for name, value in (
-        ("model", model),
-        ("samples", run_dir.samples),
-        (
-            "TensorBoard",
-            f"{run_dir.tensorboard}\nopen it with:  {Path(sys.executable).with_name('tensorboard')} --logdir {run_dir.tensorboard}",
-        ),
-    ):
-        print(f"{name}: {value}")
+    tensorboard = Path(sys.executable).with_name("tensorboard")
+    print(f"model: {model}")
+    print(f"samples: {run_dir.samples}")
+    print(f"TensorBoard: {run_dir.tensorboard}\nopen it with:  {tensorboard} --logdir {run_dir.tensorboard}")

@@ -1,7 +1,7 @@
-"""Who did what when: spans of wall clock written while a run goes on, read back as a Perfetto trace and as a Gantt picture.
+"""The trace of a run: spans written while it runs, read back as a Perfetto trace and as a Gantt chart.
 
-One JSON object a line in the run directory's trace.jsonl: {"lane", "name", "started_s", "ended_s"}. Lanes are the learner, the buffer,
-each weight channel and each rollout actor; clocks are those of the machines, so lanes of different nodes may be off by theirs.
+trace.jsonl in the run directory holds one JSON object per line: {"lane", "name", "started_s", "ended_s"}. Lanes are the learner, each
+weight channel and each rollout actor. Each machine's own clock is used, so lanes of different nodes may be shifted.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ class TraceLog:
     """Appends spans to a file."""
 
     def __init__(self, path: Path) -> None:
+        if path.exists():
+            drop_torn_line(path)
         self._file: TextIO = path.open("a")
 
     def write(self, spans: Iterable[Span]) -> None:
@@ -30,22 +32,29 @@ class TraceLog:
         self._file.close()
 
 
+def drop_torn_line(path: Path) -> None:
+    """Cuts off a last line without its end: a killed process may have written half of it."""
+    with path.open("rb+") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
+
+
 def read_spans(path: Path) -> list[Span]:
-    """In the order of their starts. UserError where there is no trace."""
+    """Reads all spans, ordered by start. UserError if there is no trace."""
     if not path.is_file():
         raise UserError(f"{path} does not exist: {path.parent} is no run directory, or the run made no update yet")
     return sorted((Span(**json.loads(line)) for line in path.read_text().splitlines()), key=lambda span: span.started_s)
 
 
 def chrome_trace(spans: Sequence[Span]) -> dict[str, Any]:
-    """The trace event format that Perfetto and chrome://tracing open. Spans of one track that overlap get rows of their own."""
+    """Spans in the trace event format, which Perfetto and chrome://tracing open. Overlapping spans of a lane get separate rows."""
     begin = min((span.started_s for span in spans), default=0.0)
     events: list[dict[str, Any]] = []
-    for process, track in enumerate(tracks(spans)):
-        events.append({"ph": "M", "name": "process_name", "pid": process, "args": {"name": track}})
+    for process, lane in enumerate(lanes(spans)):
+        events.append({"ph": "M", "name": "process_name", "pid": process, "args": {"name": lane}})
         ends: list[float] = []  # of the last span of each row
         for span in spans:
-            if span.lane != track:
+            if span.lane != lane:
                 continue
             row = next((i for i, end in enumerate(ends) if end <= span.started_s), len(ends))
             ends[row : row + 1] = [span.ended_s]
@@ -62,15 +71,15 @@ def chrome_trace(spans: Sequence[Span]) -> dict[str, Any]:
     return {"traceEvents": events, "displayTimeUnit": "ms"}
 
 
-def tracks(spans: Sequence[Span]) -> list[str]:
-    """Learner first, then in the order of first appearance."""
+def lanes(spans: Sequence[Span]) -> list[str]:
+    """Names of the lanes: the learner first, the others by first appearance."""
     names = dict.fromkeys(span.lane for span in spans)
     return sorted(names, key=lambda name: name != "learner")
 
 
-def busy(spans: Sequence[Span], track: str) -> list[tuple[float, float]]:
-    """The times in which at least one span of the track ran, as disjoint intervals."""
-    return merged([(span.started_s, span.ended_s) for span in spans if span.lane == track])
+def busy(spans: Sequence[Span], lane: str) -> list[tuple[float, float]]:
+    """Disjoint intervals in which at least one span of the lane ran."""
+    return merged([(span.started_s, span.ended_s) for span in spans if span.lane == lane])
 
 
 def merged(intervals: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -85,18 +94,18 @@ def merged(intervals: Iterable[tuple[float, float]]) -> list[tuple[float, float]
 
 
 def gantt(spans: Sequence[Span], path: Path, *, seconds: float = 30.0) -> None:
-    """A picture of the last `seconds`: one bar a track, in as many lanes as it does kinds of things."""
+    """Draws the last `seconds`: one row per lane, with one strip per kind of span."""
     from matplotlib.figure import Figure
 
     end = max(span.ended_s for span in spans)
     shown = [span for span in spans if span.ended_s > end - seconds]
-    names = tracks(shown)
+    names = lanes(shown)
     figure = Figure(figsize=(14, 0.9 + 0.55 * len(names)), layout="constrained")
     axes = figure.add_subplot()
-    for row, track in enumerate(names):
-        kinds = sorted({_kind(span) for span in shown if span.lane == track})
+    for row, lane in enumerate(names):
+        kinds = sorted({_kind(span) for span in shown if span.lane == lane})
         for index, kind in enumerate(kinds):
-            mine = merged((s.started_s, s.ended_s) for s in shown if s.lane == track and _kind(s) == kind)
+            mine = merged((s.started_s, s.ended_s) for s in shown if s.lane == lane and _kind(s) == kind)
             height = 0.8 / len(kinds)
             bars = [(start - end + seconds, stop - start) for start, stop in mine]
             axes.broken_barh(bars, (row - 0.4 + index * height, height), facecolors=f"C{row}", alpha=1 / (1 + index))
@@ -109,12 +118,12 @@ def gantt(spans: Sequence[Span], path: Path, *, seconds: float = 30.0) -> None:
 
 
 def _kind(span: Span) -> str:
-    """The first word of its name."""
+    """The kind is the first word of the name."""
     return span.name.split(" ")[0]
 
 
 def write_trace(run_dir: Path, *, seconds: float) -> str:
-    """trace.json and trace.png beside the run's trace.jsonl; a line that says how to look at them."""
+    """Writes trace.json and trace.png into the run directory; returns a line that tells how to open them."""
     spans = read_spans(run_dir / "trace.jsonl")
     (run_dir / "trace.json").write_text(json.dumps(chrome_trace(spans)))
     gantt(spans, run_dir / "trace.png", seconds=seconds)

@@ -1,9 +1,10 @@
-"""What a run reads before anything is started: data, chat template, lengths. Every mistake in them is found here."""
+"""Reads the inputs of a run before anything is started: data, chat template, lengths. Finds every mistake in them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from transformers import AutoConfig
 
 from corewarding.dataflow.errors import UserError
@@ -18,7 +19,7 @@ from corewarding.rewards.rules.table import REWARD_RULES, RewardRule
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """What a run reads before anything is started."""
+    """The inputs of a run."""
 
     rule: RewardRule
     template: PromptTemplate
@@ -30,7 +31,7 @@ class Inputs:
 
 
 def read_inputs(config: TrainConfig) -> Inputs:
-    """Data, template and lengths. Raises the user's error, with key, value and remedy, for whatever does not fit."""
+    """Reads data, template and lengths. UserError, with key, value and remedy, if something does not fit."""
     rule = REWARD_RULES[config.rule]
     model_path = config.model_folder
     template = PromptTemplate.from_folder(model_path, system_prompt=config.data.system_prompt)
@@ -61,8 +62,19 @@ def read_inputs(config: TrainConfig) -> Inputs:
     )
 
 
+def sizes(config: TrainConfig, inputs: Inputs) -> dict[str, str]:
+    """The sizes that follow from configuration and data, for the table printed at the start."""
+    prepared, longest = inputs.prepared, config.data.max_prompt_tokens
+    return {
+        "questions": f"{len(prepared.questions)} ({prepared.num_dropped} dropped: longer than {longest} tokens)",
+        **config.derived(),
+        "longest prompt + completion": f"{inputs.max_model_len} tokens",
+        "torch": torch.__version__,
+    }
+
+
 def model_length(model_path: str) -> int:
-    """Most tokens the model can see. UserError for a folder without a model."""
+    """The longest sequence of the model, in tokens. UserError for a folder without a model."""
     try:
         config = AutoConfig.from_pretrained(model_path)
     except (OSError, ValueError) as error:

@@ -1,13 +1,12 @@
-"""The parts of a run, and how they are placed: the replay buffer, the learner's ranks, the rollout groups, their publishers."""
+"""Starts the parts of a run and ends them: the replay buffer, the learner's ranks, the rollout groups and their publishers."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
-import ray
 from ray.actor import ActorHandle
 
 from corewarding.actors.engine import EngineContext
@@ -18,141 +17,102 @@ from corewarding.dataflow.ids import AskedId, Channel, Source, Version
 from corewarding.evals.heldout import EvalResult, score_completions
 from corewarding.evals.tasks import evaluation_tasks
 from corewarding.launch.config.tree import TrainConfig
-from corewarding.launch.report.log import Watch
 from corewarding.launch.run import placement
 from corewarding.launch.run.inputs import Inputs
 from corewarding.launch.run.plans import buffer_plan, learner_plan
-from corewarding.launch.run.publisher import Publisher
+from corewarding.launch.run.protocols import Log, Parts
+from corewarding.launch.run.publishing.publisher import Publisher
 from corewarding.learner.checkpoint import Checkpoint, CheckpointStore
 from corewarding.learner.group import LearnerGroup
-from corewarding.learner.replay.actor import start_buffer
+from corewarding.learner.replay.actor import BufferActor, start_buffer
 from corewarding.learner.replay.client import BufferClient
 from corewarding.questions.order import QuestionCursor
-from corewarding.questions.prompts import PreparedQuestions
-from corewarding.rewards.rules.table import RewardRule
+
+START_TIMEOUT_S = 300.0
 
 
-@dataclass(slots=True, kw_only=True)
-class Parts:
-    """Everything the controller drives, placed and started."""
-
-    config: TrainConfig
-    rule: RewardRule
-    prepared: PreparedQuestions
-    cursor: QuestionCursor
-    learner: LearnerGroup
-    groups: dict[Source, RolloutGroup]
-    publishers: dict[Channel, Publisher]
-    buffer: BufferClient
-    learner_lock: asyncio.Lock  # held while the weights move; publishers hold it while they are sent
-    checkpoints: CheckpointStore
-    watch: Watch
-    evaluate: Callable[[bool], Awaitable[EvalResult | None]]  # True: the quick, greedy one
-
-
-async def place(
+@asynccontextmanager
+async def placed(
     config: TrainConfig,
     inputs: Inputs,
     store: CheckpointStore,
-    watch: Watch,
+    log: Log,
     checkpoint: Checkpoint | None,
     room: placement.Reservation,
-) -> Parts:
-    """Starts all actors; the learner holds the checkpoint's weights when this returns."""
+) -> AsyncIterator[Parts]:
+    """Starts all actors, the learner with the checkpoint's weights, and ends them when the context is left."""
     state: dict[str, Any] = checkpoint.state if checkpoint else {}
-    updates, incarnation = state.get("updates", 0), state.get("incarnation", -1) + 1
+    version = Version(incarnation=state.get("incarnation", -1) + 1, updates=state.get("updates", 0))
     buffer = start_buffer(
-        buffer_plan(config, incarnation),
+        buffer_plan(config, version.incarnation),
         inputs.gold,
         state.get("buffer"),
         runtime_env=placement.process_environment(1),
     )
-    learner = LearnerGroup(
-        learner_plan(config),
-        incarnation=incarnation,
-        bucket_bytes=int(config.publish.bucket_mb * 2**20),
-        wire_dtype=config.engine.dtype,
-        runtime_env=placement.process_environment(config.learner.threads),
-        loopback=not placement.joins_cluster(),
-        options=lambda rank: room.options("learner", rank),
-    )
-    sources: dict[Source, int] = {"policy": config.rollout.policy_actors}
-    if inputs.rule.needs_teacher:
-        sources["teacher"] = config.rollout.teacher_actors
+    learner = _learner(config, version.incarnation, room)
     groups = {
-        source: _group(config, inputs, source, num, buffer, incarnation, updates, room)
-        for source, num in sources.items()
+        source: rollout_group(config, inputs, source, num, buffer=buffer, version=version, room=room)
+        for source, num in _num_actors(config, inputs).items()
     }
-    await asyncio.gather(learner.start(), *(group.start() for group in groups.values()))
-    if checkpoint is not None:
-        await learner.load(checkpoint.learner, incarnation)
     lock = asyncio.Lock()
 
     async def evaluate(quick: bool) -> EvalResult | None:
         return await _evaluate(config, inputs, groups["policy"], quick=quick)
 
-    return Parts(
-        config=config,
-        rule=inputs.rule,
-        prepared=inputs.prepared,
-        cursor=_cursor(config, inputs, state),
-        learner=learner,
-        groups=groups,
-        publishers=_publishers(config, learner, groups, lock),
-        buffer=BufferClient(buffer),
-        learner_lock=lock,
-        checkpoints=store,
-        watch=watch,
-        evaluate=evaluate,
-    )
-
-
-def _publishers(
-    config: TrainConfig, learner: LearnerGroup, groups: dict[Source, RolloutGroup], lock: asyncio.Lock
-) -> dict[Channel, Publisher]:
-    """One for each group of engines, on the channel of the same name."""
-    channels: dict[Source, Channel] = {"policy": "policy", "teacher": "teacher"}
-    return {
-        channels[source]: Publisher(
-            channels[source],
-            learner,
-            group,
-            settings=config.publish,
-            backend=placement.weight_backend(config),
+    try:
+        await asyncio.gather(learner.start(), *(group.start() for group in groups.values()))
+        if checkpoint is not None:
+            await learner.load(checkpoint.learner, version.incarnation)
+        yield Parts(
+            config=config,
+            version=version,
+            rule=inputs.rule,
+            prepared=inputs.prepared,
+            cursor=_cursor(config, inputs, state),
+            buffer=BufferClient(buffer),
+            learner=learner,
             learner_lock=lock,
+            groups=groups,
+            publishers=_publishers(config, learner, groups, lock),
+            checkpoints=store,
+            log=log,
+            evaluate=evaluate,
         )
-        for source, group in groups.items()
-    }
+    finally:
+        for group in groups.values():
+            await group.close()
+        await learner.close()
 
 
-def _group(
+def rollout_group(
     config: TrainConfig,
     inputs: Inputs,
     source: Source,
     num_actors: int,
-    buffer: ActorHandle[Any],
-    incarnation: int,
-    updates: int,
+    *,
+    buffer: ActorHandle[BufferActor] | None,
+    version: Version,
     room: placement.Reservation,
 ) -> RolloutGroup:
+    """The actors of one source, not started yet. version: of the weights in the model folder that they load."""
     rollout, engine = config.rollout, config.engine_of(source)
     context = EngineContext(
         settings=engine,
         model_path=config.model_folder,
         max_model_len=inputs.max_model_len,
         device="cuda" if rollout.gpus_per_actor > 0 else "cpu",
-        version=Version(incarnation=incarnation, updates=updates),
+        version=version,
         inflight=config.inflight.mode,
     )
-    remote = ray.remote(
+    python = engine.python if ENGINES[engine.kind].python_of == "actor" else None
+    remote = placement.actor_class(
+        PlacedRolloutActor,
         num_cpus=rollout.cpus_per_actor,
         num_gpus=rollout.gpus_per_actor,
         resources=rollout.resources,
         max_concurrency=10_000,
-        runtime_env=placement.process_environment(
-            engine.threads, python=engine.python if ENGINES[engine.kind].python_of == "actor" else None
-        ),
-    )(PlacedRolloutActor)
+        runtime_env=placement.process_environment(engine.threads, python=python),
+    )
 
     def make(index: int, restart: int) -> Any:
         return remote.options(**room.options(source, index)).remote(
@@ -164,11 +124,49 @@ def _group(
             fallbacks=config.vote.fallbacks,
         )
 
-    return RolloutGroup(source, make, num_actors=num_actors, max_restarts=rollout.max_restarts, start_timeout_s=300.0)
+    return RolloutGroup(
+        source, make, num_actors=num_actors, max_restarts=rollout.max_restarts, start_timeout_s=START_TIMEOUT_S
+    )
+
+
+def _num_actors(config: TrainConfig, inputs: Inputs) -> dict[Source, int]:
+    numbers: dict[Source, int] = {"policy": config.rollout.policy_actors}
+    if inputs.rule.needs_teacher:
+        numbers["teacher"] = config.rollout.teacher_actors
+    return numbers
+
+
+def _learner(config: TrainConfig, incarnation: int, room: placement.Reservation) -> LearnerGroup:
+    return LearnerGroup(
+        learner_plan(config),
+        incarnation=incarnation,
+        bucket_bytes=int(config.publish.bucket_mb * 2**20),
+        wire_dtype=config.engine.dtype,
+        runtime_env=placement.process_environment(config.learner.threads),
+        loopback=not placement.joins_cluster(),
+        options=lambda rank: room.options("learner", rank),
+    )
+
+
+def _publishers(
+    config: TrainConfig, learner: LearnerGroup, groups: Mapping[Source, RolloutGroup], lock: asyncio.Lock
+) -> dict[Channel, Publisher]:
+    """One publisher for each group, on the channel of the same name."""
+    return {
+        source: Publisher(
+            source,
+            learner,
+            group,
+            settings=config.publish,
+            backend=placement.weight_backend(config),
+            learner_lock=lock,
+        )
+        for source, group in groups.items()
+    }
 
 
 def _cursor(config: TrainConfig, inputs: Inputs, state: dict[str, Any]) -> QuestionCursor:
-    """Where the order of questions stands; what was asked and not consumed is asked again first."""
+    """The cursor of a new run, or that of a checkpoint: questions that were asked and not consumed come first."""
     per_update, questions = config.train.questions_per_update, inputs.prepared.questions
     if not state:
         return QuestionCursor(len(questions), config.train.seed, drop_remainder_of=per_update)
@@ -180,7 +178,7 @@ def _cursor(config: TrainConfig, inputs: Inputs, state: dict[str, Any]) -> Quest
 
 
 async def _evaluate(config: TrainConfig, inputs: Inputs, policy: RolloutGroup, *, quick: bool) -> EvalResult | None:
-    """Held-out accuracy of the policy engines' present weights; None without held-out questions."""
+    """Held-out accuracy of the weights that the policy engines hold now; None without held-out questions."""
     if inputs.heldout is None:
         return None
     tasks = evaluation_tasks(

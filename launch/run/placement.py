@@ -1,12 +1,13 @@
-"""Where the processes go: Ray's resources, stated as fractions, and what each process finds in its environment.
+"""Places the processes: Ray's resources, given as fractions, and the environment of each process.
 
-Checks, before anything is started, that what the configuration asks for can be had, and names what is missing.
+Checks that the cluster has what the configuration needs before anything is started, and names what is missing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import os
 import sys
 import uuid
@@ -27,11 +28,11 @@ from corewarding.rewards.rules.table import REWARD_RULES
 
 
 class PlacementError(UserError):
-    """The cluster cannot hold what the configuration asks for."""
+    """The cluster does not have what the configuration needs."""
 
 
 def bundles(config: TrainConfig) -> dict[str, list[dict[str, float]]]:
-    """What each process of `learner`, `policy` and `teacher` needs of the node it runs on."""
+    """The resources that each process of `learner`, `policy` and `teacher` needs on its node."""
     rollout, learner = config.rollout, config.learner
     rank = {"CPU": learner.cpus_per_rank, "GPU": learner.gpus_per_rank} | learner.resources
     actor = {"CPU": rollout.cpus_per_actor, "GPU": rollout.gpus_per_actor} | rollout.resources
@@ -45,7 +46,7 @@ def bundles(config: TrainConfig) -> dict[str, list[dict[str, float]]]:
 
 
 def needed(config: TrainConfig) -> dict[str, float]:
-    """CPUs, GPUs and custom resources of all processes together."""
+    """The sum of CPUs, GPUs and custom resources over all processes."""
     total: Counter[str] = Counter()
     for one in itertools.chain.from_iterable(bundles(config).values()):
         total.update(one)  # type: ignore[arg-type]  # counts may be fractions
@@ -53,57 +54,64 @@ def needed(config: TrainConfig) -> dict[str, float]:
 
 
 def weight_backend(config: TrainConfig) -> str:
-    """What publish.backend `auto` stands for: NCCL wants a GPU for each process, CUDA IPC all of them on one."""
+    """The meaning of publish.backend `auto`. NCCL needs a GPU per process; CUDA IPC needs all processes on one GPU."""
     learner, actor = config.learner.gpus_per_rank, config.rollout.gpus_per_actor
     if learner >= 1 and actor >= 1:
         return "nccl"
     return "ipc" if learner > 0 and actor > 0 and needed(config)["GPU"] <= 1 else "gloo"
 
 
+def actor_class(cls: type, **options: Any) -> Any:
+    """`cls` as a Ray actor class. Ray's annotations lack options such as max_concurrency, hence Any."""
+    return ray.remote(**options)(cls)
+
+
 def joins_cluster() -> bool:
-    """Whether this is a job on a cluster that exists, rather than a run that starts Ray for itself."""
+    """Whether this is a job on an existing cluster; otherwise the run starts Ray for itself."""
     return "RAY_ADDRESS" in os.environ
 
 
 def connect(config: TrainConfig) -> None:
-    """Joins the cluster this job was submitted to (RAY_ADDRESS), else starts Ray on this machine for this run alone."""
+    """Joins the cluster that this job was submitted to (RAY_ADDRESS); otherwise starts Ray on this machine for this run."""
     if ray.is_initialized():
         return
     want = needed(config)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_worker_niceness", "0")  # our processes are the machine's work, not its background
     if joins_cluster():
-        ray.init(address="auto", log_to_driver=False, logging_level="warning")
+        ray.init(address="auto", log_to_driver=False, logging_level=logging.WARNING)
     else:
-        # A laptop's cores are shared as the operating system sees fit, so fractions that add up to more than there are
-        # start all the same; a cluster's are not oversubscribed.
+        # On one machine the operating system shares the cores, so a run starts even if its fractions add up to more cores
+        # than there are. A cluster is not oversubscribed.
         cpus = max(os.cpu_count() or 1, -(-want["CPU"] // 1))
-        custom = {name: value for name, value in want.items() if name not in ("CPU", "GPU")}  # one machine is any node
+        custom = {
+            name: value for name, value in want.items() if name not in ("CPU", "GPU")
+        }  # one machine stands for every node
         ray.init(
             address="local",  # also where another cluster runs on this machine
             num_cpus=int(cpus),
             resources=custom,
             include_dashboard=False,
             log_to_driver=False,
-            logging_level="warning",
+            logging_level=logging.WARNING,
             configure_logging=True,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """Room for every process, held on the cluster until `release`."""
+    """Room for every process, reserved on the cluster until `release`."""
 
     group: PlacementGroup
     first: dict[str, int]  # bundle of the first process of `learner`, `policy`, `teacher`
 
     def options(self, kind: str, index: int) -> dict[str, Any]:
-        """Ray options that put process `index` of `kind` where room is held for it."""
+        """Ray options that put process `index` of `kind` in its reserved room."""
         where = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=self.first[kind] + index)
         return {"scheduling_strategy": where}
 
     def where(self) -> dict[str, list[str]]:
-        """Addresses of the nodes on which each kind of process has its room."""
+        """Addresses of the nodes that have the reserved room, by kind of process."""
         addresses = {node["NodeID"]: str(node["NodeManagerAddress"]) for node in ray.nodes()}
         nodes = placement_group_table(self.group)["bundles_to_node_id"]
         ends = [*list(self.first.values())[1:], len(nodes)]
@@ -118,7 +126,7 @@ class Reservation:
 
 
 async def reserve(config: TrainConfig, *, timeout_s: float = 40.0) -> Reservation:
-    """Holds room for all processes, waiting up to `timeout_s` for the cluster to have it; PlacementError names what is missing."""
+    """Reserves room for all processes; waits up to `timeout_s` for it. PlacementError names what is missing."""
     wanted = bundles(config)
     everything = list(itertools.chain.from_iterable(wanted.values()))
     first = dict(zip(wanted, itertools.accumulate(map(len, wanted.values()), initial=0), strict=False))
@@ -150,15 +158,15 @@ def _words(resources: dict[str, float]) -> str:
 
 
 def _ours(resources: dict[str, float]) -> dict[str, float]:
-    """CPUs, GPUs and custom resources; not what Ray counts for itself."""
+    """CPUs, GPUs and custom resources, without the resources that Ray adds itself."""
     own = ("node:", "memory", "object_store_memory", "accelerator_type:")
     return {name: resources[name] for name in sorted(resources) if not name.startswith(own) and "_group_" not in name}
 
 
 async def probe(config: TrainConfig, *, timeout_s: float = 60.0) -> list[str]:
-    """Asks every node whether it sees and can write `run.root` and runs our Python and Ray; the nodes' addresses.
+    """Checks that every node can write `run.root` and has our Python and Ray; returns the nodes' addresses.
 
-    PlacementError names each node that does not.
+    PlacementError names each node that fails.
     """
     token = Path(config.run.root) / f".probe-{uuid.uuid4().hex}"
     existed = token.parent.exists()
@@ -167,7 +175,7 @@ async def probe(config: TrainConfig, *, timeout_s: float = 60.0) -> list[str]:
         token.touch()
     except OSError as error:
         raise PlacementError(f"run.root {config.run.root} cannot be written here: {error}") from error
-    task = ray.remote(num_cpus=0, runtime_env=process_environment(1))(_probe_here)
+    task = ray.remote(num_cpus=0, runtime_env=process_environment(1))(probe_here)
     nodes = [node for node in ray.nodes() if node["Alive"]]
     try:
         asked = [
@@ -192,8 +200,8 @@ async def probe(config: TrainConfig, *, timeout_s: float = 60.0) -> list[str]:
     return names
 
 
-def _probe_here(token: str, expected: dict[str, str]) -> str:
-    """What is wrong on this node; empty when nothing is."""
+def probe_here(token: str, expected: dict[str, str]) -> str:
+    """Runs on each node: returns the problem there, or an empty string. token: a file that the driver wrote."""
     if versions() != expected:
         return f"runs {versions()}, the driver {expected}: install the same versions"
     root = Path(token).parent
@@ -209,7 +217,7 @@ def _probe_here(token: str, expected: dict[str, str]) -> str:
 
 
 def process_environment(threads: int, *, python: str | None = None) -> dict[str, Any]:
-    """Ray runtime environment of one process: its share of threads, where our packages are, and its Python where that is another."""
+    """Ray runtime environment of one process: its number of threads, the path of our packages, and its Python if not this one."""
     executable = {} if python is None else {"py_executable": str(Path(python).absolute())}
     path = [str(IMPORT_PATH), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return executable | {
@@ -224,5 +232,5 @@ def process_environment(threads: int, *, python: str | None = None) -> dict[str,
 
 
 def versions() -> dict[str, str]:
-    """Python and Ray, which must be equal on all nodes."""
+    """Versions of Python and Ray, which must be equal on all nodes."""
     return {"python": ".".join(map(str, sys.version_info[:3])), "ray": ray.__version__}

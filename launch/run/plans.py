@@ -1,4 +1,4 @@
-"""The configuration as each part wants it: what admission, the learner and the replay buffer must know, and no more."""
+"""The part of the configuration that each of admission, learner and replay buffer needs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from corewarding.rewards.rules.table import REWARD_RULES
 
 
 def admission_limits(config: TrainConfig) -> AdmissionLimits:
-    """The pipeline's bounds; CapacityError where they would deadlock."""
+    """The bounds of the pipeline. CapacityError if they would deadlock."""
     teacher, votes = config.teacher, REWARD_RULES[config.rule].needs_teacher
     return AdmissionLimits(
         questions_per_update=config.train.questions_per_update,
@@ -26,7 +26,7 @@ def admission_limits(config: TrainConfig) -> AdmissionLimits:
 
 
 def learner_plan(config: TrainConfig) -> LearnerPlan:
-    """What the learner must know of the configuration."""
+    """The learner's part of the configuration."""
     return LearnerPlan(
         model_path=config.model_folder,
         kl_coef=config.kl_coef,
@@ -41,7 +41,7 @@ def learner_plan(config: TrainConfig) -> LearnerPlan:
 
 
 def buffer_plan(config: TrainConfig, incarnation: int) -> BufferPlan:
-    """What the replay buffer must know of the configuration."""
+    """The replay buffer's part of the configuration."""
     return BufferPlan(
         rule=config.rule,
         group_size=config.rollout.group_size,

@@ -1,8 +1,8 @@
-"""Before the first question: do engines and learner mean the same by a log-probability?
+"""The self-test: before the first question, compares the engines' log-probabilities with the learner's.
 
-Eight prompts per engine, sampled at the run's temperature; the learner computes the same tokens under the weights that the engine was
-just sent. Importance weights are ratios of these two numbers, so a run whose engine differs trains on noise. In float32 the largest
-difference is bounded; in bfloat16 single tokens may differ widely, and the mean and the 99th percentile are.
+Each engine samples eight prompts at the run's temperature; the learner computes the same tokens under the weights that were just
+published. Importance weights are ratios of these two numbers, so a run whose engine differs trains on noise. In float32 the largest
+difference is bounded. In bfloat16 single tokens may differ a lot, so only the mean and the 99th percentile are bounded.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +19,16 @@ from corewarding.actors.engines import ENGINES
 from corewarding.dataflow.carriers import Completion, RolloutTask, TrainingSample
 from corewarding.dataflow.errors import UserError
 from corewarding.dataflow.ids import AskedId, Source
-from corewarding.launch.run.parts import Parts
-from corewarding.learner.learner import Which
+from corewarding.launch.report.statistics import LogprobDifferences
+from corewarding.launch.run.protocols import Parts
+
+if TYPE_CHECKING:
+    from corewarding.learner.learner import Which
 
 QUESTIONS = 8  # per engine
 MAX_NEW_TOKENS = 64
-EPOCH = -1000  # and below: apart from training and evaluation
-SUSPECT = 0.1  # an explanation must shrink the mean difference to this part of it
+EPOCH = -1000  # and below; training and evaluation use other epochs
+SUSPECT = 0.1  # a cause is likely if undoing it leaves less than this share of the mean difference
 
 
 class SelfTestError(UserError):
@@ -46,35 +50,38 @@ BOUNDS = {
 }
 
 
-async def self_test(parts: Parts) -> dict[str, float]:
-    """Metrics by source. SelfTestError, saying what seems to differ, where an engine is over its bound."""
-    scalars: dict[str, float] = {}
-    for source, group in parts.groups.items():
-        if not ENGINES[parts.config.engine_of(source).kind].has_model_logprobs:
-            continue
-        completions = await group.sample(_tasks(parts, source))
-        samples = [TrainingSample.of(completion, advantage=0.0) for completion in completions]
-        expected = await parts.learner.logprobs(samples, source)
-        differences = _differences(completions, expected)
-        found = {
-            "mean": float(differences.mean()),
-            "p99": float(np.quantile(differences, 0.99)),
-            "max": float(differences.max()),
-        }
-        scalars |= {f"selftest/{source}_{name}": value for name, value in found.items()}
-        bound = bound_of(parts, source)
-        if not found["mean"] <= bound.mean or not found["p99"] <= bound.p99 or not found["max"] <= bound.highest:
-            numbers = ", ".join(f"{name} {value:.2g}" for name, value in found.items())
-            raise SelfTestError(
-                f"self-test: log-probabilities of the {source} engines ({parts.config.engine_of(source).kind}) differ from the "
-                f"learner's by {numbers} over {len(differences)} tokens; allowed are mean {bound.mean:.2g}, p99 {bound.p99:.2g}, "
-                f"max {bound.highest:.2g}. {await _explain(parts, source, completions, samples, found['mean'])}"
-            )
-    return scalars
+async def self_test(parts: Parts) -> dict[Source, LogprobDifferences]:
+    """Compares engines and learner, by source. SelfTestError, with the likely cause, if the differences exceed the bound."""
+    return {
+        source: await _compare(parts, source)
+        for source in parts.groups
+        if ENGINES[parts.config.engine_of(source).kind].has_model_logprobs
+    }
+
+
+async def _compare(parts: Parts, source: Source) -> LogprobDifferences:
+    completions = await parts.groups[source].sample(_tasks(parts, source))
+    samples = [TrainingSample.of(completion, advantage=0.0) for completion in completions]
+    differences = _differences(completions, await parts.learner.logprobs(samples, source))
+    found = LogprobDifferences(
+        mean=float(differences.mean()),
+        p99=float(np.quantile(differences, 0.99)),
+        highest=float(differences.max()),
+        num_tokens=len(differences),
+    )
+    bound = bound_of(parts, source)
+    if found.mean <= bound.mean and found.p99 <= bound.p99 and found.highest <= bound.highest:  # never for NaN
+        return found
+    raise SelfTestError(
+        f"self-test: log-probabilities of the {source} engines ({parts.config.engine_of(source).kind}) differ from the "
+        f"learner's by mean {found.mean:.2g}, p99 {found.p99:.2g}, max {found.highest:.2g} over {found.num_tokens} tokens; "
+        f"allowed are mean {bound.mean:.2g}, p99 {bound.p99:.2g}, max {bound.highest:.2g}. "
+        f"{await _explain(parts, source, completions, samples, found.mean)}"
+    )
 
 
 def bound_of(parts: Parts, source: Source) -> Bound:
-    """By the coarser of the two dtypes, and the temperature, by which logits and their errors are divided."""
+    """The bound of the coarser of the two dtypes, scaled by the temperature, which divides logits and their errors."""
     config = parts.config
     coarse = "bfloat16" in (config.engine_of(source).dtype, config.learner.param_dtype)
     bound, temperature = BOUNDS["bfloat16" if coarse else "float32"], config.rollout.temperature
@@ -109,7 +116,7 @@ def _differences(completions: Sequence[Completion], expected: Sequence[NDArray[n
 async def _explain(
     parts: Parts, source: Source, completions: Sequence[Completion], samples: Sequence[TrainingSample], mean: float
 ) -> str:
-    """The explanation that makes the difference go away, of those that are known to happen."""
+    """Names the likely cause: tries the known ones until undoing one removes the difference."""
 
     async def mean_with(which: Which, changed: Sequence[TrainingSample]) -> float:
         return float(_differences(completions, await parts.learner.logprobs(changed, which)).mean())

@@ -1,37 +1,53 @@
 """One training run from a configuration: reads the data, places the actors, runs the controller, leaves a run directory.
 
-`run_training` is what `corewarding train` and `corewarding resume` call. Everything that can be wrong with the input is
-found before an actor is started.
+`run_training` is the run behind `corewarding train` and `corewarding resume`, and can be called from Python. Every mistake in the
+input is found before an actor is started.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
 
 import ray
 
 from corewarding.dataflow.errors import RunError, RunStoppedError, UserError
-from corewarding.dataflow.ids import Version
 from corewarding.evals.heldout import EvalResult
 from corewarding.launch.config.tree import TrainConfig
-from corewarding.launch.report.log import Watch
+from corewarding.launch.report.log import RunLog
 from corewarding.launch.report.run_directory import RunDir
 from corewarding.launch.report.summary import build_summary, print_summary, write_summary
 from corewarding.launch.report.terminal import Terminal, introduce
-from corewarding.launch.report.trace import merged
 from corewarding.launch.run import placement
 from corewarding.launch.run.controller import Controller
-from corewarding.launch.run.inputs import Inputs, read_inputs
-from corewarding.launch.run.parts import place
+from corewarding.launch.run.inputs import Inputs, read_inputs, sizes
+from corewarding.launch.run.parts import placed
 from corewarding.launch.run.plans import admission_limits
 from corewarding.learner.checkpoint import Checkpoint, CheckpointStore
 
+T = TypeVar("T")
 
-def run_training(config: TrainConfig) -> int:
-    """Trains, evaluates and leaves a run directory; 0 when it ended as configured. Whatever the input lacks is found first."""
-    began = time.time()
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """What a finished run leaves."""
+
+    folder: Path  # the run directory
+    summary: dict[str, Any]  # of summary.json
+    stopped_early: str | None  # the reason, if the run ended before train.updates
+
+
+def run_training(config: TrainConfig) -> RunResult:
+    """Trains, evaluates and leaves a run directory. Blocks until the run ends, also inside a running event loop (a notebook).
+
+    UserError for a mistake in the input, before anything is started; RunStoppedError if the run failed, with a way to continue.
+    """
+    began = time.monotonic()
     inputs = read_inputs(config)
     admission_limits(config)
     run_dir = RunDir(config.run.root, config.run.name)
@@ -40,10 +56,11 @@ def run_training(config: TrainConfig) -> int:
     checkpoint = store.latest() if resuming else None
     if config.run.resume == "must" and checkpoint is None:
         raise UserError(f"{run_dir.path} has no committed checkpoint to resume from; remove the folder and train again")
-    introduce(config, inputs, run_dir, resumes_after=checkpoint.update if checkpoint else None)
+    resumed = {} if checkpoint is None else {"resumes": f"after update {checkpoint.update}"}
+    introduce(config, sizes(config, inputs) | {"run directory": str(run_dir.path)} | resumed)
     placement.connect(config)
     try:
-        asyncio.run(_run(config, inputs, run_dir, store, checkpoint, began))
+        return run_to_end(_run(config, inputs, run_dir, store, checkpoint, began))
     except RunStoppedError:
         raise
     except RunError as error:
@@ -56,28 +73,53 @@ def run_training(config: TrainConfig) -> int:
         raise RunStoppedError(f"{getattr(error, 'cause', error)}\n{remedy}") from error
     finally:
         ray.shutdown()
-    return 0
 
 
-def check_training(config: TrainConfig) -> int:
-    """What `--dry-run` does: everything a run checks before it starts an actor, and writes nothing that stays."""
+def check_training(config: TrainConfig) -> None:
+    """`--dry-run`: checks everything that a run checks before it starts an actor, and writes nothing that stays."""
     inputs = read_inputs(config)
     admission_limits(config)
-    introduce(config, inputs, RunDir(config.run.root, config.run.name), resumes_after=None)
+    introduce(config, sizes(config, inputs) | {"run directory": str(RunDir(config.run.root, config.run.name).path)})
     placement.connect(config)
     try:
-        nodes = asyncio.run(_check_cluster(config))
+        nodes = run_to_end(_check_cluster(config))
     finally:
         ray.shutdown()
     print(f"nothing was started; the configuration can run here ({', '.join(nodes)})")
-    return 0
+
+
+def run_to_end(work: Coroutine[Any, Any, T]) -> T:
+    """asyncio.run, in a thread of its own if this thread already runs an event loop. An interrupt cancels the work."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = []
+
+    async def recorded() -> T:
+        running.append((asyncio.get_running_loop(), asyncio.current_task()))
+        return await work
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="run") as thread:
+        outcome = thread.submit(asyncio.run, recorded())
+        try:
+            return outcome.result()
+        except KeyboardInterrupt:
+            for loop, task in running:
+                if task is not None and not loop.is_closed():
+                    loop.call_soon_threadsafe(task.cancel)
+            raise
 
 
 async def _check_cluster(config: TrainConfig) -> list[str]:
     room = await placement.reserve(config)
-    print("; ".join(f"{kind} on {', '.join(nodes)}" for kind, nodes in room.where().items()))
+    print(_where(room))
     room.release()
     return await placement.probe(config)
+
+
+def _where(room: placement.Reservation) -> str:
+    return "; ".join(f"{kind} on {', '.join(nodes)}" for kind, nodes in room.where().items())
 
 
 async def _run(
@@ -87,40 +129,37 @@ async def _run(
     store: CheckpointStore,
     checkpoint: Checkpoint | None,
     began: float,
-) -> None:
+) -> RunResult:
     room = await placement.reserve(config)
     if len(ray.nodes()) > 1:
         await placement.probe(config)
-        print("; ".join(f"{kind} on {', '.join(nodes)}" for kind, nodes in room.where().items()), flush=True)
+        print(_where(room), flush=True)
     state: dict[str, Any] = checkpoint.state if checkpoint else {}
     updates = state.get("updates", 0)
+    before = EvalResult.from_dict(state["before"]) if state.get("before") else None
     with Terminal(total_updates=config.train.updates, resumed_at=updates) as terminal:
-        watch = Watch(run_dir, terminal, total_updates=config.train.updates, resumed_at=updates)
-        terminal.phase("starting the actors")
-        parts = await place(config, inputs, store, watch, checkpoint, room)
-        before = EvalResult.from_dict(state["before"]) if state.get("before") else None
-        version = Version(incarnation=parts.learner.incarnation, updates=updates)
-        controller = Controller(parts, version=version, before=before)
+        log = RunLog(run_dir, terminal, total_updates=config.train.updates, resumed_at=updates)
+        log.phase("starting the actors")
         try:
-            await controller.run()
-            labels = await parts.buffer.answers_read()
+            async with placed(config, inputs, store, log, checkpoint, room) as parts:
+                controller = Controller(parts, before=before)
+                await controller.run()
+                answers_read = await parts.buffer.answers_read()
         finally:
-            watch.close()
-            for group in parts.groups.values():
-                await group.close()
-            await parts.learner.close()
+            log.close()
     summary = build_summary(
         config,
         updates=controller.version.updates,
-        wall_s=time.time() - began,
-        labels_read=labels,
+        wall_s=time.monotonic() - began,
+        labels_read=answers_read,
         before=controller.before,
         after=controller.after,
-        measured=_measured(controller, watch),
+        measured=controller.statistics.summary(),
     )
     write_summary(run_dir, summary)
     latest = store.latest()
-    print_summary(run_dir, summary, str(latest.model if latest else "no checkpoint"))
+    model = str(latest.model) if latest else "no checkpoint"
+    print_summary(run_dir, summary, model, before=controller.before, after=controller.after)
     if controller.stopped_early:
         print(f"stopped early: {controller.stopped_early}")
     if controller.collapse.stops:
@@ -128,27 +167,4 @@ async def _run(
             f"{controller.collapse.stops}\nlook at {run_dir.samples}; lower train.lr, raise kl.coef or vote.min_share, "
             "lower staleness.max, or choose a rule whose labels come from elsewhere (co_rewarding_i, _ii, _iii)"
         )
-
-
-def _measured(controller: Controller, watch: Watch) -> dict[str, Any]:
-    """What the run's own clocks say."""
-    clock, spans = controller.clock, controller.spans
-    elapsed = max(clock.ended_s - clock.started_s, 1e-9)
-    sampling = merged(spans)
-    overlap = sum(
-        max(0.0, min(end, stop) - max(begin, start)) for begin, end in clock.update_spans for start, stop in sampling
-    )
-    idle = {
-        source: [one[source] for one in controller.idle] for source in (controller.idle[0] if controller.idle else {})
-    }
-    return {
-        "train_wall_s": elapsed,
-        "completions_per_s": controller.num_trained_here / elapsed,
-        "learner_idle_frac": clock.waited_s / elapsed,
-        "learner_update_s": clock.updating_s,
-        "publish_s": clock.publishing_s,
-        "actors_idle_frac": {source: sum(values) / len(values) for source, values in idle.items()},
-        "overlap_frac": overlap / max(clock.updating_s, 1e-9),
-        "staleness_mean": sum(mean for mean, _ in watch.staleness) / max(1, len(watch.staleness)),
-        "staleness_max": max((most for _, most in watch.staleness), default=0.0),
-    }
+    return RunResult(folder=run_dir.path, summary=summary, stopped_early=controller.stopped_early)

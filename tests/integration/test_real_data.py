@@ -39,7 +39,7 @@ def test_math_pairs_train_under_rule_one(tmp_path):
         },
         where="test",
     )
-    assert run_training(config) == 0
+    assert run_training(config).stopped_early is None
     rows = rows_of(tmp_path / "math")
     assert [row["update"] for row in rows] == [1, 2, 3]
     assert rows[-1]["ledger/num_trained"] == 3 * 4 * 2 * 4  # both wordings are trained
@@ -66,7 +66,7 @@ def test_recorded_completions_of_a_real_model_give_labels_and_a_gradient(tmp_pat
         },
         where="test",
     )
-    assert run_training(config) == 0
+    assert run_training(config).stopped_early is None
     rows = rows_of(tmp_path / "recorded")
     assert len(rows) == 3
     assert max(row["reward/mean"] for row in rows) > 0

@@ -18,7 +18,7 @@ from corewarding.actors.rollout_actor import RolloutActor, accept_of
 from corewarding.actors.settings import EngineSettings
 from corewarding.dataflow.codec import decode
 from corewarding.dataflow.ids import Version
-from corewarding.launch.run.publisher import Publisher
+from corewarding.launch.run.publishing.publisher import Publisher
 from corewarding.learner.settings import PublishSettings
 from tests.weight_fakes import LocalLearner, make_task, write_model_folder, write_script
 

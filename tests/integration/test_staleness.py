@@ -28,7 +28,7 @@ def run_with(tmp_path_factory):
             "checkpoint": {"every_updates": 0},
             "run": {"name": "slow", "root": str(root), "watchdog_s": 120},
         }
-        assert run_training(make_config(content, where="test")) == 0
+        assert run_training(make_config(content, where="test")).stopped_early is None
         rows = [json.loads(line) for line in (root / "slow" / "metrics.jsonl").read_text().splitlines()]
         return [row for row in rows if row["kind"] == "update"]
 

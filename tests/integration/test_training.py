@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from corewarding.dataflow.carriers import RolloutTask, TrainingSample
 from corewarding.dataflow.codec import encode
 from corewarding.dataflow.errors import RunStoppedError
-from corewarding.dataflow.ids import AskedId
+from corewarding.dataflow.ids import AskedId, Version
 from corewarding.launch.cli import main
 from corewarding.launch.config.load import make_config
 from corewarding.launch.report.run_directory import RunDirError
@@ -45,8 +45,10 @@ def rows_of(path, kind="update"):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
-    assert run_training(small(root)) == 0
-    return root / "small"
+    result = run_training(small(root))
+    assert result.stopped_early is None
+    assert result.summary == json.loads((root / "small" / "summary.json").read_text())
+    return result.folder
 
 
 def test_the_summary_says_how_the_run_went(finished):
@@ -135,12 +137,13 @@ async def test_teacher_engines_sample_from_the_fp32_ema(tmp_path):
     """After k syncs the teacher engine's logprobs are those of the learner's own EMA, and no longer the initial model's."""
     import asyncio
 
+    from corewarding.launch.run.publishing.publisher import Publisher
+
     from corewarding.dataflow.carriers import TrainBatch
     from corewarding.launch.run import placement
     from corewarding.launch.run.inputs import read_inputs
-    from corewarding.launch.run.parts import _group
+    from corewarding.launch.run.parts import rollout_group
     from corewarding.launch.run.plans import learner_plan
-    from corewarding.launch.run.publisher import Publisher
     from corewarding.learner.group import LearnerGroup
 
     config = make_config(
@@ -163,7 +166,8 @@ async def test_teacher_engines_sample_from_the_fp32_ema(tmp_path):
             runtime_env=placement.process_environment(1),
             options=lambda rank: room.options("learner", rank),
         )
-        teachers = _group(config, inputs, "teacher", 1, None, 0, 0, room)
+        start = Version(incarnation=0, updates=0)
+        teachers = rollout_group(config, inputs, "teacher", 1, buffer=None, version=start, room=room)
         await asyncio.gather(learner.start(), teachers.start())
         publisher = Publisher("teacher", learner, teachers, settings=config.publish)
         task = _teacher_task(inputs)

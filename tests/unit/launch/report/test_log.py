@@ -1,4 +1,4 @@
-"""What a user sees of a run, read back from the files and the terminal."""
+"""The run log, read back from its files and the terminal."""
 
 import io
 import json
@@ -10,8 +10,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from corewarding.dataflow.metrics import Metrics
 from corewarding.evals.heldout import EvalResult
-from corewarding.launch.report.log import Watch
+from corewarding.launch.report.log import RunLog
 from corewarding.launch.report.run_directory import RunDir
+from corewarding.launch.report.statistics import LogprobDifferences
 from corewarding.launch.report.terminal import Terminal
 
 
@@ -43,10 +44,14 @@ def run_dir(tmp_path):
     return run_dir
 
 
-def watch_of(run_dir, *, terminal=False, resumed_at=0):
-    console = Console(file=io.StringIO(), force_terminal=terminal, highlight=False, soft_wrap=True, width=200)
-    shown = Terminal(total_updates=4, resumed_at=resumed_at, console=console)
-    return Watch(run_dir, shown, total_updates=4, resumed_at=resumed_at), console.file
+def terminal_of(*, live=False, resumed_at=0):
+    console = Console(file=io.StringIO(), force_terminal=live, highlight=False, soft_wrap=True, width=200)
+    return Terminal(total_updates=4, resumed_at=resumed_at, console=console), console.file
+
+
+def log_of(run_dir, *, resumed_at=0):
+    terminal, out = terminal_of(resumed_at=resumed_at)
+    return RunLog(run_dir, terminal, total_updates=4, resumed_at=resumed_at), out
 
 
 def board(run_dir):
@@ -58,11 +63,11 @@ def board(run_dir):
 
 
 def test_tensorboard_has_scalars_histograms_and_the_page_of_samples(run_dir):
-    watch, _ = watch_of(run_dir)
-    watch.update(1, metrics(1), [ROW])
-    watch.update(2, metrics(2), [])
-    watch.evaluation(2, EvalResult(num_questions=9, n=8, greedy=0.5, mean=0.25, maj=0.75), name="after")
-    watch.close()
+    log, _ = log_of(run_dir)
+    log.update(1, metrics(1), [ROW])
+    log.update(2, metrics(2), [])
+    log.evaluation(2, EvalResult(num_questions=9, n=8, greedy=0.5, mean=0.25, maj=0.75), moment="after")
+    log.close()
     read = board(run_dir)
     assert [(e.step, pytest.approx(e.value)) for e in read.Scalars("reward/mean")] == [(1, 0.1), (2, 0.2)]
     assert read.Scalars("eval/mean@8")[0].value == 0.25
@@ -74,23 +79,22 @@ def test_tensorboard_has_scalars_histograms_and_the_page_of_samples(run_dir):
 
 
 def test_every_update_is_a_line_of_json_and_its_samples_a_file(run_dir):
-    watch, _ = watch_of(run_dir)
-    watch.update(1, metrics(1), [ROW])
-    watch.close()
+    log, _ = log_of(run_dir)
+    log.update(1, metrics(1), [ROW])
+    log.close()
     (line,) = map(json.loads, run_dir.metrics.read_text().splitlines())
     assert (line["update"], line["kind"], line["staleness/max"]) == (1, "update", 3.0)
     assert json.loads((run_dir.samples / "update-000001.jsonl").read_text()) == ROW
-    assert watch.staleness == [(1.5, 3.0)]
 
 
 def test_a_resumed_run_forgets_what_came_after_its_checkpoint(run_dir):
-    watch, _ = watch_of(run_dir)
+    log, _ = log_of(run_dir)
     for update in (1, 2, 3):
-        watch.update(update, metrics(update), [])
-    watch.close()
-    watch, _ = watch_of(run_dir, resumed_at=2)
-    watch.update(3, metrics(9), [])
-    watch.close()
+        log.update(update, metrics(update), [])
+    log.close()
+    log, _ = log_of(run_dir, resumed_at=2)
+    log.update(3, metrics(9), [])
+    log.close()
     rows = [json.loads(line) for line in run_dir.metrics.read_text().splitlines()]
     assert [(row["update"], row["reward/mean"]) for row in rows] == [(1, 0.1), (2, 0.2), (3, 0.9)]
     assert [(e.step, pytest.approx(e.value)) for e in board(run_dir).Scalars("reward/mean")] == [
@@ -100,22 +104,81 @@ def test_a_resumed_run_forgets_what_came_after_its_checkpoint(run_dir):
     ]
 
 
-def test_one_fixed_line_per_update_and_no_status_line_in_a_file(run_dir):
-    watch, out = watch_of(run_dir)
-    with watch.terminal:
-        watch.terminal.phase("training")
-        watch.update(4, metrics(4), [])
-    watch.close()
+@pytest.mark.parametrize("whole", [0, 1])
+def test_a_half_written_line_of_a_killed_process_is_dropped(run_dir, whole):
+    log, _ = log_of(run_dir)
+    for update in range(1, 1 + whole):
+        log.update(update, metrics(update), [])
+    log.close()
+    with run_dir.metrics.open("a") as file:
+        file.write('{"update": 2, "ki')
+    log, _ = log_of(run_dir, resumed_at=whole)
+    log.update(2, metrics(2), [])
+    assert [row["update"] for row in log.earlier_updates()] == [*range(1, 1 + whole), 2]
+    log.close()
+
+
+def test_one_fixed_line_per_update_and_no_progress_line_in_a_file(run_dir):
+    terminal, out = terminal_of()
+    log = RunLog(run_dir, terminal, total_updates=4)
+    with terminal:
+        log.training()
+        log.update(4, metrics(4), [])
+    log.close()
     (line,) = out.getvalue().splitlines()
     assert line == "update    4/4  reward 0.40  stale 1.50  max 3  compl/s 12  sync 0.75s  left 0:00"
 
 
-def test_a_terminal_has_a_status_line_with_the_time_left(run_dir):
-    watch, out = watch_of(run_dir, terminal=True)
-    with watch.terminal:
-        watch.terminal.phase("training")
-        watch.update(4, metrics(4), [])
-        watch.terminal.phase("evaluating after training")
-    watch.close()
+def test_a_terminal_has_a_progress_line_with_the_time_left(run_dir):
+    terminal, out = terminal_of(live=True)
+    log = RunLog(run_dir, terminal, total_updates=4)
+    with terminal:
+        log.training()
+        log.update(4, metrics(4), [])
+        log.phase("evaluating after training")
+    log.close()
     assert "evaluating after training" in out.getvalue()
     assert "4/4" in out.getvalue().split("evaluating after training")[-1]
+
+
+def test_the_self_test_is_a_row_and_a_line(run_dir):
+    log, out = log_of(run_dir)
+    log.self_test(0, {})
+    log.self_test(
+        3,
+        {
+            "policy": LogprobDifferences(mean=1e-6, p99=2e-6, highest=3e-6, num_tokens=9),
+            "teacher": LogprobDifferences(mean=1e-5, p99=2e-5, highest=4e-5, num_tokens=9),
+        },
+    )
+    log.close()
+    (row,) = map(json.loads, run_dir.metrics.read_text().splitlines())
+    assert (row["update"], row["kind"]) == (3, "self_test")
+    assert (row["selftest/policy_p99"], row["selftest/teacher_max"]) == (2e-6, 4e-5)
+    assert "agree within 4e-05" in out.getvalue()
+
+
+def test_an_evaluation_is_a_row_and_a_line_of_its_accuracies(run_dir):
+    log, out = log_of(run_dir)
+    log.evaluation(2, EvalResult(num_questions=9, n=8, greedy=0.5), moment="quick")
+    log.evaluation(
+        4, EvalResult(num_questions=9, n=8, greedy=0.5, mean=0.25, maj=0.75, pass_at={4: 1.0}), moment="after"
+    )
+    log.close()
+    rows = [json.loads(line) for line in run_dir.metrics.read_text().splitlines()]
+    assert [(row["update"], row["kind"], row.get("pass@4")) for row in rows] == [
+        (2, "eval_quick", None),
+        (4, "eval_after", 1.0),
+    ]
+    assert out.getvalue().splitlines() == [
+        "held-out (quick, 9 questions)  greedy 0.500",
+        "held-out (after, 9 questions)  mean@8 0.250  maj@8 0.750  greedy 0.500",
+    ]
+
+
+def test_the_earlier_updates_are_read_back_for_a_resume(run_dir):
+    log, _ = log_of(run_dir)
+    log.update(1, metrics(1), [])
+    log.evaluation(1, EvalResult(num_questions=9, n=8, greedy=0.5), moment="quick")
+    assert [row["reward/mean"] for row in log.earlier_updates()] == [0.1]
+    log.close()

@@ -1,4 +1,4 @@
-"""A trace by hand."""
+"""Traces written by hand."""
 
 import json
 
@@ -16,7 +16,7 @@ SPANS = [
 ]
 
 
-def test_overlapping_spans_of_a_track_get_rows_of_their_own_and_the_learner_comes_first():
+def test_overlapping_spans_of_a_lane_get_rows_of_their_own_and_the_learner_comes_first():
     events = chrome_trace(SPANS)["traceEvents"]
     assert [event["args"]["name"] for event in events if event["ph"] == "M"] == ["learner", "policy-0"]
     spans = {event["name"]: event for event in events if event["ph"] == "X"}
@@ -42,3 +42,11 @@ def test_what_was_written_is_read_and_drawn(tmp_path):
 def test_a_folder_without_a_trace_is_named(tmp_path):
     with pytest.raises(UserError, match="is no run directory"):
         write_trace(tmp_path, seconds=5)
+
+
+def test_a_half_written_span_of_a_killed_process_is_dropped(tmp_path):
+    (tmp_path / "trace.jsonl").write_text('{"lane": "learner", "na')
+    log = TraceLog(tmp_path / "trace.jsonl")
+    log.write(SPANS[:1])
+    log.close()
+    assert read_spans(tmp_path / "trace.jsonl") == SPANS[:1]

@@ -1,9 +1,9 @@
-"""What a run asks of a cluster, and what a node answers when it cannot take part."""
+"""The resources that a run needs, and what a node answers if it cannot take part."""
 
 import pytest
 
 from corewarding.launch.config.load import make_config
-from corewarding.launch.run.placement import _probe_here, bundles, needed, versions, weight_backend
+from corewarding.launch.run.placement import bundles, needed, probe_here, versions, weight_backend
 
 
 def test_every_process_has_a_bundle_and_their_sum_is_what_is_needed():
@@ -27,14 +27,14 @@ def test_every_process_has_a_bundle_and_their_sum_is_what_is_needed():
 @pytest.mark.parametrize("changed", [{"python": "3.9.1"}, {"ray": "2.0.0"}])
 def test_a_node_of_another_python_or_ray_says_so(tmp_path, changed):
     (tmp_path / "token").touch()
-    assert _probe_here(str(tmp_path / "token"), versions()) == ""
-    said = _probe_here(str(tmp_path / "token"), versions() | changed)
+    assert probe_here(str(tmp_path / "token"), versions()) == ""
+    said = probe_here(str(tmp_path / "token"), versions() | changed)
     assert next(iter(changed.values())) in said
     assert "install the same versions" in said
 
 
 def test_a_node_that_does_not_see_the_run_folder_says_so(tmp_path):
-    assert "a folder that all nodes share" in _probe_here(str(tmp_path / "token"), versions())
+    assert "a folder that all nodes share" in probe_here(str(tmp_path / "token"), versions())
     assert list(tmp_path.iterdir()) == []
 
 

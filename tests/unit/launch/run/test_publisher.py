@@ -1,4 +1,4 @@
-"""The publisher over real weight groups and engines: who is fenced, what is repeated, when it gives up."""
+"""The publisher over real weight groups and engines: which members are fenced, what is repeated, when it gives up."""
 
 import asyncio
 from typing import Any
@@ -12,7 +12,7 @@ from corewarding.actors.scripted.engine import ScriptedEngine
 from corewarding.actors.settings import EngineSettings
 from corewarding.dataflow.codec import decode
 from corewarding.dataflow.ids import Version
-from corewarding.launch.run.publisher import Publisher, PublishError
+from corewarding.launch.run.publishing.publisher import Publisher, PublishError
 from corewarding.learner.settings import PublishSettings
 from corewarding.weights.group import TransportError
 from tests.weight_fakes import LocalLearner, write_model_folder, write_script

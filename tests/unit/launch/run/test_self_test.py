@@ -53,9 +53,10 @@ def parts(reported, **keys):
 
 
 async def test_engines_that_agree_are_measured():
-    scalars = await self_test(parts(lambda temperature: at(temperature) + 1e-5))
-    assert scalars["selftest/policy_mean"] == pytest.approx(1e-5, rel=0.05)
-    assert scalars["selftest/policy_max"] == pytest.approx(1e-5, rel=0.05)
+    found = await self_test(parts(lambda temperature: at(temperature) + 1e-5))
+    assert found["policy"].mean == pytest.approx(1e-5, rel=0.05)
+    assert found["policy"].highest == pytest.approx(1e-5, rel=0.05)
+    assert found["policy"].num_tokens == 8 * 4
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,7 @@ async def test_bfloat16_is_judged_by_mean_and_99th_percentile_never_by_the_maxim
 
     rare.calls = 0
     wide = parts(rare, engine={"dtype": "bfloat16"}, rollout={"temperature": 1.0, "policy_actors": 16})
-    scalars = await self_test(wide)  # 1 token of 512 is far off
-    assert scalars["selftest/policy_max"] == pytest.approx(5.0, rel=0.01)
+    found = await self_test(wide)  # 1 token of 512 is far off
+    assert found["policy"].highest == pytest.approx(5.0, rel=0.01)
     with pytest.raises(SelfTestError):
         await self_test(parts(lambda temperature: at(temperature) + 0.2, engine={"dtype": "bfloat16"}))

@@ -1,0 +1,188 @@
+"""The seams of a run: what the controller and its helpers need from each part. Imports neither torch nor ray.
+
+On a cluster these are learner.replay's buffer client, LearnerGroup, RolloutGroup, Publisher, CheckpointStore and RunLog; in unit
+tests they are short fakes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from corewarding.dataflow.carriers import (
+    BufferProgress,
+    Completion,
+    Float32,
+    RolloutTask,
+    StepResult,
+    TrainingSample,
+    UpdateReport,
+)
+from corewarding.dataflow.ids import AskedId, Channel, Source, Version
+from corewarding.dataflow.metrics import Metrics
+from corewarding.dataflow.spans import Span
+from corewarding.evals.heldout import EvalResult
+from corewarding.launch.config.tree import TrainConfig
+from corewarding.launch.report.statistics import LogprobDifferences, Moment
+from corewarding.questions.order import QuestionCursor
+from corewarding.questions.prompts import PreparedQuestions
+from corewarding.rewards.rules.table import RewardRule
+
+if TYPE_CHECKING:
+    from corewarding.learner.group import Message
+    from corewarding.learner.learner import Which
+
+
+class TakenBatch(Protocol):
+    """One update's batch. The batch itself goes straight from the buffer to the learner."""
+
+    @property
+    def num_samples(self) -> int: ...
+
+    @property
+    def batch(self) -> Message: ...
+
+    @property
+    def report(self) -> Awaitable[UpdateReport]: ...
+
+
+class Buffer(Protocol):
+    """The replay buffer."""
+
+    async def room(self) -> int:
+        """Waits until at least one question may start; returns how many may."""
+        ...
+
+    async def admit(self, offered: Sequence[AskedId]) -> int:
+        """Admits as many of the offered questions as there is room for, in order; returns how many."""
+        ...
+
+    async def acknowledged(self, channel: Channel, updates: int) -> None:
+        """Every live engine of the channel has the weights after `updates` updates."""
+        ...
+
+    async def take(self, update: int, token_statistics: Callable[[Message], Awaitable[bytes]]) -> TakenBatch:
+        """Waits for the batch of this update. token_statistics: the learner's, for rules that need them."""
+        ...
+
+    async def progress(self) -> BufferProgress: ...
+
+    async def answers_read(self) -> dict[str, int]:
+        """Answers read so far, by reader."""
+        ...
+
+    async def state(self) -> dict[str, Any]:
+        """The counts and the admitted questions that no update has consumed, for a checkpoint."""
+        ...
+
+
+class Learner(Protocol):
+    """The learner's ranks as one."""
+
+    async def version(self, channel: Channel = "policy") -> Version: ...
+
+    async def update(self, batch: Message) -> StepResult: ...
+
+    async def token_statistics(self, samples: Message) -> bytes: ...
+
+    async def logprobs(self, samples: Sequence[TrainingSample], which: Which) -> list[Float32]: ...
+
+    async def save(self, folder: Path) -> None: ...
+
+    async def export(self, folder: Path, which: Literal["policy", "teacher"]) -> None: ...
+
+
+class RolloutWorker(Protocol):
+    """One rollout actor, as the watchdog names it."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def load(self) -> int:
+        """Tasks sent and not answered."""
+        ...
+
+
+class RolloutWorkers(Protocol):
+    """All rollout actors of one source."""
+
+    async def run(self, task: RolloutTask) -> int:
+        """Returns when the group is sampled and in the buffer."""
+        ...
+
+    async def sample(self, tasks: Sequence[RolloutTask]) -> list[Completion]: ...
+
+    async def stats(self) -> dict[str, float]: ...
+
+    def healthy(self) -> Sequence[RolloutWorker]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishResult:
+    """The outcome of one publication."""
+
+    seconds: float
+    bytes: int  # of one stream, however many receivers took it
+    num_acknowledged: int
+
+
+class ChannelPublisher(Protocol):
+    """Publishes the weights of one channel."""
+
+    async def publish(self, version: Version, sent: asyncio.Event | None = None) -> PublishResult:
+        """Returns when all live engines have acknowledged `version`. sent: set when the weights have left the learner."""
+        ...
+
+
+class CheckpointFolders(Protocol):
+    """The checkpoints on disk."""
+
+    def begin(self, update: int) -> Path: ...
+
+    def commit(self, temporary: Path, state: dict[str, Any]) -> object: ...
+
+
+class Log(Protocol):
+    """The run log."""
+
+    def phase(self, text: str) -> None: ...
+
+    def training(self) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+    def update(self, update: int, metrics: Metrics, rows: Sequence[Mapping[str, Any]]) -> None: ...
+
+    def trace(self, spans: Iterable[Span]) -> None: ...
+
+    def self_test(self, update: int, differences: Mapping[Source, LogprobDifferences]) -> None: ...
+
+    def evaluation(self, update: int, result: EvalResult, *, moment: Moment) -> None: ...
+
+    def earlier_updates(self) -> list[dict[str, Any]]: ...
+
+    @property
+    def continue_file(self) -> Path: ...
+
+
+@dataclass(slots=True, kw_only=True)
+class Parts:
+    """Everything the controller drives, placed and started."""
+
+    config: TrainConfig
+    version: Version  # of the learner's weights at the start
+    rule: RewardRule
+    prepared: PreparedQuestions
+    cursor: QuestionCursor
+    buffer: Buffer
+    learner: Learner
+    learner_lock: asyncio.Lock  # held while the weights move; publishers hold it while they send
+    groups: Mapping[Source, RolloutWorkers]
+    publishers: Mapping[Channel, ChannelPublisher]
+    checkpoints: CheckpointFolders
+    log: Log
+    evaluate: Callable[[bool], Awaitable[EvalResult | None]]  # True: the quick, greedy one; None: no held-out questions

@@ -1,0 +1,108 @@
+"""Publishes weights on both channels beside the training: the learner waits until they have left it, and no longer.
+
+Invariants: the teacher is published before the policy and acknowledged to the buffer before it, so a question admitted under a new
+policy version finds the teacher that belongs to it. A publication starts when all engines have acknowledged the one before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from corewarding.dataflow.ids import Channel, Version
+from corewarding.dataflow.metrics import Metrics
+from corewarding.dataflow.spans import Span
+from corewarding.launch.run.protocols import Buffer, ChannelPublisher, Learner, PublishResult
+
+ORDER: tuple[Channel, ...] = ("teacher", "policy")
+
+
+@dataclass(frozen=True, slots=True)
+class _Publication:
+    """One channel's publication under way."""
+
+    channel: Channel
+    version: Version
+    began_wall_s: float
+    began_s: float  # monotonic
+    result: asyncio.Task[PublishResult]
+
+
+class WeightChannels:
+    """Both channels of a run. Used from the controller's event loop."""
+
+    def __init__(
+        self,
+        publishers: Mapping[Channel, ChannelPublisher],
+        *,
+        learner: Learner,
+        buffer: Buffer,
+        trace: Callable[[Sequence[Span]], None],
+        every: Mapping[Channel, int],
+    ) -> None:
+        """every: updates between two publications of a channel; 0: only the first weights."""
+        self._publishers, self._learner, self._buffer, self._trace = publishers, learner, buffer, trace
+        self._every = every
+        self._acknowledged: dict[Channel, Version] = {}
+        self.last: asyncio.Task[Metrics] | None = None
+        """The last publication: its metrics, when all engines have acknowledged it."""
+
+    def due(self, updates: int) -> list[Channel]:
+        """Channels to publish after this many updates."""
+        return [
+            channel
+            for channel in ORDER
+            if channel in self._publishers and self._every[channel] > 0 and updates % self._every[channel] == 0
+        ]
+
+    def version(self, channel: Channel) -> Version:
+        """The version that all engines of the channel acknowledged last. KeyError before the first."""
+        return self._acknowledged[channel]
+
+    async def publish(self, channels: Sequence[Channel] = ORDER) -> None:
+        """Publishes the learner's present weights on these channels; returns when the learner may update again.
+
+        Raises the error of the publication before this one.
+        """
+        await self.acknowledged()
+        versions = {
+            channel: await self._learner.version(channel)
+            for channel in ORDER
+            if channel in channels and channel in self._publishers
+        }
+        publications: list[_Publication] = []
+        for channel, version in versions.items():
+            sent, began_wall_s, began_s = asyncio.Event(), time.time(), time.monotonic()
+            result = asyncio.create_task(self._publishers[channel].publish(version, sent), name=f"publish {channel}")
+            leaving = asyncio.create_task(sent.wait())
+            await asyncio.wait({result, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            leaving.cancel()
+            publications.append(_Publication(channel, version, began_wall_s, began_s, result))
+        self.last = asyncio.create_task(self._acknowledge(publications), name="publication")
+
+    async def acknowledged(self) -> None:
+        """Returns when the engines have the last publication. Raises its error."""
+        if self.last is not None:
+            await self.last
+
+    async def _acknowledge(self, publications: Sequence[_Publication]) -> Metrics:
+        scalars: dict[str, float] = {}
+        try:
+            for one in publications:
+                result = await one.result
+                await self._buffer.acknowledged(one.channel, one.version.updates)
+                self._acknowledged[one.channel] = one.version
+                seconds = time.monotonic() - one.began_s
+                scalars |= {
+                    f"sync/{one.channel}_s": seconds,
+                    f"sync/{one.channel}_mb": result.bytes / 2**20,
+                    f"sync/{one.channel}_num_acknowledged": float(result.num_acknowledged),
+                }
+                name, began = f"publish {one.version.updates}", one.began_wall_s
+                self._trace([Span(f"weights to {one.channel}", name, began, began + seconds)])
+        finally:
+            for one in publications:
+                one.result.cancel()  # does nothing to one that is done
+        return Metrics(scalars=scalars)

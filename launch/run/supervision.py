@@ -1,0 +1,119 @@
+"""What ends a run: the first error of any loop or task, a loop that ends too early, or a run that makes no progress."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from corewarding.dataflow.carriers import BufferProgress
+from corewarding.dataflow.errors import RunError
+from corewarding.dataflow.ids import Source, Version
+from corewarding.launch.run.protocols import Buffer, RolloutWorkers
+
+log = logging.getLogger(__name__)
+
+
+class LoopEndedError(RunError):
+    """A loop that must run as long as the training did end."""
+
+
+class StalledError(RunError):
+    """No update and no ready question for `run.watchdog_s` seconds."""
+
+
+class Supervisor:
+    """Runs one finite loop beside endless ones and the tasks they start. The first error in time ends all of them."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._outcome: asyncio.Future[None] | None = None
+        self._told: set[str] = set()  # errors that were raised or logged: a group that fails, fails all its tasks alike
+
+    async def run(self, finite: Coroutine[Any, Any, None], **endless: Coroutine[Any, Any, None]) -> None:
+        """Returns when `finite` ends. Raises the first error as it is, and LoopEndedError if one of the endless loops ends."""
+        self._outcome = asyncio.get_running_loop().create_future()
+        for name, loop in endless.items():
+            self._add(loop, name).add_done_callback(self._refuse_end)
+        self._add(finite, "finite").add_done_callback(self._accept_end)
+        try:
+            await self._outcome
+        finally:
+            remaining = list(self._tasks)
+            for task in remaining:
+                task.cancel()
+            await asyncio.gather(*remaining, return_exceptions=True)
+
+    def start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Starts a task that may end at any time, but not by an error."""
+        return self._add(work, name)
+
+    def _add(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            self._fail(LoopEndedError(f"{task.get_name()} was cancelled before the training ended"))
+        elif isinstance(error := task.exception(), Exception):
+            self._fail(error, name=task.get_name())
+
+    def _fail(self, error: Exception, *, name: str = "") -> None:
+        if self._outcome is not None and not self._outcome.done():
+            self._outcome.set_exception(error)
+            self._told.add(repr(error))
+        elif name and repr(error) not in self._told:
+            self._told.add(repr(error))
+            log.warning("%s failed after the run had ended: %s", name, error)
+
+    def _refuse_end(self, task: asyncio.Task[None]) -> None:
+        self._fail(LoopEndedError(f"loop {task.get_name()} ended before the training did"))
+
+    def _accept_end(self, _: asyncio.Task[None]) -> None:
+        if self._outcome is not None and not self._outcome.done():
+            self._outcome.set_result(None)
+
+
+class Watchdog:
+    """Ends the run when neither an update nor a ready question comes for `limit_s` seconds."""
+
+    def __init__(
+        self, buffer: Buffer, groups: Mapping[Source, RolloutWorkers], *, limit_s: float, version: Callable[[], Version]
+    ) -> None:
+        self._buffer, self._groups, self._limit_s, self._version = buffer, groups, limit_s, version
+        self._progress_at = time.monotonic()
+
+    def alive(self) -> None:
+        """The run made progress, or waits for a person."""
+        self._progress_at = time.monotonic()
+
+    async def watch(self) -> None:
+        """Consumes the buffer's progress; produces nothing; waits for time to pass. Raises StalledError, which names who waits."""
+        self.alive()
+        seen = -1
+        while True:
+            await asyncio.sleep(min(5.0, self._limit_s / 4))
+            progress = await self._buffer.progress()
+            if progress.num_ready != seen:
+                seen = progress.num_ready
+                self.alive()
+            stalled = time.monotonic() - self._progress_at
+            if stalled > self._limit_s:
+                raise StalledError(self._who_waits(stalled, progress))
+
+    def _who_waits(self, stalled: float, progress: BufferProgress) -> str:
+        lines = [
+            f"no update and no ready question for {stalled:.0f} s (run.watchdog_s = {self._limit_s:g})",
+            f"  learner: weights {self._version()}, {progress.updates_taken} batches taken",
+            f"  buffer: room for {progress.room} questions, waits for {progress.num_missing} "
+            f"({', '.join(progress.missing)}), dropped {progress.dropped or 'nothing'}",
+        ]
+        for source, group in self._groups.items():
+            loads = ", ".join(f"{worker.id} has {worker.load} tasks" for worker in group.healthy())
+            lines.append(f"  {source} actors: {loads or 'none is healthy'}")
+        return "\n".join(lines)
