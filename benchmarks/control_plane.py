@@ -36,15 +36,15 @@ from corewarding.dataflow.weights import Rendezvous, WeightManifest
 from corewarding.evals.heldout import EvalResult
 from corewarding.launch.config.load import load_config, make_config
 from corewarding.launch.config.tree import TrainConfig
-from corewarding.launch.report.log import Watch
+from corewarding.launch.report.log import RunLog
 from corewarding.launch.report.run_directory import RunDir
 from corewarding.launch.report.terminal import Terminal
 from corewarding.launch.run import placement
 from corewarding.launch.run.controller import Controller
 from corewarding.launch.run.inputs import Inputs, read_inputs
-from corewarding.launch.run.parts import Parts
 from corewarding.launch.run.plans import buffer_plan
-from corewarding.launch.run.publisher import Publisher
+from corewarding.launch.run.protocols import Parts
+from corewarding.launch.run.publishing.publisher import Publisher
 from corewarding.learner.checkpoint import CheckpointStore
 from corewarding.learner.replay.actor import start_buffer
 from corewarding.learner.replay.client import BufferClient
@@ -243,51 +243,61 @@ async def measure(
     began = time.monotonic()
     await asyncio.gather(*(group.start() for group in groups.values()))
     print(f"{num_engines} engines are up after {time.monotonic() - began:.0f} s", flush=True)
-    learner: Any = IdleLearner()
-    lock = asyncio.Lock()
     run_dir = RunDir(config.run.root, config.run.name)
     run_dir.open(config)
+    memory: list[tuple[float, dict[str, float]]] = []
 
-    async def evaluate(quick: bool) -> EvalResult | None:
-        return None
+    async def look() -> None:
+        while True:
+            memory.append((time.monotonic() - began, resident_mb()))
+            await asyncio.sleep(10.0)
 
-    with Terminal(total_updates=config.train.updates, resumed_at=0) as terminal:
-        parts = Parts(
-            config=config,
-            rule=inputs.rule,
-            prepared=inputs.prepared,
-            cursor=QuestionCursor(
-                len(inputs.prepared.questions), 0, drop_remainder_of=config.train.questions_per_update
-            ),
-            learner=learner,
-            groups=groups,
-            publishers={
-                source: Publisher(source, learner, group, settings=config.publish, learner_lock=lock)
-                for source, group in groups.items()
-            },
-            buffer=BufferClient(buffer),
-            learner_lock=lock,
-            checkpoints=CheckpointStore(run_dir.checkpoints, 1),
-            watch=Watch(run_dir, terminal, total_updates=config.train.updates),
-            evaluate=evaluate,
-        )
-        controller = Controller(parts, version=Version(incarnation=0, updates=0))
-        memory: list[tuple[float, dict[str, float]]] = []
-
-        async def look() -> None:
-            while True:
-                memory.append((time.monotonic() - began, resident_mb()))
-                await asyncio.sleep(10.0)
-
-        looking = asyncio.create_task(look())
+    with Terminal(total_updates=config.train.updates) as terminal:
+        log = RunLog(run_dir, terminal, total_updates=config.train.updates)
+        controller = Controller(parts_of(config, inputs, groups, BufferClient(buffer), run_dir, log))
         began = time.monotonic()
+        looking = asyncio.create_task(look())
         try:
             await controller.run()
         finally:
             looking.cancel()
             memory.append((time.monotonic() - began, resident_mb()))
-            parts.watch.close()
+            log.close()
     return controller, memory
+
+
+def parts_of(
+    config: TrainConfig,
+    inputs: Inputs,
+    groups: dict[Source, RolloutGroup],
+    buffer: BufferClient,
+    run_dir: RunDir,
+    log: RunLog,
+) -> Parts:
+    learner: Any = IdleLearner()
+    lock = asyncio.Lock()
+
+    async def evaluate(quick: bool) -> EvalResult | None:
+        return None
+
+    return Parts(
+        config=config,
+        version=Version(incarnation=0, updates=0),
+        rule=inputs.rule,
+        prepared=inputs.prepared,
+        cursor=QuestionCursor(len(inputs.prepared.questions), 0, drop_remainder_of=config.train.questions_per_update),
+        buffer=buffer,
+        learner=learner,
+        learner_lock=lock,
+        groups=groups,
+        publishers={
+            source: Publisher(source, learner, group, settings=config.publish, learner_lock=lock)
+            for source, group in groups.items()
+        },
+        checkpoints=CheckpointStore(run_dir.checkpoints, 1),
+        log=log,
+        evaluate=evaluate,
+    )
 
 
 def main() -> None:
@@ -310,7 +320,7 @@ def main() -> None:
         ray.shutdown()
     rows = [json.loads(line) for line in (RunDir(root, "control-plane").metrics).read_text().splitlines()]
     last = rows[-1]
-    seconds = controller.clock.ended_s - controller.clock.started_s
+    seconds = controller.statistics.elapsed_s
     gone = last["ledger/num_trained"] + last["ledger/num_voted_only"]
     limit = 8 * 2 * config.train.questions_per_update * (config.staleness.depth + 1)
     print(

@@ -137,13 +137,12 @@ async def test_teacher_engines_sample_from_the_fp32_ema(tmp_path):
     """After k syncs the teacher engine's logprobs are those of the learner's own EMA, and no longer the initial model's."""
     import asyncio
 
-    from corewarding.launch.run.publishing.publisher import Publisher
-
     from corewarding.dataflow.carriers import TrainBatch
     from corewarding.launch.run import placement
     from corewarding.launch.run.inputs import read_inputs
     from corewarding.launch.run.parts import rollout_group
     from corewarding.launch.run.plans import learner_plan
+    from corewarding.launch.run.publishing.publisher import Publisher
     from corewarding.learner.group import LearnerGroup
 
     config = make_config(
