@@ -1,4 +1,4 @@
-"""Metrics of an update's samples: their ages, their lengths by fate, why advantages are zero, and when they were sampled."""
+"""Metrics and spans of an update's samples: ages, lengths by fate, why advantages are zero, and how long sampling took."""
 
 from __future__ import annotations
 
@@ -95,15 +95,13 @@ def zero_advantages(groups: Sequence[ScoredGroup]) -> Metrics:
 
 
 def rollout_times(taken: Sequence[QuestionRollouts]) -> Metrics:
-    """When the update's completions were sampled, how long each took, and which share holds tokens of two versions."""
+    """Mean seconds from a completion's first to its last token, and the share of completions with tokens of two versions."""
     completions = [completion for rollouts in taken for completion in rollouts.completions]
     started = np.array([c.timings.started_s for c in completions])
     finished = np.array([c.timings.finished_s for c in completions])
     mixed = [c.token_versions[0] != c.token_versions[-1] for c in completions]
     return Metrics(
         scalars={
-            "rollout/first_started_s": float(started.min()),
-            "rollout/last_finished_s": float(finished.max()),
             "rollout/latency_s": float((finished - started).mean()),
             "rollout/mixed_version_frac": float(np.mean(mixed)),
         }
