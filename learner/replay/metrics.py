@@ -95,7 +95,7 @@ def zero_advantages(groups: Sequence[ScoredGroup]) -> Metrics:
 
 
 def rollout_times(taken: Sequence[QuestionRollouts]) -> Metrics:
-    """Mean seconds from a completion's first to its last token, and the share of completions with tokens of two versions."""
+    """Mean seconds from the start to the end of a completion's sampling, and the share of completions with tokens of two versions."""
     completions = [completion for rollouts in taken for completion in rollouts.completions]
     started = np.array([c.timings.started_s for c in completions])
     finished = np.array([c.timings.finished_s for c in completions])
