@@ -86,7 +86,7 @@ async def test_versions_rise_inside_a_sequence_at_the_swap(engine_of):
 
 
 async def test_drain_lets_what_runs_end_and_the_rest_start_under_the_new_version(engine_of):
-    engine, learner = engine_of(script_seconds_per_token=0.01, slots=1, inflight="drain"), LocalLearner()
+    engine, learner = engine_of(script_seconds_per_token=0.03, slots=1, inflight="drain"), LocalLearner()
     learner.updates = 4
     sampling = asyncio.create_task(sampled(engine, make_task(group_size=2)))
     await asyncio.sleep(0.05)
