@@ -8,6 +8,8 @@ from typing import Literal
 View = Literal["original", "rephrased"]
 Source = Literal["policy", "teacher"]
 Channel = Literal["policy", "teacher"]
+SetName = Literal["policy", "teacher", "initial"]
+"""A set of weights that the learner holds; `initial` is the model that the run started from."""
 
 VIEWS: tuple[View, ...] = ("original", "rephrased")
 SOURCES: tuple[Source, ...] = ("policy", "teacher")

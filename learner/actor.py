@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import ray
 import torch
 
 from corewarding.dataflow.codec import decode, encode
-from corewarding.dataflow.ids import Channel
+from corewarding.dataflow.ids import Channel, SetName
 from corewarding.dataflow.process import pin_to_cores
 from corewarding.dataflow.weights import Rendezvous, WeightManifest
-from corewarding.learner.learner import Learner, LearnerPlan, Which
+from corewarding.learner.learner import Learner
+from corewarding.learner.settings import LearnerPlan
 from corewarding.weights.group import LOOPBACK, interface_towards
 from corewarding.weights.sender import WeightSender
 
@@ -75,7 +76,7 @@ class LearnerActor:
     def token_statistics(self, samples: bytes) -> bytes:
         return encode(self._learner.token_statistics(decode(samples)))
 
-    def logprobs(self, samples: bytes, which: Which) -> bytes:
+    def logprobs(self, samples: bytes, which: SetName) -> bytes:
         return encode(self._learner.logprobs(decode(samples), which))
 
     def save(self, folder: str) -> None:
@@ -84,8 +85,8 @@ class LearnerActor:
     def load(self, folder: str, incarnation: int) -> None:
         self._learner.load(Path(folder), incarnation=incarnation)
 
-    def export(self, folder: str, which: Literal["policy", "teacher"]) -> None:
-        self._learner.export(Path(folder), which)
+    def export(self, folder: str, channel: Channel) -> None:
+        self._learner.export(Path(folder), channel)
 
     # Weight channels. Rank 0 alone talks to engines; manifest and sending are collective.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import ray
 from ray.exceptions import RayActorError
@@ -16,10 +16,10 @@ from ray.exceptions import RayActorError
 from corewarding.dataflow.carriers import Float32, StepResult, TrainingSample
 from corewarding.dataflow.codec import decode, encode
 from corewarding.dataflow.errors import RunError
-from corewarding.dataflow.ids import Channel, Version
+from corewarding.dataflow.ids import Channel, SetName, Version
 from corewarding.dataflow.weights import Rendezvous, WeightManifest
 from corewarding.learner.actor import LearnerActor, actor_options
-from corewarding.learner.learner import LearnerPlan, Which
+from corewarding.learner.settings import LearnerPlan
 
 Message: TypeAlias = "bytes | ray.ObjectRef[bytes]"
 """Bytes of dataflow.codec, or Ray's reference to them: what goes from the buffer to the ranks need not pass through here."""
@@ -48,7 +48,7 @@ class LearnerGroup:
         self.incarnation = incarnation
         self._loopback = loopback
         world_size = plan.learner.ranks
-        remote = ray.remote(**actor_options(plan, runtime_env))(LearnerActor)
+        remote: Any = ray.remote(**actor_options(plan, runtime_env))(LearnerActor)
         self._ranks = [
             remote.options(**options(rank)).remote(
                 plan,
@@ -86,7 +86,7 @@ class LearnerGroup:
         statistics: bytes = await self._all("token_statistics", samples)
         return statistics
 
-    async def logprobs(self, samples: Sequence[TrainingSample], which: Which) -> list[Float32]:
+    async def logprobs(self, samples: Sequence[TrainingSample], which: SetName) -> list[Float32]:
         result: list[Float32] = decode(await self._all("logprobs", encode(list(samples)), which))
         return result
 
@@ -96,8 +96,8 @@ class LearnerGroup:
     async def load(self, folder: Path, incarnation: int) -> None:
         await self._all("load", str(folder), incarnation)
 
-    async def export(self, folder: Path, which: Literal["policy", "teacher"]) -> None:
-        await self._all("export", str(folder), which)
+    async def export(self, folder: Path, channel: Channel) -> None:
+        await self._all("export", str(folder), channel)
 
     async def serve_channel(
         self, channel: Channel, group_epoch: int, num_receivers: int, backend: str, timeout_s: float

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from transformers import AutoModelForCausalLM
 
 from corewarding.learner.objective.logprobs import token_logprobs
 from corewarding.learner.objective.packing import MicroBatch
+from corewarding.learner.settings import LearnerSettings
 
 PREFIX = "model."  # of our wrapper, ahead of the Hugging Face parameter names
 
@@ -77,6 +78,17 @@ def shard(policy: PolicyModel, mesh: DeviceMesh, *, param_dtype: torch.dtype) ->
     for layer in policy.layers:
         fully_shard(layer, mesh=mesh, mp_policy=precision)
     fully_shard(policy, mesh=mesh, mp_policy=precision, reshard_after_forward=True)
+
+
+def sharded_policy(model_path: str, settings: LearnerSettings, device: torch.device, world_size: int) -> PolicyModel:
+    """The model on `device`, with parameters sharded over all ranks."""
+    policy = load_policy(
+        model_path,
+        chunk_tokens=settings.logprob_chunk_tokens,
+        activation_checkpointing=settings.activation_checkpointing,
+    ).to(device)
+    shard(policy, init_device_mesh(device.type, (world_size,)), param_dtype=getattr(torch, settings.param_dtype))
+    return policy
 
 
 def forget_gathered(policy: PolicyModel) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pydantic import Field
 
 from corewarding.dataflow.settings import Settings
+
+KLReference = Literal["initial", "teacher", "none"]
 
 
 class TrainSettings(Settings):
@@ -101,7 +104,7 @@ class KLSettings(Settings):
 
     coef: float | None = Field(None, ge=0)
     """beta; None: the rule's (0.005 for I and the baselines, 0.001 for II and III)."""
-    reference: Literal["initial", "teacher", "none"] | None = None
+    reference: KLReference | None = None
     """None: the rule's (teacher for II and III, initial otherwise)."""
 
 
@@ -167,3 +170,18 @@ class PublishSettings(Settings):
     """Broadcasts between two that carry checksums; 0: never."""
     timeout_s: float = Field(60.0, gt=0)
     """A member that does not answer this long is fenced and the group rebuilt without it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnerPlan:
+    """The part of a run's configuration that the learner needs."""
+
+    model_path: str
+    kl_coef: float
+    kl_reference: KLReference
+    keep_teacher: bool  # the rule or the KL term uses the teacher
+    train: TrainSettings = field(default_factory=TrainSettings)
+    learner: LearnerSettings = field(default_factory=LearnerSettings)
+    loss: LossSettings = field(default_factory=LossSettings)
+    correction: CorrectionSettings = field(default_factory=CorrectionSettings)
+    teacher: TeacherSettings = field(default_factory=TeacherSettings)

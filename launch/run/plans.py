@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from corewarding.launch.config.tree import TrainConfig
-from corewarding.learner.learner import LearnerPlan
 from corewarding.learner.replay.admission import AdmissionLimits
 from corewarding.learner.replay.buffer import BufferPlan
+from corewarding.learner.settings import LearnerPlan
 from corewarding.rewards.rules.table import REWARD_RULES
 
 

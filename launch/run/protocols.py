@@ -21,7 +21,7 @@ from corewarding.dataflow.carriers import (
     TrainingSample,
     UpdateReport,
 )
-from corewarding.dataflow.ids import AskedId, Channel, Source, Version
+from corewarding.dataflow.ids import AskedId, Channel, SetName, Source, Version
 from corewarding.dataflow.metrics import Metrics
 from corewarding.dataflow.spans import Span
 from corewarding.evals.heldout import EvalResult
@@ -33,7 +33,6 @@ from corewarding.rewards.rules.table import RewardRule
 
 if TYPE_CHECKING:
     from corewarding.learner.group import Message
-    from corewarding.learner.learner import Which
 
 
 class TakenBatch(Protocol):
@@ -88,7 +87,7 @@ class Learner(Protocol):
 
     async def token_statistics(self, samples: Message) -> bytes: ...
 
-    async def logprobs(self, samples: Sequence[TrainingSample], which: Which) -> list[Float32]: ...
+    async def logprobs(self, samples: Sequence[TrainingSample], which: SetName) -> list[Float32]: ...
 
     async def save(self, folder: Path) -> None: ...
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +17,9 @@ from numpy.typing import NDArray
 from corewarding.actors.engines import ENGINES
 from corewarding.dataflow.carriers import Completion, RolloutTask, TrainingSample
 from corewarding.dataflow.errors import UserError
-from corewarding.dataflow.ids import AskedId, Source
+from corewarding.dataflow.ids import AskedId, SetName, Source
 from corewarding.launch.report.statistics import LogprobDifferences
 from corewarding.launch.run.protocols import Parts
-
-if TYPE_CHECKING:
-    from corewarding.learner.learner import Which
 
 QUESTIONS = 8  # per engine
 MAX_NEW_TOKENS = 64
@@ -118,7 +114,7 @@ async def _explain(
 ) -> str:
     """Names the likely cause: tries the known ones until undoing one removes the difference."""
 
-    async def mean_with(which: Which, changed: Sequence[TrainingSample]) -> float:
+    async def mean_with(which: SetName, changed: Sequence[TrainingSample]) -> float:
         return float(_differences(completions, await parts.learner.logprobs(changed, which)).mean())
 
     temperature = parts.config.rollout.temperature

@@ -9,10 +9,11 @@ same number of micro-batches (some may be empty), because FSDP's collectives mus
 
 from __future__ import annotations
 
+import dataclasses
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -49,11 +50,12 @@ class MicroBatch:
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same micro-batch on `device`."""
-        tokens = {f.name: getattr(self.tokens, f.name) for f in fields(self.tokens)}
-        moved = {name: v.to(device) if isinstance(v, Tensor) else v for name, v in tokens.items()}
-        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "tokens"}
-        own = {name: v.to(device) if isinstance(v, Tensor) else v for name, v in own.items()}
-        return MicroBatch(tokens=TokenBatch(**moved), **own)
+
+        def moved(carrier: MicroBatch | TokenBatch) -> dict[str, Any]:
+            values = {f.name: getattr(carrier, f.name) for f in fields(carrier)}
+            return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in values.items()}
+
+        return dataclasses.replace(self, **moved(self) | {"tokens": TokenBatch(**moved(self.tokens))})
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from corewarding.actors.settings import EngineSettings
 from corewarding.dataflow.carriers import RolloutTask, TrainBatch, TrainingSample
 from corewarding.dataflow.ids import AskedId
 from corewarding.dataflow.metrics import Metrics
-from corewarding.learner.learner import Learner, LearnerPlan
+from corewarding.learner.learner import Learner
 from corewarding.learner.objective import metrics as loss_metrics
 from corewarding.learner.objective.advantages import group_advantages, training_samples, zero_cause
 from corewarding.learner.objective.logprobs import token_logprobs
@@ -29,6 +29,7 @@ from corewarding.learner.objective.loss import low_variance_kl, objective
 from corewarding.learner.objective.packing import MicroBatch, pack
 from corewarding.learner.settings import (
     CorrectionSettings,
+    LearnerPlan,
     LearnerSettings,
     LossSettings,
     TeacherSettings,

@@ -13,8 +13,8 @@ import torch
 
 from benchmarks.bf16_gradient import distances, sampled_batch
 from corewarding.dataflow.carriers import TrainBatch
-from corewarding.learner.learner import Learner, LearnerPlan
-from corewarding.learner.settings import LearnerSettings, TrainSettings
+from corewarding.learner.learner import Learner
+from corewarding.learner.settings import LearnerPlan, LearnerSettings, TrainSettings
 from tests.unit.learner.conftest import make_samples
 
 BASE = str(Path(__file__).resolve().parents[3] / "models" / "arithmetic-base")

@@ -7,8 +7,9 @@ import torch.multiprocessing as mp
 from transformers import AutoModelForCausalLM
 
 from corewarding.dataflow.carriers import TrainBatch
-from corewarding.learner.learner import Learner, LearnerError, LearnerPlan, learning_rate
-from corewarding.learner.settings import LearnerSettings, TeacherSettings, TrainSettings
+from corewarding.learner.learner import Learner, LearnerError
+from corewarding.learner.schedule import learning_rate
+from corewarding.learner.settings import LearnerPlan, LearnerSettings, TeacherSettings, TrainSettings
 from corewarding.learner.teacher import alpha
 from tests.unit.learner.conftest import make_samples
 
@@ -61,7 +62,9 @@ def _rank(rank, folder, model):
     learner = Learner(plan_of(model), rank=rank, world_size=2, init_method=f"file://{folder}/meet")
     learner.accumulate(learner.pack(batch(1).samples))
     whole = gradients(learner)
-    share = sum(local.numel() for local in learner._locals()) / sum(p.numel() for p in learner.model.parameters())
+    share = sum(local.numel() for local in learner.sets.shards_of("policy")) / sum(
+        p.numel() for p in learner.model.parameters()
+    )
     if rank == 0:
         torch.save({"gradients": whole, "share": share}, f"{folder}/result")
     torch.distributed.barrier()
@@ -81,12 +84,15 @@ def test_two_ranks_have_the_gradient_of_one_and_half_the_shards(tiny_model, tmp_
 
 def test_the_teacher_is_the_ema_by_hand(tiny_model):
     learner = Learner(plan_of(tiny_model))
-    expected = [local.double().clone() for local in learner._locals()]
+    expected = [local.double().clone() for local in learner.sets.shards_of("policy")]
     for update in (1, 2, 3):
         learner.update(batch(update))
         share = alpha(update, settings=learner.plan.teacher, total_updates=4)
-        expected = [(1 - share) * t + share * p.double() for t, p in zip(expected, learner._locals(), strict=True)]
-    for mine, theirs in zip(learner.sets["teacher"], expected, strict=True):
+        expected = [
+            (1 - share) * t + share * p.double()
+            for t, p in zip(expected, learner.sets.shards_of("policy"), strict=True)
+        ]
+    for mine, theirs in zip(learner.sets.shards_of("teacher"), expected, strict=True):
         torch.testing.assert_close(mine.double(), theirs, rtol=1e-5, atol=1e-6)
     assert learner.version_of("teacher").updates == 3
 
@@ -105,11 +111,14 @@ def test_learning_rate_warms_up_and_falls_to_zero():
 def test_a_nan_stops_before_the_weights_move(tiny_model):
     learner = Learner(plan_of(tiny_model, kl_coef=0.0, kl_reference="none"))
     with torch.no_grad():
-        learner._locals()[-1].fill_(float("nan"))
-    before = learner._copy()
+        learner.sets.shards_of("policy")[-1].fill_(float("nan"))
+    before = [local.clone() for local in learner.sets.shards_of("policy")]
     with pytest.raises(LearnerError, match="loss/total is nan"):
         learner.update(batch(1))
-    assert all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(before, learner._locals(), strict=True))
+    assert all(
+        torch.equal(a.nan_to_num(), b.nan_to_num())
+        for a, b in zip(before, learner.sets.shards_of("policy"), strict=True)
+    )
     assert learner.version.updates == 0
 
 
@@ -120,11 +129,11 @@ def test_a_batch_for_other_weights_is_refused(tiny_model):
 
 def test_an_update_without_samples_counts_but_does_not_step(tiny_model):
     learner = Learner(plan_of(tiny_model))
-    before = learner._copy()
+    before = [local.clone() for local in learner.sets.shards_of("policy")]
     result = learner.update(TrainBatch(incarnation=0, update=1, samples=()))
     assert result.skipped
     assert learner.version.updates == 1
-    assert all(torch.equal(a, b) for a, b in zip(before, learner._locals(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, learner.sets.shards_of("policy"), strict=True))
 
 
 def test_a_checkpoint_goes_on_bit_for_bit_and_exports(tiny_model, tmp_path):
@@ -136,11 +145,15 @@ def test_a_checkpoint_goes_on_bit_for_bit_and_exports(tiny_model, tmp_path):
     assert str(two.version) == "1.1"
     for learner in (one, two):
         learner.update(batch(2))
-    assert all(torch.equal(a, b) for a, b in zip(one._locals(), two._locals(), strict=True))
-    assert all(torch.equal(a, b) for a, b in zip(one.sets["teacher"], two.sets["teacher"], strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(one.sets.shards_of("policy"), two.sets.shards_of("policy"), strict=True)
+    )
+    assert all(
+        torch.equal(a, b) for a, b in zip(one.sets.shards_of("teacher"), two.sets.shards_of("teacher"), strict=True)
+    )
     one.export(tmp_path / "teacher", "teacher")
     loaded = dict(AutoModelForCausalLM.from_pretrained(tmp_path / "teacher").named_parameters())
-    for name, values in zip(one.names, one.sets["teacher"], strict=True):
+    for name, values in zip(one.sets.names, one.sets.shards_of("teacher"), strict=True):
         np.testing.assert_array_equal(loaded[name].detach(), values)
     other = Learner(plan_of(tiny_model, train=TrainSettings(updates=9)))
     with pytest.raises(LearnerError, match=r"train.updates is 9"):

@@ -1,0 +1,92 @@
+"""Policy, teacher and initial weights as named parameter sets over one sharded module.
+
+The module holds the policy. The other sets are copies of this rank's float32 shards, which can be put into the module for a while.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from corewarding.dataflow.ids import Channel, SetName
+from corewarding.learner.model import PREFIX, PolicyModel, forget_gathered
+from corewarding.weights.stream import Shard
+
+
+class ParameterSets:
+    """The named sets of one rank. Tensors are in the order of `names`."""
+
+    def __init__(self, model: PolicyModel) -> None:
+        self._model = model
+        self._kept: dict[SetName, list[Tensor]] = {}
+        self.names = [name.removeprefix(PREFIX) for name, _ in model.named_parameters()]
+        """The parameters' Hugging Face names."""
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The module's parameters: sharded, of the set that it holds now."""
+        return list(self._model.parameters())
+
+    @property
+    def kept(self) -> tuple[SetName, ...]:
+        """The sets besides the policy."""
+        return tuple(self._kept)
+
+    def keep(self, name: SetName) -> None:
+        """Stores a copy of what the module holds now as the set `name`."""
+        self._kept[name] = [local.clone() for local in self.shards_of("policy")]
+
+    @torch.no_grad()
+    def shards_of(self, name: SetName) -> list[Tensor]:
+        """This rank's shard of every parameter; the memory is shared with the set."""
+        if name != "policy":
+            return self._kept[name]
+        return [p.to_local() if isinstance(p, DTensor) else p for p in self._model.parameters()]
+
+    @contextmanager
+    def using(self, name: SetName) -> Iterator[None]:
+        """The module holds the set `name` inside the block, and the policy again after it, also after an error."""
+        if name == "policy":
+            yield
+            return
+        assert name in self._kept, f"this learner keeps no {name} weights"
+        policy = [local.clone() for local in self.shards_of("policy")]
+        self._put(self._kept[name])
+        try:
+            yield
+        finally:
+            self._put(policy)
+
+    @torch.no_grad()
+    def _put(self, values: list[Tensor]) -> None:
+        forget_gathered(self._model)
+        torch._foreach_copy_(self.shards_of("policy"), values)
+
+    def tensors(self, name: SetName) -> dict[str, Tensor]:
+        """The set by parameter name. Shards are DTensors, so that a checkpoint loads on another number of ranks."""
+        named = zip(self.names, self._model.parameters(), strict=True)
+        if name == "policy":
+            return dict(named)
+        return {
+            key: DTensor.from_local(local, p.device_mesh, p.placements, shape=p.shape, stride=p.stride())
+            if isinstance(p, DTensor)
+            else local
+            for (key, p), local in zip(named, self._kept[name], strict=True)
+        }
+
+    def to_send(self, channel: Channel) -> list[Shard]:
+        """This rank's part of every parameter for the engines. It is contiguous, because FSDP2 cuts along the first axis."""
+        rank, world_size = dist.get_rank(), dist.get_world_size()
+        shards = []
+        for name, parameter, local in zip(self.names, self._model.parameters(), self.shards_of(channel), strict=True):
+            shape = tuple(parameter.shape)
+            rows = -(-shape[0] // world_size)
+            start = min(rank * rows, shape[0]) * math.prod(shape[1:])
+            shards.append(Shard(name=name, shape=shape, start=start, local=local.detach().reshape(-1)))
+        return shards
