@@ -8,8 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from corewarding.dataflow.settings import Settings
-
-KLReference = Literal["initial", "teacher", "none"]
+from corewarding.rewards.rules.contract import KLReference
 
 
 class TrainSettings(Settings):

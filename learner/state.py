@@ -1,6 +1,6 @@
 """The learner's part of a checkpoint: parameter sets, optimizer and counters, by torch.distributed.checkpoint.
 
-All functions but `read_progress` are collective.
+All functions are collective.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def read_progress(folder: Path) -> Progress:
     """The counters of a saved state."""
     numbers = {field.name: 0 for field in dataclasses.fields(Progress)}
     state = {"numbers": numbers}
-    dcp.load(state, checkpoint_id=folder, no_dist=True)
+    dcp.load(state, checkpoint_id=folder)
     return Progress(**{name: int(value) for name, value in state["numbers"].items()})
 
 

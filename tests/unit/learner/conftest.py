@@ -1,6 +1,8 @@
 """A tiny random Qwen3 folder and batches for it."""
 
 import itertools
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,14 +11,13 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from corewarding.dataflow.carriers import TrainingSample
-from corewarding.dataflow.ids import AskedId
+from corewarding.dataflow.ids import AskedId, View
 
 VOCAB = 50
 
 
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tiny")
+def write_tiny_model(folder: Path) -> None:
+    """A random two-layer Qwen3 with tied embeddings and a vocabulary of VOCAB words."""
     torch.manual_seed(0)
     config = Qwen3Config(
         vocab_size=VOCAB, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2,
@@ -26,11 +27,19 @@ def tiny_model(tmp_path_factory):
     vocabulary = {f"t{i}": i for i in range(VOCAB)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="t0"))
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="t0").save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("tiny")
+    write_tiny_model(folder)
     return str(folder)
 
 
-def make_samples(num, *, seed=0, views=("original",), version=0, group_size=1):
-    """num groups of group_size completions of one prompt."""
+def make_samples(
+    num: int, *, seed: int = 0, views: Sequence[View] = ("original",), version: int = 0, group_size: int = 1
+) -> tuple[TrainingSample, ...]:
+    """num groups of group_size completions of one prompt, sorted by id; the views take turns."""
     rng = np.random.default_rng(seed)
     samples = []
     for index, sample_index in itertools.product(range(num), range(group_size)):
