@@ -1,1 +1,1 @@
-"""What a user sees of a run: run directory, log, terminal, summary, trace."""
+"""The reports of a run and of an evaluation: run directory, log, terminal, statistics, summary, trace."""

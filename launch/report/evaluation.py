@@ -49,7 +49,7 @@ def show_result(console: Console, result: EvalResult) -> None:
     """Prints the accuracies, a line each, with their 95% intervals."""
     intervals = {"greedy": result.greedy_interval, f"mean@{result.n}": result.mean_interval}
     for key, value in result.as_dict().items():
-        if value is None or isinstance(value, list) or ("@" in key and not result.n):
+        if value is None or isinstance(value, list):
             continue
         shown = f"{value:.4f}" if isinstance(value, float) else str(value)
         if interval := intervals.get(key):

@@ -87,7 +87,7 @@ class RunLog:
         self._trace.write(spans)
 
     def self_test(self, update: int, differences: Mapping[Source, LogprobDifferences]) -> None:
-        """Writes how far the engines' log-probabilities are from the learner's; nothing where no engine was tested."""
+        """Writes how far the engines' log-probabilities are from the learner's; nothing if no engine was tested."""
         if not differences:
             return
         row: dict[str, Any] = {"update": update, "kind": "self_test", "time_s": time.time()}

@@ -11,7 +11,6 @@ import logging
 import os
 import sys
 import uuid
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,10 +46,11 @@ def bundles(config: TrainConfig) -> dict[str, list[dict[str, float]]]:
 
 def needed(config: TrainConfig) -> dict[str, float]:
     """The sum of CPUs, GPUs and custom resources over all processes."""
-    total: Counter[str] = Counter()
+    total: dict[str, float] = {}
     for one in itertools.chain.from_iterable(bundles(config).values()):
-        total.update(one)  # type: ignore[arg-type]  # counts may be fractions
-    return dict(total)
+        for name, amount in one.items():
+            total[name] = total.get(name, 0.0) + amount
+    return total
 
 
 def weight_backend(config: TrainConfig) -> str:

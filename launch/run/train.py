@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """What a finished run leaves."""
+    """The result of a finished run."""
 
     folder: Path  # the run directory
     summary: dict[str, Any]  # of summary.json

@@ -26,7 +26,7 @@ GRACE = 1.5
 
 
 class ChannelLearner(Protocol):
-    """What a transfer needs from the learner. Each call reaches all ranks and raises what a rank raised."""
+    """The part of the learner that a transfer needs. Each call reaches all ranks and raises a rank's error."""
 
     async def serve_channel(
         self, channel: Channel, group_epoch: int, num_receivers: int, backend: str, timeout_s: float

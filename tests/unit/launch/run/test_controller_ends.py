@@ -60,7 +60,7 @@ async def test_wall_time_used_up_by_the_last_update_is_a_normal_end(world_of):
 
 
 class ActorsLostError(RunError):
-    """What a rollout group raises when no restart is left."""
+    """Stands for the error of a rollout group without a restart left."""
 
 
 COLLAPSE = {"patience": 1}
