@@ -164,7 +164,8 @@ def plan_of(arguments: EvalArguments) -> EvalPlan:
     )
     data = _data(arguments, config.data)
     arithmetic = data.kind == "arithmetic"
-    usual = NAMED_SETS[arguments.data].samples if arguments.data in NAMED_SETS else 8
+    named = NAMED_SETS.get(arguments.data or "")
+    usual = named.samples if named else 8
     recipe = config.rollout.max_new_tokens if source else None
     num = arguments.num_questions or (ARITHMETIC_QUESTIONS if arithmetic else None)
     if arithmetic and num is not None:

@@ -1,0 +1,95 @@
+"""The code keeps its shape: short functions, small folders, annotated signatures, no swallowed errors."""
+
+import ast
+import re
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ("actors", "dataflow", "evals", "launch", "learner", "questions", "rewards", "weights", "corewarding")
+FOLDERS = (*PACKAGE, "benchmarks", "examples", "tests")
+FILES = sorted(
+    path
+    for folder in FOLDERS
+    for path in (ROOT / folder).rglob("*.py")
+    if folder != "corewarding" or not any(parent.is_symlink() for parent in path.parents)
+)
+BORDERS = {
+    "evals/second_opinion.py",  # sympy raises anything on the model's text
+    "benchmarks/answers.py",  # as does a scorer that is measured
+    "tests/gpu/test_one_gpu.py",  # an engine's process sends its error to the test
+}
+
+
+def name_of(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def functions(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def is_broad(handler):
+    caught = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    return any(kind is None or ast.unparse(kind) in ("Exception", "BaseException") for kind in caught)
+
+
+def is_annotated(function):
+    arguments = function.args
+    named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    others = [argument for argument in (arguments.vararg, arguments.kwarg) if argument is not None]
+    asked = [argument for argument in named + others if argument.arg not in ("self", "cls")]
+    return function.returns is not None and all(argument.annotation is not None for argument in asked)
+
+
+def test_no_function_is_longer_than_60_lines():
+    long = [
+        f"{name_of(path)}:{node.lineno} {node.name} has {node.end_lineno - node.lineno + 1}"
+        for path in FILES
+        for node in functions(path)
+        if node.end_lineno - node.lineno >= 60
+    ]
+    assert long == []
+
+
+def test_no_folder_has_more_than_14_files_at_one_level():
+    sizes = Counter(name_of(path.parent) for path in FILES if path.name != "__init__.py")
+    sizes.update(name_of(path.parent) for path in (ROOT / "configs").iterdir())
+    assert {folder: size for folder, size in sizes.items() if size > 14} == {}
+
+
+def test_errors_of_every_kind_are_caught_at_the_known_borders_only():
+    swallowing = {
+        name_of(path)
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ExceptHandler)
+        and is_broad(node)
+        and not any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
+    }
+    assert swallowing == BORDERS
+
+
+def test_98_percent_of_signatures_are_annotated():
+    found = [
+        (f"{name_of(path)}:{node.lineno} {node.name}", is_annotated(node))
+        for path in FILES
+        if not name_of(path).startswith("tests/")
+        for node in functions(path)
+    ]
+    bare = [name for name, annotated in found if not annotated]
+    assert len(bare) <= 0.02 * len(found), bare
+
+
+def test_contributing_names_places_that_exist():
+    for row in (ROOT / "CONTRIBUTING.md").read_text().splitlines():
+        words = re.findall(r"`([^` ]+)`", row) if row.startswith("|") else []
+        paths = [ROOT / word for word in words if "/" in word]
+        assert all(path.exists() for path in paths), row
+        texts = "".join(path.read_text() for path in paths if path.is_file())
+        missing = [
+            word for word in words if "/" not in word and word != "settings.py" and word.split(".")[-1] not in texts
+        ]
+        assert not missing or not texts, f"{missing} is not in the files of: {row}"
