@@ -1,4 +1,4 @@
-"""Asking a model in plain text, outside of training: one of our engines in this process, or an OpenAI-compatible endpoint."""
+"""Asks a model in plain text, outside of training: an engine in this process or an OpenAI-compatible endpoint."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _TEMPORARY = (408, 409, 425, 429, 500, 502, 503, 504, 529)
 
 
 class ChatError(RunError):
-    """The model cannot be asked at all: no such endpoint, a refused key, a model that does not fit."""
+    """The model cannot be asked at all, for example because the endpoint does not exist or refuses the key."""
 
 
 class ChatRefusedError(RunError):
-    """This one request cannot be answered, for example because it is too long; others may."""
+    """This request cannot be answered, for example because it is too long. Other requests may be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatRequest:
-    """n replies to one user message. `id` and `attempt` name the random stream where the model is ours."""
+    """n replies to one user message. `id` and `attempt` seed the random draws of an engine."""
 
     id: str
     attempt: int
@@ -41,19 +41,19 @@ class ChatRequest:
 
 
 class Chat(Protocol):
-    """A context that answers requests, many at once."""
+    """A context manager that answers requests, many at once."""
 
     async def __aenter__(self) -> Self: ...
 
     async def __aexit__(self, *_: object) -> None: ...
 
     async def ask(self, request: ChatRequest) -> list[str]:
-        """The n texts. ChatRefusedError for this request, ChatError for all."""
+        """The n texts. ChatRefusedError if this request fails, ChatError if all would."""
         ...
 
 
 class EngineChat:
-    """An engine of ours with its model's own chat template."""
+    """An engine in this process, with the model's own chat template."""
 
     def __init__(
         self, model_path: str, *, settings: EngineSettings, max_model_len: int, device: str, seed: int
@@ -104,10 +104,10 @@ class EngineChat:
 
 
 class EndpointChat:
-    """`POST {url}/chat/completions` as vLLM, SGLang and hosted services serve it."""
+    """`POST {url}/chat/completions`, the interface of vLLM, SGLang and hosted services."""
 
     def __init__(self, url: str, *, model: str, api_key: str | None, timeout_s: float = 600.0) -> None:
-        """url: with its version, for example http://localhost:8000/v1."""
+        """url: including its version, for example http://localhost:8000/v1."""
         self._url = url.rstrip("/") + "/chat/completions"
         self._model = model
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
@@ -120,7 +120,7 @@ class EndpointChat:
         self._session = aiohttp.ClientSession(
             headers=self._headers,
             timeout=aiohttp.ClientTimeout(total=self._timeout_s),
-            connector=aiohttp.TCPConnector(limit=0),  # as many at once as the caller asks
+            connector=aiohttp.TCPConnector(limit=0),  # no limit: the caller limits requests
         )
         return self
 
@@ -153,7 +153,7 @@ class EndpointChat:
         return texts[: request.n]
 
     async def _post(self, body: dict[str, Any]) -> Any:
-        """The answer's JSON; what passes is tried again, later each time."""
+        """The answer's JSON. Temporary failures are retried with growing waits."""
         import aiohttp
 
         backoff, problem = FIRST_BACKOFF_S, ""

@@ -1,1 +1,1 @@
-"""How weights cross between processes: process groups of our own, buckets, checksums. Imports torch and dataflow."""
+"""Weight transfers from the learner to engines: process groups, buckets, checksums. Imports torch and dataflow."""

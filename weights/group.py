@@ -1,8 +1,8 @@
-"""Process groups of our own in which one learner rank sends weights to engines.
+"""Process groups in which one learner rank sends weights to engines.
 
-Invariant: a group lives beside torch.distributed's default group and never touches it, so an engine that dies takes
-down a weight group, which is rebuilt, and never the learner's own collectives. Every wait in here ends: by completion
-or, after the rendezvous' timeout_s, by TransportError.
+Invariant: a weight group is separate from torch.distributed's default group. An engine that dies breaks only its weight group, which
+is rebuilt, and never the learner's own collectives. Every wait ends: with completion or, after the rendezvous' timeout_s, with
+TransportError.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from corewarding.weights.ipc import IpcGroup
 
 LOOPBACK = "127.0.0.1"
 _SIOCGIFADDR = 0x8915
-# NCCL's own watchdog ends the process on a timeout or a lost peer. Ours must come first and must only end the group.
+# NCCL's own watchdog ends the process on a timeout or a lost peer. Our timeout must come first and end only the group.
 _NCCL_ENV = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "0", "TORCH_NCCL_ENABLE_MONITORING": "0"}
 _NCCL_WATCHDOG_FACTOR = 10
 
@@ -47,10 +47,10 @@ def serve(
     timeout_s: float,
     host: str | None = None,
 ) -> tuple[Rendezvous, dist.Store]:
-    """Rank 0's end: a TCPStore on a free port of `host`, and the address the other members join by.
+    """Rank 0: opens a TCPStore on a free port of `host` and returns the address for the other members.
 
-    `host` is an address of this node that every member reaches; None: loopback, for one node.
-    The store must outlive the group: hand it to WeightGroup. TransportError where the port cannot be opened.
+    host: an address of this node that every member reaches; None: loopback, for one node.
+    The store must outlive the group: pass it to WeightGroup. TransportError if the port cannot be opened.
     """
     if backend not in ("gloo", "nccl", "ipc"):
         raise TransportError(f"backend must be gloo, nccl or ipc, got {backend!r}")
@@ -74,8 +74,7 @@ def serve(
 
 
 def open_store(address: str, *, timeout: timedelta) -> dist.TCPStore:
-    """A meeting point on a free port of `address` alone: by itself a store binds every interface, and weights are no business of
-    strangers. OSError where the port cannot be opened."""
+    """A store on a free port of this address only; torch would bind every interface. OSError if the port cannot be opened."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
         listener.bind((address, 0))
         listener.listen(128)
@@ -90,7 +89,7 @@ def open_store(address: str, *, timeout: timedelta) -> dist.TCPStore:
 
 
 class Work:
-    """A broadcast under way."""
+    """A running broadcast."""
 
     def __init__(self, work: dist.Work, *, what: str, timeout_s: float, poll: bool) -> None:
         self._work: dist.Work | None = work
@@ -99,7 +98,7 @@ class Work:
         self._poll = poll
 
     def wait(self) -> None:
-        """Blocks, without the GIL, until the tensor holds the data. TransportError at timeout or loss of a member."""
+        """Blocks, without the GIL, until the tensor holds the data. TransportError at timeout or if a member is lost."""
         if self._work is None:
             return
         try:
@@ -110,10 +109,10 @@ class Work:
         except RuntimeError as error:
             raise TransportError(f"{self._what}: {_reason(error)}") from error
         finally:
-            self._work = None  # it holds the group's connections open, and the others wait for those to close
+            self._work = None  # it keeps the group's connections open, and the other members wait for them to close
 
     def _wait_on_device(self, work: dist.Work) -> None:
-        """NCCL's wait() only orders streams and cannot time out, so the completion event is asked instead."""
+        """Polls the completion event, because NCCL's wait() only orders streams and cannot time out."""
         deadline = time.monotonic() + self._timeout_s
         pause = 20e-6
         while not work.is_completed():
@@ -121,7 +120,7 @@ class Work:
                 raise TransportError(f"{self._what}: not complete after {self._timeout_s} s")
             time.sleep(pause)
             pause = min(2 * pause, 2e-3)
-        work.wait()  # raises what the operation failed of
+        work.wait()  # raises the operation's error
 
 
 class WeightGroup:
@@ -132,7 +131,7 @@ class WeightGroup:
     ) -> None:
         """Blocks until all members have joined. `store` is serve()'s on rank 0 and None elsewhere.
 
-        TransportError, naming the missing ranks, after the rendezvous' timeout_s.
+        TransportError, with the missing ranks, after the rendezvous' timeout_s.
         """
         self.rendezvous = rendezvous
         self.rank = rank
@@ -151,9 +150,9 @@ class WeightGroup:
             raise TransportError(f"{self._name}: cannot join: {_reason(error)}") from error
 
     def broadcast(self, tensor: Tensor) -> Work:
-        """Starts the broadcast of `tensor` (contiguous, same size on every member) from rank 0; wait() on the result.
+        """Starts the broadcast of `tensor` (contiguous, same size on every member) from rank 0; call wait() on the result.
 
-        Members must call it in the same order. The tensor must not be touched before wait() has returned.
+        Members must call it in the same order. The tensor must not be used before wait() has returned.
         """
         if self._group is None:
             raise TransportError(f"{self._name} is closed")
@@ -168,16 +167,16 @@ class WeightGroup:
         return Work(work, what=self._name, timeout_s=timeout_s, poll=self.rendezvous.backend == "nccl")
 
     def close(self) -> None:
-        """Leaves the group without asking the others, whose waits end by TransportError. Safe to call twice.
+        """Leaves the group without asking the other members, whose waits end with TransportError. Safe to call twice.
 
-        Not to be called on an event loop: it sits out an operation that another thread is still waiting for.
+        Must not be called on an event loop: it blocks until another thread's pending operation ends.
         """
         group, self._group = self._group, None
         if group is not None:
             group.abort()
 
     def _meet(self) -> None:
-        """A barrier in the store ahead of the backend's own, because it can say who is missing."""
+        """A barrier in the store before the backend's own, because this one can name the missing ranks."""
         self._store.set(f"joined/{self.rank}", "1")
         keys = [f"joined/{rank}" for rank in range(self.rendezvous.world_size)]
         deadline = time.monotonic() + self.rendezvous.timeout_s
@@ -202,7 +201,7 @@ class WeightGroup:
             gloo._devices = [dist.ProcessGroupGloo.create_device(hostname=address)]
             gloo._timeout = timeout
             return dist.ProcessGroupGloo(self._store, self.rank, world_size, gloo)
-        if address != LOOPBACK:  # several nodes: NCCL would else pick any interface, a container bridge included
+        if address != LOOPBACK:  # several nodes: else NCCL may pick any interface, such as a container bridge
             os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={_interface_of(address)}")
         nccl = dist.ProcessGroupNCCL.Options()
         nccl._timeout = timeout * _NCCL_WATCHDOG_FACTOR
@@ -211,7 +210,7 @@ class WeightGroup:
 
 
 def local_address(host: str, port: int) -> str:
-    """The address of this node on the way to `host`, which is the one the other members reach it by."""
+    """The address of this node on the route to `host`, at which the other members reach it."""
     if host in (LOOPBACK, "localhost"):
         return LOOPBACK
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:  # a datagram socket connects without sending
@@ -220,12 +219,12 @@ def local_address(host: str, port: int) -> str:
 
 
 def interface_towards(host: str, port: int) -> str:
-    """Name of this node's network interface on the way to `host`."""
+    """Name of this node's network interface on the route to `host`."""
     return _interface_of(local_address(host, port))
 
 
 def _interface_of(address: str) -> str:
-    """Name of the network interface that has `address`; TransportError where none has."""
+    """Name of the network interface with `address`; TransportError if there is none."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for _, name in socket.if_nameindex():
             with contextlib.suppress(OSError):  # an interface without an IPv4 address
@@ -237,7 +236,7 @@ def _interface_of(address: str) -> str:
 
 @contextlib.contextmanager
 def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """Sets environment variables for the length of a constructor that reads them."""
+    """Sets environment variables while a constructor reads them."""
     before = {key: os.environ.get(key) for key in variables}
     os.environ.update(variables)
     try:
@@ -251,6 +250,6 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """First sentence of what a backend says, without the place in its sources."""
+    """First sentence of a backend's message, without its source location."""
     line = str(error).strip().split("\n", 1)[0]
     return re.sub(r"^\[[^\]]*:\d+\] ", "", line).split(". This is typically", 1)[0]

@@ -1,8 +1,8 @@
-"""Broadcasts among processes of one node through memory that all of them map: on the CPU shared memory, on a GPU CUDA IPC.
+"""Broadcasts between processes of one node through memory that all of them map: shared memory on the CPU, CUDA IPC on a GPU.
 
-For engine and learner on one GPU, where NCCL refuses. A ring of chunks lies in rank 0's memory; a Unix socket to each of the others
-says which chunks are full and which are taken. A process that ends or leaves closes its socket, so the others learn of it at once;
-the memory goes with the last process that maps it.
+For engine and learner on one GPU, where NCCL refuses. Rank 0 owns a ring of chunks; a Unix socket to each other member tells which
+chunks are full and which are taken. A process that ends or leaves closes its socket, so the others notice at once. The memory is freed
+with the last process that maps it.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ _UCRED = struct.Struct("3i")  # pid, uid, gid
 
 
 class IpcWork:
-    """A broadcast under way, as torch.distributed's."""
+    """A running broadcast, with the interface of torch.distributed.Work."""
 
     def __init__(self, future: Future[None]) -> None:
         self._future = future
 
     def wait(self) -> None:
-        """RuntimeError where a member left or made no progress for the group's timeout."""
+        """Blocks until it is complete. RuntimeError if a member left or made no progress for the group's timeout."""
         self._future.result()
 
 
 class IpcGroup:
-    """One membership. Takes the place of a torch process group: broadcast from rank 0, abort, nothing else."""
+    """One membership. Replaces a torch process group, but only broadcasts from rank 0 and aborts."""
 
     def __init__(
         self, store: dist.Store, rank: int, world_size: int, *, device: torch.device, timeout: timedelta
     ) -> None:
-        """Blocks until all are connected. RuntimeError where one is on another node or has no access to the memory."""
+        """Blocks until all members are connected. RuntimeError if one is on another node or cannot map the memory."""
         self._rank, self._device = rank, device
         self._timeout_s = timeout.total_seconds()
-        self._peers: dict[int, socket.socket] = {}  # of rank 0: by rank; of the others: rank 0
+        self._peers: dict[int, socket.socket] = {}  # on rank 0: by rank; on other ranks: rank 0 only
         self._num_chunks = 0  # written or read so far
         try:
             self._ring = self._serve(store, world_size) if rank == 0 else self._connect(store)
@@ -62,7 +62,7 @@ class IpcGroup:
         self._pump = ThreadPoolExecutor(1, thread_name_prefix="weights-ipc")
 
     def broadcast(self, tensors: list[Tensor], options: object = None) -> IpcWork:
-        """Starts the broadcast of one tensor; those started earlier come first."""
+        """Starts the broadcast of one tensor, after those started earlier."""
         (tensor,) = tensors
         data = tensor.view(-1).view(torch.uint8)
         ready = torch.cuda.current_stream(data.device).record_event() if data.is_cuda else None
@@ -79,8 +79,8 @@ class IpcGroup:
         return IpcWork(self._pump.submit(run))
 
     def abort(self) -> None:
-        """Leaves; the others' broadcasts fail."""
-        self._hang_up()  # ends what is queued, too
+        """Leaves the group; the other members' broadcasts fail."""
+        self._hang_up()  # ends queued broadcasts too
         self._pump.shutdown(wait=True)
         del self._ring
 
@@ -103,7 +103,7 @@ class IpcGroup:
         return self._ring[self._num_chunks % NUM_CHUNKS][: data.numel()]
 
     def _await_taken(self, outstanding: int) -> None:
-        """Returns when no receiver has more than `outstanding` chunks to take."""
+        """Waits until no receiver has more than `outstanding` chunks to take."""
         for rank in self._peers:
             while self._num_chunks - self._taken[rank] > outstanding:
                 self._taken[rank] += self._hear(rank, NUM_CHUNKS)
@@ -120,7 +120,7 @@ class IpcGroup:
             raise RuntimeError(f"rank {rank} has left: {error}") from error
 
     def _hear(self, rank: int, at_most: int) -> int:
-        """How many chunks `rank` has told of, at least one."""
+        """Waits for `rank` and returns how many chunks it reports, at least one."""
         try:
             heard = self._peers[rank].recv(at_most)
         except TimeoutError:
@@ -160,7 +160,7 @@ class IpcGroup:
         peer.settimeout(self._timeout_s)
         _, uid, _ = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
         rank = peer.recv(_RANK.size, socket.MSG_WAITALL)
-        if uid != os.getuid() or len(rank) < _RANK.size:  # weights are no business of strangers
+        if uid != os.getuid() or len(rank) < _RANK.size:  # reject other users
             peer.close()
             return
         self._peers[_RANK.unpack(rank)[0]] = peer
@@ -192,12 +192,12 @@ class IpcGroup:
     def _hang_up(self) -> None:
         for peer in self._peers.values():
             with contextlib.suppress(OSError):
-                peer.shutdown(socket.SHUT_RDWR)  # wakes whoever waits on it
+                peer.shutdown(socket.SHUT_RDWR)  # wakes threads that wait on it
             peer.close()
 
 
 def _share(device: torch.device) -> tuple[Tensor, dict[str, Any], list[int]]:
-    """A ring on `device`, [NUM_CHUNKS, CHUNK_BYTES] bytes; what another process opens it by; descriptors to hand along."""
+    """A ring on `device`, [NUM_CHUNKS, CHUNK_BYTES] uint8; the handle and descriptors with which another process opens it."""
     if device.type == "cuda":
         ring = torch.empty(NUM_CHUNKS, CHUNK_BYTES, dtype=torch.uint8, device=device)
         # device, handle, bytes, offset, reference counter and its offset, event, whether the event must be waited for
@@ -205,13 +205,13 @@ def _share(device: torch.device) -> tuple[Tensor, dict[str, Any], list[int]]:
         torch.cuda.current_stream(device).synchronize()
         uuid = str(torch.cuda.get_device_properties(device).uuid)
         return ring, {"gpu": uuid, "parts": [p.hex() if isinstance(p, bytes) else p for p in parts]}, []
-    descriptor = os.memfd_create("corewarding-weights", os.MFD_CLOEXEC)  # nameless: nothing is left behind
+    descriptor = os.memfd_create("corewarding-weights", os.MFD_CLOEXEC)  # no file name, so nothing is left behind
     os.ftruncate(descriptor, NUM_CHUNKS * CHUNK_BYTES)
     return _mapped(descriptor), {"gpu": None}, [descriptor]
 
 
 def _open(handle: dict[str, Any], descriptors: list[int], device: torch.device) -> Tensor:
-    """The ring that `_share` made, in another process."""
+    """Opens the ring that `_share` made in another process."""
     if handle["gpu"] is None:
         return _mapped(descriptors[0])
     here = device.index if device.index is not None else torch.cuda.current_device() if device.type == "cuda" else None

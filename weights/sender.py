@@ -1,9 +1,9 @@
-"""The sending end of a weight transfer, living in each learner rank.
+"""The sending end of a weight transfer. Each learner rank has one.
 
-Other ranks' shards reach rank 0 through the learner's own default process group, piece by piece, straight into the
-bucket that rank 0 then broadcasts on a weight group of its own; no full tensor is ever assembled.
-Invariant: a transfer holds at most two buckets beside the shards on rank 0 and one piece on the others, and a weight
-group that breaks never leaves the learner's ranks out of step: rank 0 takes in what they send to the end, then raises.
+Other ranks send their shards to rank 0 through the learner's default process group, piece by piece, directly into the bucket that
+rank 0 then broadcasts on a weight group. No full tensor is assembled.
+Invariants: besides the shards, a transfer holds at most two buckets on rank 0 and one piece on the other ranks. A weight group that
+breaks never leaves the learner's ranks out of step: rank 0 receives all that they send, then raises.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from corewarding.weights.stream import (
     wire_view,
 )
 
-_ALIGNMENT = 16  # bucket sizes are cut to multiples of this, so no element straddles two buckets
+_ALIGNMENT = 16  # bucket sizes are rounded down to multiples of this, so no element spans two buckets
 
 
 class WeightSender:
-    """One rank's share of sending. Every rank has one; rank 0 alone belongs to the weight groups."""
+    """One rank's part of sending. Only rank 0 belongs to the weight groups."""
 
     def __init__(
         self, rank: int, world_size: int, device: torch.device, *, bucket_bytes: int, wire_dtype: torch.dtype
     ) -> None:
-        """world_size > 1 needs the default process group initialized. Shards are cast to `wire_dtype` on the way."""
+        """world_size > 1 needs an initialized default process group. Shards are cast to `wire_dtype` when they are sent."""
         if bucket_bytes < _ALIGNMENT:
             raise TransportError(f"bucket_bytes must be at least {_ALIGNMENT}, got {bucket_bytes}")
         self._rank = rank
@@ -58,7 +58,7 @@ class WeightSender:
         timeout_s: float,
         host: str | None = None,
     ) -> Rendezvous:
-        """Rank 0: opens the meeting point of a new group, leaving the channel's earlier one."""
+        """Rank 0: opens the rendezvous of a new group and leaves the channel's earlier one."""
         self.close(channel)
         rendezvous, store = serve(
             channel=channel,
@@ -72,7 +72,7 @@ class WeightSender:
         return rendezvous
 
     def connect(self, rendezvous: Rendezvous) -> None:
-        """Rank 0: blocks until the receivers have joined. TransportError, naming the missing ranks, at timeout."""
+        """Rank 0: blocks until the receivers have joined. TransportError, with the missing ranks, at timeout."""
         served, store = self._serving.get(rendezvous.channel, (None, None))
         if served != rendezvous:
             raise TransportError(f"asked to connect {rendezvous}, but serving {served}")
@@ -81,9 +81,9 @@ class WeightSender:
     def manifest(
         self, channel: Channel, version: Version, shards: Sequence[Shard], *, with_checksums: bool
     ) -> WeightManifest:
-        """What send() will send. Collective over the learner's ranks, which all get the same manifest.
+        """The manifest of what send() will send. Collective over the learner's ranks, which all get the same manifest.
 
-        shards: this rank's part of every tensor, all ranks in the same order.
+        shards: this rank's part of every tensor, in the same order on all ranks.
         """
         group = self._groups.get(channel)
         if self._rank == 0 and group is None:
@@ -95,7 +95,7 @@ class WeightSender:
             for index, shard in enumerate(shards):
                 totals[index] = checksum_tensor(shard.local, shard.start, dtype=self._wire_dtype)
         if self._world_size > 1:
-            dist.all_reduce(totals)  # 64-bit sums wrap around, as checksums add up
+            dist.all_reduce(totals)  # 64-bit sums wrap around, and so do checksums
         *sums, group_epoch = totals.tolist()
         return WeightManifest(
             channel=channel,
@@ -117,8 +117,8 @@ class WeightSender:
     def send(self, channel: Channel, manifest: WeightManifest, shards: Sequence[Shard]) -> None:
         """Sends the announced stream. Collective over the learner's ranks; the shards must not change meanwhile.
 
-        TransportError, on rank 0 alone, where a receiver is lost; on every rank, and before anything is sent, where the
-        shards do not tile the tensors.
+        TransportError on rank 0 only if a receiver is lost; on every rank, before anything is sent, if the shards do not tile the
+        tensors.
         """
         owners = self._owners(manifest, shards)
         if self._rank == 0:
@@ -132,7 +132,7 @@ class WeightSender:
                         dist.send(source.view(torch.uint8), dst=0)
 
     def close(self, channel: Channel) -> None:
-        """Leaves the channel's weight group, if there is one."""
+        """Leaves the channel's weight group, if any."""
         group = self._groups.pop(channel, None)
         if group is not None:
             group.close()
@@ -146,7 +146,7 @@ class WeightSender:
         failure: TransportError | None = None
         for turn, pieces in enumerate(plan(manifest)):
             bucket = buckets[turn % 2]
-            failure = failure or _outcome(works[turn % 2])  # over before the bucket is filled again
+            failure = failure or _outcome(works[turn % 2])  # must end before the bucket is filled again
             for piece in pieces:
                 self._fill(wire_view(bucket, piece, self._wire_dtype), piece, shards[piece.index], owners[piece.index])
             if failure is None:
@@ -166,7 +166,7 @@ class WeightSender:
                 dist.recv(slot.view(torch.uint8), src=rank)
 
     def _owners(self, manifest: WeightManifest, shards: Sequence[Shard]) -> list[list[tuple[int, int]]]:
-        """Per tensor the (start, stop) elements that each rank holds."""
+        """For each tensor, the (start, stop) elements that each rank holds."""
         own = torch.tensor([(s.start, s.stop) for s in shards], dtype=torch.int64, device=self._device).reshape(-1, 2)
         ranges = [torch.empty_like(own) for _ in range(self._world_size)]
         if self._world_size > 1:
@@ -195,7 +195,7 @@ def _check_tiling(spec: TensorSpec, row: list[tuple[int, int]]) -> None:
 
 
 def _parts(piece: Piece, owners: list[tuple[int, int]]) -> list[tuple[int, Piece]]:
-    """The piece cut by owner: (rank, part), where the part's offset counts elements within the piece."""
+    """The piece cut by owner, as (rank, part); a part's offset counts elements within the piece."""
     parts = []
     for rank, (start, stop) in enumerate(owners):
         low, high = max(start, piece.start), min(stop, piece.start + piece.count)
@@ -216,7 +216,7 @@ def _start(group: WeightGroup, data: Tensor) -> tuple[Work | None, TransportErro
 
 
 def _outcome(work: Work | None) -> TransportError | None:
-    """Waits for a broadcast and says what went wrong; kept as a value, because the other ranks are still sending."""
+    """Waits for a broadcast and returns its error. It is not raised, because the other ranks are still sending."""
     try:
         if work is not None:
             work.wait()

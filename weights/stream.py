@@ -1,7 +1,7 @@
 """The stream of a transfer: the tensors' bytes in manifest order, cut into buckets of bucket_bytes.
 
-A tensor may span buckets and a bucket may hold many tensors. Sender and receiver cut by the same `plan`, so nothing but
-bytes travels, and the receiver consumes exactly what the manifest announced or raises.
+A tensor may span buckets and a bucket may hold many tensors. Sender and receiver cut by the same `plan`, so only bytes are sent. The
+receiver consumes exactly what the manifest announced, or raises.
 """
 
 from __future__ import annotations
@@ -23,20 +23,18 @@ DTYPES: dict[str, torch.dtype] = {
 }
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _INTEGER_OF_SIZE = {2: torch.int16, 4: torch.int32}
-_CPU_CHUNK, _GPU_CHUNK = (
-    1 << 17,
-    1 << 22,
-)  # elements of a checksum with 64-bit temporaries at one time; the first fit a core's cache
+# Elements whose checksum is computed at once, with 64-bit temporaries; on the CPU they fit a core's cache.
+_CPU_CHUNK, _GPU_CHUNK = 1 << 17, 1 << 22
 _MIX_A, _MIX_B = 0x1E3779B97F4A7C15, 0x3F58476D1CE4E5B9  # odd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Shard:
-    """The part of one full tensor that a rank holds: contiguous in the flat tensor, possibly empty."""
+    """The part of one full tensor that a rank holds: a range of the flat tensor, possibly empty."""
 
     name: str
     shape: tuple[int, ...]  # of the full tensor
-    start: int  # first element of the flat full tensor held here
+    start: int  # first element held here, in the flat full tensor
     local: Tensor  # [n] flat and contiguous, of any float dtype
 
     def __post_init__(self) -> None:
@@ -54,7 +52,7 @@ class Shard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """A run of one tensor's elements within one bucket."""
+    """A range of one tensor's elements in one bucket."""
 
     index: int  # of the tensor in the manifest
     start: int  # first element of the flat full tensor
@@ -63,17 +61,17 @@ class Piece:
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """The name a dtype has in a manifest; TransportError for one that does not travel."""
+    """A dtype's name in a manifest; TransportError for a dtype that cannot be sent."""
     if dtype not in _DTYPE_NAMES:
-        raise TransportError(f"weights of {dtype} do not travel; one of {', '.join(DTYPES)} does")
+        raise TransportError(f"weights of {dtype} cannot be sent; dtypes that can: {', '.join(DTYPES)}")
     return _DTYPE_NAMES[dtype]
 
 
 def plan(manifest: WeightManifest) -> Iterator[list[Piece]]:
-    """The pieces of each bucket in turn. TransportError where the manifest contradicts itself.
+    """The pieces of each bucket, bucket by bucket. TransportError if the manifest is inconsistent.
 
-    A bucket never cuts an element, and elements lie on multiples of their size: bucket_bytes must be a multiple of the
-    element sizes, and a tensor of wide elements must not follow an odd number of narrow ones.
+    A bucket never cuts an element, and elements start at multiples of their size. So bucket_bytes must be a multiple of the element
+    sizes, and a tensor of wide elements must not follow an odd number of narrow ones.
     """
     pieces: list[Piece] = []
     used = 0
@@ -98,13 +96,13 @@ def plan(manifest: WeightManifest) -> Iterator[list[Piece]]:
 
 
 def bucket_size(pieces: list[Piece], manifest: WeightManifest) -> int:
-    """Bytes used in the bucket that holds `pieces`."""
+    """Bytes used in the bucket of `pieces`."""
     last = pieces[-1]
     return last.offset + last.count * DTYPES[manifest.tensors[last.index].dtype].itemsize
 
 
 def new_buckets(manifest: WeightManifest, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The two buckets of a transfer: [bucket_bytes] uint8 each, or less where the whole stream is smaller."""
+    """The two buckets of a transfer: [bucket_bytes] uint8 each, or less if the whole stream is smaller."""
     size = min(manifest.bucket_bytes, manifest.total_bytes)
     return torch.empty(size, dtype=torch.uint8, device=device), torch.empty(size, dtype=torch.uint8, device=device)
 
@@ -112,16 +110,16 @@ def new_buckets(manifest: WeightManifest, device: torch.device) -> tuple[Tensor,
 def checksum(wire: Tensor, start: int = 0, *, dtype: torch.dtype | None = None) -> int:
     """Position-weighted 64-bit sum of a flat tensor's bits: sum over i of bits(x_i) * weight(start + i), modulo 2^64.
 
-    wire [n]: elements `start` to `start + n` of the flat full tensor; `dtype`: the wire's, where `wire` has another
-    (it is cast piece by piece). Integer sums do not depend on order, so the sums of a tensor's shards, added modulo
-    2^64, are the sum of the whole. Weights are odd, so no change of a single element goes unseen, and they differ by
-    position, so elements that moved are seen too. It guards against mistakes and faults, not against an adversary.
+    wire [n]: elements `start` to `start + n` of the flat full tensor. dtype: the dtype that is sent, if `wire` has another; it is cast
+    chunk by chunk. Integer sums do not depend on order, so the sums of a tensor's shards, added modulo 2^64, are the sum of the whole
+    tensor. Weights are odd, so any change of a single element is detected; they differ by position, so moved elements are detected
+    too. The checksum guards against bugs and faults, not against an attacker.
     """
     return int(checksum_tensor(wire, start, dtype=dtype).item()) % 2**64
 
 
 def checksum_tensor(wire: Tensor, start: int = 0, *, dtype: torch.dtype | None = None) -> Tensor:
-    """`checksum` as an int64 scalar that stays on the device; the same bits, read as a signed number."""
+    """`checksum` as an int64 scalar on the device: the same bits, read as a signed number."""
     total = torch.zeros((), dtype=torch.int64, device=wire.device)
     size = _CPU_CHUNK if wire.device.type == "cpu" else _GPU_CHUNK
     for low in range(0, wire.numel(), size):
@@ -135,10 +133,10 @@ def checksum_tensor(wire: Tensor, start: int = 0, *, dtype: torch.dtype | None =
 
 
 def receive(group: WeightGroup, manifest: WeightManifest, into: Mapping[str, Tensor]) -> None:
-    """Takes the announced stream into preallocated full tensors, casting where their dtype differs from the wire's.
+    """Receives the announced stream into preallocated full tensors, casting if their dtype differs from the stream's.
 
-    While one bucket is unpacked the next is already on its way. Blocks; run it in a thread. Raises TransportError where
-    `into` does not match the manifest, where a member is lost, and where a checksum differs: then `into` holds garbage.
+    While one bucket is unpacked, the next is being sent. Blocks; run it in a thread. TransportError if `into` does not match the
+    manifest, a member is lost or a checksum differs; the contents of `into` are then undefined.
     """
     targets = _targets(manifest, into)
     sums = [torch.zeros((), dtype=torch.int64, device=group.device) for _ in manifest.tensors]
@@ -166,13 +164,13 @@ def receive(group: WeightGroup, manifest: WeightManifest, into: Mapping[str, Ten
 
 
 def wire_view(bucket: Tensor, piece: Piece, dtype: torch.dtype) -> Tensor:
-    """The piece's place in the bucket as [count] elements of the wire dtype."""
+    """The piece's bytes in the bucket, viewed as [count] elements of `dtype`."""
     return bucket[piece.offset : piece.offset + piece.count * dtype.itemsize].view(dtype)
 
 
 def _itemsize(spec: TensorSpec) -> int:
     if spec.dtype not in DTYPES:
-        raise TransportError(f"{spec.name}: dtype {spec.dtype!r} does not travel; one of {', '.join(DTYPES)} does")
+        raise TransportError(f"{spec.name}: dtype {spec.dtype!r} cannot be sent; dtypes that can: {', '.join(DTYPES)}")
     size = DTYPES[spec.dtype].itemsize
     if spec.num_bytes != math.prod(spec.shape) * size:
         raise TransportError(f"{spec.name}: {spec.num_bytes} bytes announced for shape {spec.shape} of {spec.dtype}")

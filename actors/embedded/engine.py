@@ -1,7 +1,7 @@
 """The embedded RolloutEngine: admits, decodes and swaps, one step at a time, in a thread of its own (actors/stepped.py).
 
-What a commit makes of the running sequences is `inflight.mode`: `recompute` rebuilds their KV cache under the new weights before the
-next token, `keep_kv` lets them go on over the old one, `drain` first steps until none is left.
+At a swap `inflight.mode` decides about running sequences: `recompute` rebuilds their KV cache under the new weights before the next
+token, `keep_kv` keeps the old cache, `drain` first steps until none runs.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class EmbeddedEngine(SteppedEngine):
                 self._free(row)
 
     def _admit(self) -> None:
-        """Fills free slots; the sequences of a group that start together share one prefill of their prompt."""
+        """Fills free slots. Sequences of one group that start together share one prefill of their prompt."""
         while self._waiting and self._slots.num_free:
             first = self._slots.count
             prompts: list[np.ndarray] = []
@@ -84,7 +84,7 @@ class EmbeddedEngine(SteppedEngine):
             self._emit(self._decoder.logits(hidden)[sources], slice(first, self._slots.count))
 
     def _decode(self) -> None:
-        """One token for every running sequence."""
+        """Samples one token for every running sequence."""
         slots, n = self._slots, self._slots.count
         if n == 0:
             return
@@ -94,7 +94,7 @@ class EmbeddedEngine(SteppedEngine):
         self._emit(logits, slice(0, n))
 
     def _emit(self, logits: Tensor, rows: slice) -> None:
-        """Samples a token for each of `rows` from logits [rows, V], records it and lets finished sequences go."""
+        """Samples a token for each of `rows` from logits [rows, V], records it and delivers finished sequences."""
         slots = self._slots
         draws = torch.from_numpy(uniforms(slots.key[rows], slots.num_new[rows])).to(self._device)
         temperatures = torch.from_numpy(slots.temperature[rows].copy()).to(self._device)
@@ -120,7 +120,6 @@ class EmbeddedEngine(SteppedEngine):
             self._decoder.move(moved, row, int(self._slots.length[row]))
 
     def swap(self, weights: Mapping[str, Tensor], version: Version) -> None:
-        """New weights in; running sequences as `inflight.mode` says."""
         if self._inflight == "drain":
             self._drain(version, self._decode)
         began = time.perf_counter()
@@ -131,7 +130,7 @@ class EmbeddedEngine(SteppedEngine):
         self._swap_s += time.perf_counter() - began
 
     def _rebuild(self) -> None:
-        """Every running sequence's cache under the present weights, longest first."""
+        """Recomputes every running sequence's cache under the new weights, longest first."""
         order = sorted(range(self._slots.count), key=lambda row: int(self._slots.length[row]))
         while order:
             longest = int(self._slots.length[order[-1]])

@@ -1,7 +1,7 @@
-"""Draws that belong to the completion: not to the slot, the batch, the attempt or the weights.
+"""Random draws that depend on the completion, not on slot, batch, attempt or weights.
 
-Draw t of a completion is a function of (run seed, completion id, t), so an aborted and resumed completion goes on with the
-same stream, and two runs that ask the same questions of the same weights get the same tokens.
+Draw t of a completion is a function of (run seed, completion id, t). So an aborted and resumed completion continues its stream, and
+two runs that ask the same questions of the same weights get the same tokens.
 """
 
 from __future__ import annotations

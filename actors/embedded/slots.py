@@ -1,6 +1,6 @@
-"""The sequences that hold a slot, as columns of numbers: row i of every array is slot i, and the first `count` are running.
+"""The running sequences as arrays: row i of every array is slot i, and the first `count` rows are running.
 
-A sequence that ends frees its row at once: the last running row moves into its place, so the batch never has holes.
+When a sequence ends, the last running row moves into its row, so the batch has no holes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Slots:
         return len(self.owner) - self.count
 
     def take(self, pending: Pending) -> int:
-        """Gives `pending` the next row; its prompt is about to be in the cache."""
+        """Gives `pending` the next row. Its prompt must then be prefilled."""
         row, task = self.count, pending.task
         self.count += 1
         self.owner[row] = pending
@@ -45,7 +45,7 @@ class Slots:
         return row
 
     def record(self, rows: slice, tokens: NDArray[np.int64], logprobs: NDArray[np.float32], version: int) -> None:
-        """One sampled token for each of `rows`, stamped with the weights that sampled it."""
+        """Appends one sampled token to each of `rows`, stamped with the version of the weights."""
         index = np.arange(rows.start, rows.stop)
         place = self.num_new[rows]
         self.tokens[index, place] = tokens
@@ -54,12 +54,12 @@ class Slots:
         self.num_new[rows] += 1
 
     def last_tokens(self) -> NDArray[np.int64]:
-        """[count] the newest token of each running sequence: what the next step reads."""
+        """[count] the newest token of each running sequence, which the next step reads."""
         index = np.arange(self.count)
         return self.tokens[index, self.num_new[: self.count] - 1].astype(np.int64)
 
     def cached_tokens(self, row: int) -> NDArray[np.int32]:
-        """What the cache holds of a row: its prompt and all but its newest token."""
+        """The tokens of a row that are in the cache: its prompt and all but its newest token."""
         owner = self.owner[row]
         assert owner is not None
         return np.concatenate([owner.task.prompt_token_ids, self.tokens[row, : self.num_new[row] - 1]])
@@ -78,7 +78,7 @@ class Slots:
         )
 
     def release(self, row: int) -> int:
-        """Frees `row`; returns the row that must move into it (itself, when it was the last)."""
+        """Frees `row`. Returns the row that must move into it, or `row` itself if it was the last."""
         self.count -= 1
         last = self.count
         if row != last:

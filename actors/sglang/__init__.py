@@ -1,1 +1,1 @@
-"""SGLang as a rollout engine: a server in an environment of its own. Imported where engine.kind is sglang, and nowhere else."""
+"""SGLang as a rollout engine: a server in an environment of its own. Imported only if engine.kind is sglang."""

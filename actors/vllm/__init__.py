@@ -1,1 +1,1 @@
-"""vLLM as a rollout engine. Imported where engine.kind is vllm, and nowhere else."""
+"""vLLM as a rollout engine. Imported only if engine.kind is vllm."""

@@ -1,9 +1,9 @@
 """vLLM as a RolloutEngine: its LLMEngine in this process, stepped by one thread (actors/stepped.py).
 
-Every completion is a request of its own with its own seed; vLLM never holds more than `engine.slots` of them, so that what has not
-started can still be drained around, or aborted for nothing. Versions are those of vLLM's own spans. A commit pauses the scheduler
-between two steps, loads the staged weights through vLLM's weight-transfer API (worker.py) and goes on: `recompute` preempts what runs
-and clears the KV cache, `keep_kv` leaves both. Prompts are cached under their version's salt, so no block outlives its weights.
+Every completion is one request with its own seed. vLLM holds at most `engine.slots` requests, so queued ones can still be held back or
+aborted without asking it. Versions are those of vLLM's own spans. A commit pauses the scheduler between two steps, loads the staged
+weights through vLLM's weight-transfer API (worker.py) and resumes: `recompute` preempts running requests and clears the KV cache,
+`keep_kv` keeps both. Prompts are cached with their version as salt, so no cache block outlives its weights.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# Read when vllm is imported: the engine core runs in our thread, and threads are placed by us.
+# Read when vllm is imported: the engine core runs in our thread, and we place the threads.
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # its warnings at every swap are of layers without weights
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # else it warns at every swap about layers without weights
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ from corewarding.dataflow.carriers import FinishReason
 from corewarding.dataflow.ids import Version
 from corewarding.weights.receiver import WeightReceiver
 
-_CPU_BLOCK = 32  # tokens; the CPU's attention wants a multiple of it
+_CPU_BLOCK = 32  # tokens; attention on the CPU needs a multiple of 32
 
 
 class VllmEngine(SteppedEngine):
@@ -78,8 +78,8 @@ class VllmEngine(SteppedEngine):
             seed=pending.stream_key >> 1,  # vLLM takes 63 bits
             max_tokens=task.max_new_tokens,
             stop_token_ids=self._stop_tokens,
-            ignore_eos=True,  # of the model's own; ours are the stop tokens
-            logprobs=0,  # of the sampled token alone
+            ignore_eos=True,  # the model's own; we pass stop tokens
+            logprobs=0,  # only of the sampled token
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
@@ -90,7 +90,7 @@ class VllmEngine(SteppedEngine):
         self._prefilled += len(task.prompt_token_ids)
 
     def _decode(self) -> None:
-        """One step; finished sequences go."""
+        """Runs one step and delivers finished sequences."""
         self._steps += 1
         for output in self._llm.step():
             assert isinstance(output, RequestOutput)
@@ -110,7 +110,7 @@ class VllmEngine(SteppedEngine):
         if self._inflight == "drain":
             self._drain(version, self._decode)
         began = time.perf_counter()
-        self._llm.sleep(0, "keep")  # stops the scheduler; running requests stay
+        self._llm.sleep(0, "keep")  # stops the scheduler but keeps running requests
         self._load(weights)
         if self._inflight != "keep_kv":
             self._llm.reset_prefix_cache(reset_running_requests=True)
@@ -120,7 +120,7 @@ class VllmEngine(SteppedEngine):
         self._swap_s += time.perf_counter() - began
 
     def _load(self, weights: Mapping[str, Tensor]) -> None:
-        """One update session of vLLM's, on all workers."""
+        """One weight update of vLLM, on all workers."""
         layout = share(weights, self._handle) if self._num_workers > 1 else None
         STAGED[self._handle] = weights
         try:
@@ -147,10 +147,10 @@ def _load(context: EngineContext, device: torch.device) -> LLMEngine:
         "tensor_parallel_size": settings.tensor_parallel,
         "quantization": settings.quantization,
         "gpu_memory_utilization": settings.memory_fraction,
-        "logprobs_mode": "processed_logprobs",  # of the distribution that is sampled from, temperature included
-        "generation_config": "vllm",  # no top-p, top-k or penalties of the model's own
+        "logprobs_mode": "processed_logprobs",  # of the sampled distribution, including temperature
+        "generation_config": "vllm",  # no top-p, top-k or penalties from the model
         "enable_prefix_caching": True,
-        "async_scheduling": False,  # what a step returns was sampled in it
+        "async_scheduling": False,  # a step returns the tokens it sampled
         "disable_log_stats": True,
         "seed": 0,
         "weight_transfer_config": WeightTransferConfig(backend=BACKEND),
@@ -159,17 +159,17 @@ def _load(context: EngineContext, device: torch.device) -> LLMEngine:
     if settings.kv_cache_mb is not None:
         arguments["kv_cache_memory_bytes"] = settings.kv_cache_mb * 2**20
     if device.type == "cpu":
-        # A prompt cut by a step's budget would rewind its seeded generator, which generators of the CPU refuse.
+        # Chunked prefill rewinds a request's seeded generator, which CPU generators cannot do.
         arguments |= {"enforce_eager": True, "block_size": _CPU_BLOCK, "enable_chunked_prefill": False}
         arguments.setdefault("kv_cache_memory_bytes", _kv_bytes(context.model_path, settings, max_model_len))
     try:
         return LLMEngine.from_engine_args(EngineArgs(**arguments | settings.arguments))
-    except Exception as error:  # of many kinds, all of them vLLM's refusals
+    except Exception as error:  # of many types
         raise EngineSettingsError(f"vLLM refuses engine.*, engine.arguments or the model: {error}") from error
 
 
 def _kv_bytes(model_path: str, settings: EngineSettings, max_model_len: int) -> int:
-    """Room for every slot at full length, and a block each to spare."""
+    """Bytes for every slot at full length, plus one spare block per slot."""
     config = AutoConfig.from_pretrained(model_path)
     heads = config.num_key_value_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

@@ -1,9 +1,8 @@
-"""vLLM's side of a weight update: a backend of its weight-transfer API whose weights have arrived already.
+"""A backend of vLLM's weight-transfer API that loads weights which have arrived already.
 
-The rollout actor has taken the stream in, checked it and staged it under Hugging Face names while the engine went on sampling; what
-is left for the update itself is loading. With one worker the staged tensors are in this very process; several workers map them from
-shared memory, and each loads its part. The weights are loaded layer by layer through vLLM's own loader, so whatever it packs, fuses or
-quantizes is made anew.
+The rollout actor has received, checked and staged the weights under Hugging Face names while the engine went on sampling; the update
+only loads them. One worker finds the staged tensors in its own process; several workers map them from shared memory, and each loads
+its part. vLLM's own loader loads layer by layer, so packed, fused and quantized weights are built again.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from corewarding.weights.stream import DTYPES
 
 BACKEND = "staged"
-STAGED: dict[str, Mapping[str, Tensor]] = {}  # by handle, of the engines in this process
+STAGED: dict[str, Mapping[str, Tensor]] = {}  # by handle, for the engines in this process
 
 
 @dataclass
@@ -32,14 +31,14 @@ class StagedInitInfo(WeightTransferInitInfo):
 
 @dataclass
 class StagedUpdateInfo(WeightTransferUpdateInfo):
-    """Where the staged tensors are: in STAGED of this process, or one after the other in shared memory."""
+    """Where the staged tensors are: in STAGED of this process or, with a layout, in shared memory."""
 
     handle: str
     layout: list[tuple[str, str, list[int]]] | None = None  # name, dtype, shape
 
 
 class StagedTransferEngine(WeightTransferEngine[StagedInitInfo, StagedUpdateInfo]):
-    """Loads what is staged."""
+    """Loads the staged weights."""
 
     init_info_cls = StagedInitInfo
     update_info_cls = StagedUpdateInfo
@@ -74,11 +73,11 @@ class StagedTransferEngine(WeightTransferEngine[StagedInitInfo, StagedUpdateInfo
 
 
 class Extension:
-    """Named as vLLM's worker extension, so that worker processes import this module and know the backend."""
+    """vLLM's worker extension; naming it makes worker processes import this module, which registers the backend."""
 
 
 def share(weights: Mapping[str, Tensor], handle: str) -> list[tuple[str, str, list[int]]]:
-    """Copies the tensors, one after the other, into shared memory of that name; their layout."""
+    """Copies the tensors in order into shared memory named `handle`; returns their layout."""
     layout = [(name, str(t.dtype).removeprefix("torch."), list(t.shape)) for name, t in weights.items()]
     file = Path("/dev/shm") / handle
     mapped = np.memmap(
@@ -90,7 +89,7 @@ def share(weights: Mapping[str, Tensor], handle: str) -> list[tuple[str, str, li
 
 
 def laid_out(memory: Tensor, layout: Iterable[tuple[str, str, list[int]]]) -> dict[str, Tensor]:
-    """Views of flat `memory` [bytes] as the tensors of `layout`."""
+    """The tensors of `layout` as views of flat `memory`, [bytes] uint8."""
     tensors, offset = {}, 0
     for name, dtype, shape in layout:
         num_bytes = math.prod(shape) * DTYPES[dtype].itemsize
@@ -100,7 +99,7 @@ def laid_out(memory: Tensor, layout: Iterable[tuple[str, str, list[int]]]) -> di
 
 
 def _repack_output_layer(model: torch.nn.Module) -> None:
-    """On a CPU the output layer multiplies by a packed copy of its weight; loading leaves it old where it is tied to the embedding."""
+    """Packs the output layer again: on a CPU it uses a packed copy, which loading leaves unchanged if it is tied to the embedding."""
     from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
 
     head = getattr(model, "lm_head", None)
