@@ -19,7 +19,8 @@ import numpy as np
 
 from corewarding.actors.engine import RolloutEngine
 from corewarding.actors.settings import InflightMode
-from tests.engines.world import Learner, run, start, task_of, write_model
+from tests.engines.world import Learner, start
+from tests.tiny_models import run, task_of, write_model
 
 RUNNING, TOKENS, MODES = 32, 60, ("recompute", "keep_kv", "drain")
 

@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 
 from benchmarks.engine_swaps import RUNNING, keep_busy
-from tests.engines.world import Learner, start, write_model
+from tests.engines.world import Learner, start
+from tests.tiny_models import write_model
 
 LISTENING = "0A"
 

@@ -1,4 +1,4 @@
-"""What tests of actors and weights share: a small tokenizer, a script to replay, a learner in this process."""
+"""For tests of actors and weights: a small tokenizer, a script to replay, a learner in this process."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from corewarding.actors.engine import RolloutEngine
 from corewarding.dataflow.carriers import RolloutTask
-from corewarding.dataflow.ids import AskedId, Channel, Source, Version
+from corewarding.dataflow.ids import Channel, Source, Version
 from corewarding.dataflow.weights import Rendezvous, WeightManifest
 from corewarding.weights.sender import WeightSender
 from corewarding.weights.stream import Shard
+from tests.fakes import fake_task
 
 QUESTION = "What is 2 + 3?"
 COMPLETIONS = ["It is \\boxed{5}", "Perhaps \\boxed{6}?", "5"]
@@ -41,7 +43,7 @@ def write_script(path: Path) -> str:
 
 
 def byte_ids(text: str) -> np.ndarray:
-    """[P] what the tokenizer of write_model_folder makes of `text`."""
+    """[P] the tokens of `text` by the tokenizer of write_model_folder."""
     from tokenizers import pre_tokenizers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -57,24 +59,17 @@ def make_task(
     source: Source = "policy",
     text: str = QUESTION,
 ) -> RolloutTask:
-    return RolloutTask(
-        id=AskedId(question_id=question_id, epoch=0).group("original", source),
-        incarnation=0,
-        attempt=0,
-        group_size=group_size,
-        prompt_token_ids=byte_ids(f"User: {text}\n"),
-        temperature=1.0,
-        max_new_tokens=max_new_tokens,
-        run_seed=0,
-    )
+    prompt = byte_ids(f"User: {text}\n")
+    return fake_task(question_id, prompt, group_size=group_size, max_new_tokens=max_new_tokens, source=source)
 
 
 class LocalLearner:
     """A ChannelLearner of one rank in this process; its weights are all equal to its number of updates."""
 
-    def __init__(self, *, elements: int = 1000, bucket_bytes: int = 1024) -> None:
-        self.updates = 0
-        self.sender = WeightSender(0, 1, torch.device("cpu"), bucket_bytes=bucket_bytes, wire_dtype=torch.float32)
+    def __init__(self, *, elements: int = 1000, bucket_bytes: int = 1024, device: str = "cpu") -> None:
+        self.updates = self.group_epoch = 0
+        self.device = torch.device(device)
+        self.sender = WeightSender(0, 1, self.device, bucket_bytes=bucket_bytes, wire_dtype=torch.float32)
         self.elements = elements
         self.announced: dict[Channel, WeightManifest] = {}
 
@@ -102,3 +97,21 @@ class LocalLearner:
 
     async def close_channel(self, channel: Channel) -> None:
         await asyncio.to_thread(self.sender.close, channel)
+
+    async def meet(self, *engines: RolloutEngine, backend: str = "gloo", timeout_s: float = 30.0) -> None:
+        """Builds a new weight group with the engines."""
+        self.group_epoch += 1
+        rendezvous = await self.serve_channel("policy", self.group_epoch, len(engines), backend, timeout_s)
+        joins = [engine.join(rendezvous, rank) for rank, engine in enumerate(engines, start=1)]
+        await asyncio.gather(self.connect_channel(rendezvous), *joins)
+
+    async def transfer(self, *engines: RolloutEngine) -> None:
+        """Gives the present weights to the group's engines: begin, receive and commit."""
+        manifest = await self.announce("policy", self.group_epoch, True)
+        for engine in engines:
+            await engine.begin(manifest)
+        await asyncio.gather(self.send("policy"), *(engine.receive() for engine in engines))
+        await asyncio.gather(*(engine.commit(manifest.version) for engine in engines))
+
+    def close(self) -> None:
+        self.sender.close("policy")

@@ -1,11 +1,12 @@
-"""CW_ENGINES names the kinds to test (default: all that are installed); a named kind that is missing is a failure, not a skip."""
+"""CW_ENGINES names the kinds to test (default: all that are installed). A named kind that is missing fails instead of skipping."""
 
 import os
 
 import pytest
 
 from corewarding.actors.engines import ENGINES
-from tests.engines.world import Learner, missing, write_model
+from tests.engines.world import Learner, missing
+from tests.tiny_models import write_model
 
 KINDS = tuple(name for name, kind in ENGINES.items() if kind.has_model_logprobs)
 NAMED = tuple(filter(None, os.environ.get("CW_ENGINES", "").split(",")))
@@ -32,7 +33,7 @@ def installed(request):
 
 @pytest.fixture(scope="session", autouse=True)
 def no_shim_is_called(tmp_path_factory):
-    """What stands in for kernels that have no CPU build must be imported at most."""
+    """The stand-ins for kernels without a CPU build may be imported, but not called."""
     calls = tmp_path_factory.mktemp("shims") / "calls"
     os.environ["CW_SGLANG_SHIM_CALLS"] = str(calls)
     yield

@@ -1,4 +1,4 @@
-"""What every engine promises (actors/engine.py), asked of each on real weights, a real transport and real processes."""
+"""The promises of actors/engine.py, checked for every engine with real weights, real transfers and real processes."""
 
 import asyncio
 import dataclasses
@@ -10,7 +10,8 @@ from corewarding.actors.engine import EngineError
 from corewarding.actors.engines import ENGINES
 from corewarding.dataflow.ids import Version
 from corewarding.weights.group import TransportError, local_address
-from tests.engines.world import MAX_LEN, forward, logprobs_of, run, start, task_of
+from tests.engines.world import MAX_LEN, start
+from tests.tiny_models import forward, logprobs_of, run, task_of
 
 SWAP_TOKENS = 140
 
@@ -178,7 +179,7 @@ async def test_abort_pause_and_resume_lose_nothing(kind, tied):
 async def test_a_wrong_manifest_is_refused_and_the_old_weights_stay(kind, tied, untied, learner):
     engine = start(kind, tied[0])
     await learner.meet(engine)
-    manifest, _ = learner.announce(untied[0], 5)
+    manifest = await learner.manifest_of(untied[0], 5)
     with pytest.raises(TransportError, match=r"does not fit this model.*lm_head"):
         await engine.begin(manifest)
     with pytest.raises(TransportError, match="no update is open"):

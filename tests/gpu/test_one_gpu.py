@@ -14,7 +14,8 @@ import torch
 
 from corewarding.actors.engine import SampledSequence
 from corewarding.dataflow.carriers import RolloutTask
-from tests.engines.world import Learner, forward, logprobs_of, run, start, task_of, write_model
+from tests.engines.world import Learner, start
+from tests.tiny_models import forward, logprobs_of, run, task_of, write_model
 
 KINDS = ["embedded", "vllm"]
 TASK = task_of(5, temperature=0.0, group_size=1, max_new_tokens=40)

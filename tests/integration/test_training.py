@@ -7,14 +7,15 @@ import pytest
 import ray
 from transformers import AutoModelForCausalLM
 
-from corewarding.dataflow.carriers import RolloutTask, TrainingSample
+from corewarding.dataflow.carriers import TrainingSample
 from corewarding.dataflow.codec import encode
 from corewarding.dataflow.errors import RunStoppedError
-from corewarding.dataflow.ids import AskedId, Version
+from corewarding.dataflow.ids import Version
 from corewarding.launch.cli import main
 from corewarding.launch.config.load import make_config
 from corewarding.launch.report.run_directory import RunDirError
 from corewarding.launch.run.train import run_training
+from tests.fakes import fake_task
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -193,16 +194,8 @@ async def test_teacher_engines_sample_from_the_fp32_ema(tmp_path):
 
 def _teacher_task(inputs):
     question = inputs.prepared.questions[0]
-    return RolloutTask(
-        id=AskedId(question_id=question.id, epoch=0).group("original", "teacher"),
-        incarnation=0,
-        attempt=0,
-        group_size=4,
-        prompt_token_ids=inputs.prepared.prompts[question.id, "original"],
-        temperature=1.0,
-        max_new_tokens=24,
-        run_seed=0,
-    )
+    prompt = inputs.prepared.prompts[question.id, "original"]
+    return fake_task(question.id, prompt, group_size=4, max_new_tokens=24, source="teacher")
 
 
 def _sample(completion, advantage):

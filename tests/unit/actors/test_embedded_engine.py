@@ -5,33 +5,22 @@ import asyncio
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from corewarding.actors.embedded.engine import EmbeddedEngine
 from corewarding.actors.embedded.sampling import sample, uniforms
 from corewarding.actors.engine import EngineContext, EngineError, EngineSettingsError
 from corewarding.actors.settings import EngineSettings
-from corewarding.dataflow.carriers import RolloutTask
-from corewarding.dataflow.ids import AskedId, Version
+from corewarding.dataflow.ids import Version
 from corewarding.dataflow.weights import TensorSpec, WeightManifest
 from corewarding.weights.group import TransportError
-
-VOCAB = 60
+from tests.tiny_models import chosen_logprobs, forward, logprobs_of, model_of, run, task_of, write_model
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """Two models of one shape with different weights."""
-    made = []
-    for seed in (0, 1):
-        torch.manual_seed(seed)
-        config = Qwen3Config(
-            vocab_size=VOCAB, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2,
-            num_key_value_heads=1, head_dim=32, tie_word_embeddings=True, max_position_embeddings=512, initializer_range=0.2,
-        )  # fmt: skip
-        made.append(str(tmp_path_factory.mktemp(f"model{seed}")))
-        Qwen3ForCausalLM(config).save_pretrained(made[-1])
-    return made
+    return [write_model(tmp_path_factory.mktemp(f"model{seed}"), seed=seed) for seed in (0, 1)]
 
 
 def start(folder, *, slots=16, eos=(), max_model_len=300, inflight="recompute", deterministic=False):
@@ -44,37 +33,6 @@ def start(folder, *, slots=16, eos=(), max_model_len=300, inflight="recompute", 
             inflight=inflight,
         )
     )
-
-
-def task_of(number, *, temperature=1.0, group_size=4, max_new_tokens=12):
-    prompt = np.random.default_rng(number).integers(1, VOCAB, 3 + number % 9)
-    return RolloutTask(
-        id=AskedId(question_id=f"q{number}", epoch=0).group("original", "policy"),
-        incarnation=0,
-        attempt=0,
-        group_size=group_size,
-        prompt_token_ids=prompt,
-        temperature=temperature,
-        max_new_tokens=max_new_tokens,
-        run_seed=7,
-    )
-
-
-async def run(engine, task):
-    return sorted([s async for s in engine.generate(task)], key=lambda s: s.sample_index)
-
-
-def forward(folder, task, sequence):
-    """[L, V] logits that predict each completion token."""
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    ids = torch.from_numpy(np.concatenate([task.prompt_token_ids, sequence.token_ids])).long()[None]
-    with torch.no_grad():
-        return model(ids, use_cache=False).logits[0, len(task.prompt_token_ids) - 1 : -1]
-
-
-def logprobs_of(logits, tokens, temperature):
-    logprobs = (logits / temperature).log_softmax(-1)
-    return logprobs.gather(-1, torch.from_numpy(tokens).long()[:, None])[:, 0].numpy()
 
 
 async def test_greedy_is_the_argmax_of_a_full_forward(folders):
@@ -93,7 +51,7 @@ async def test_sampled_logprobs_are_those_of_a_full_forward(folders, temperature
     for task, sequences in zip(tasks, await asyncio.gather(*(run(engine, t) for t in tasks)), strict=True):
         assert [s.sample_index for s in sequences] == [0, 1, 2, 3]
         for sequence in sequences:
-            expected = logprobs_of(forward(folders[0], task, sequence), sequence.token_ids, temperature)
+            expected = logprobs_of(folders[0], task, sequence)
             np.testing.assert_allclose(sequence.behavior_logprobs, expected, atol=5e-5 / temperature)
     await engine.close()
 
@@ -123,13 +81,13 @@ async def swap_when(engine, folder, num_tokens):
     """Commits `folder`'s weights as version 5 once so many tokens were sampled."""
     while engine.stats().generated_tokens < num_tokens:
         await asyncio.sleep(0.001)
-    weights = dict(AutoModelForCausalLM.from_pretrained(folder).named_parameters())
-    await engine.load_weights({name: p.detach() for name, p in weights.items()}, Version(incarnation=0, updates=5))
+    weights = {name: parameter.detach() for name, parameter in model_of(folder).named_parameters()}
+    await engine.load_weights(weights, Version(incarnation=0, updates=5))
 
 
 def over_the_old_cache(old, new, task, sequence):
     """[L] logprobs where `old` computed the keys and values of the tokens it sampled, and `new` goes on over them."""
-    first, second = (AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32) for folder in (old, new))
+    first, second = model_of(old), model_of(new)
     switch = int(np.argmax(sequence.token_versions == 5))
     ids = torch.from_numpy(np.concatenate([task.prompt_token_ids, sequence.token_ids[:-1]])).long()[None]
     cut = len(task.prompt_token_ids) + switch - 1  # the newest token of the old weights is computed by the new ones
@@ -137,7 +95,7 @@ def over_the_old_cache(old, new, task, sequence):
         before = first(ids[:, :cut], use_cache=True)
         after = second(ids[:, cut:], past_key_values=before.past_key_values, use_cache=True)
     logits = torch.cat([before.logits, after.logits], 1)[0, len(task.prompt_token_ids) - 1 :]
-    return logprobs_of(logits, sequence.token_ids, 1.0)
+    return chosen_logprobs(logits, sequence, 1.0)
 
 
 async def test_a_swap_splits_the_versions_exactly_and_rebuilds_the_cache(folders):
@@ -149,7 +107,7 @@ async def test_a_swap_splits_the_versions_exactly_and_rebuilds_the_cache(folders
         assert set(sequence.token_versions.tolist()) == {0, 5}
         switch = int(np.argmax(sequence.token_versions == 5))
         for folder, part in ((folders[0], slice(0, switch)), (folders[1], slice(switch, None))):
-            expected = logprobs_of(forward(folder, task, sequence), sequence.token_ids, 1.0)
+            expected = logprobs_of(folder, task, sequence)
             np.testing.assert_allclose(sequence.behavior_logprobs[part], expected[part], atol=2e-4)
     await engine.close()
 
@@ -163,7 +121,7 @@ async def test_keep_kv_goes_on_over_the_old_cache(folders):
         assert set(sequence.token_versions.tolist()) == {0, 5}
         expected = over_the_old_cache(*folders, task, sequence)
         np.testing.assert_allclose(sequence.behavior_logprobs, expected, atol=2e-4)
-        rebuilt = logprobs_of(forward(folders[1], task, sequence), sequence.token_ids, 1.0)
+        rebuilt = logprobs_of(folders[1], task, sequence)
         assert np.abs(rebuilt - expected)[sequence.token_versions == 5].max() > 1e-2
     await engine.close()
 
@@ -176,7 +134,7 @@ async def test_drain_ends_what_runs_under_the_old_weights_and_starts_the_rest_un
     for task, folder, version, running in ((first, folders[0], 0, both[0]), (second, folders[1], 5, both[1])):
         for sequence in await running:
             assert set(sequence.token_versions.tolist()) == {version}
-            expected = logprobs_of(forward(folder, task, sequence), sequence.token_ids, 1.0)
+            expected = logprobs_of(folder, task, sequence)
             np.testing.assert_allclose(sequence.behavior_logprobs, expected, atol=2e-4)
     await engine.close()
 

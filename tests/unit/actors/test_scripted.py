@@ -12,6 +12,7 @@ from corewarding.actors.scripted.recordings import RecordingsError, read_recordi
 from corewarding.actors.settings import EngineSettings
 from corewarding.dataflow.ids import Version
 from corewarding.weights.group import TransportError
+from tests.tiny_models import run
 from tests.weight_fakes import COMPLETIONS, LocalLearner, byte_ids, make_task, write_model_folder, write_script
 
 
@@ -40,23 +41,9 @@ def engine_of(folder, tmp_path):
     return make
 
 
-async def sampled(engine, task):
-    return sorted([s async for s in engine.generate(task)], key=lambda s: s.sample_index)
-
-
-async def update(engine, learner, *, epoch):
-    """The whole protocol, once."""
-    rendezvous = await learner.serve_channel("policy", epoch, 1, "gloo", 5.0)
-    await asyncio.gather(learner.connect_channel(rendezvous), engine.join(rendezvous, 1))
-    manifest = await learner.announce("policy", epoch, True)
-    await engine.begin(manifest)
-    await asyncio.gather(learner.send("policy"), engine.receive())
-    await engine.commit(manifest.version)
-
-
 async def test_it_replays_the_script_in_order_and_cuts_at_the_limit(engine_of):
     engine = engine_of()
-    sequences = await sampled(engine, make_task(group_size=4, max_new_tokens=15))
+    sequences = await run(engine, make_task(group_size=4, max_new_tokens=15))
     texts = [*COMPLETIONS, COMPLETIONS[0]]
     assert [s.finish_reason for s in sequences] == ["length", "length", "stop", "length"]
     for sequence, text in zip(sequences, texts, strict=True):
@@ -69,17 +56,19 @@ async def test_it_replays_the_script_in_order_and_cuts_at_the_limit(engine_of):
 async def test_versions_rise_inside_a_sequence_at_the_swap(engine_of):
     engine, learner = engine_of(script_seconds_per_token=0.03), LocalLearner()
     learner.updates = 4
-    sampling = asyncio.create_task(sampled(engine, make_task(group_size=1)))
+    sampling = asyncio.create_task(run(engine, make_task(group_size=1)))
     await asyncio.sleep(0.1)
     assert engine.stats().running == 1
-    await update(engine, learner, epoch=1)
+    await learner.meet(engine)
+    await learner.transfer(engine)
     assert engine.version == Version(incarnation=0, updates=4)
     (sequence,) = await sampling
     versions = sequence.token_versions.tolist()
     assert versions == sorted(versions)
     assert set(versions) == {3, 4}
     learner.updates = 5
-    await update(engine, learner, epoch=2)
+    await learner.meet(engine)
+    await learner.transfer(engine)
     assert engine.version.updates == 5
     await learner.close_channel("policy")
     await engine.close()
@@ -88,9 +77,10 @@ async def test_versions_rise_inside_a_sequence_at_the_swap(engine_of):
 async def test_drain_lets_what_runs_end_and_the_rest_start_under_the_new_version(engine_of):
     engine, learner = engine_of(script_seconds_per_token=0.03, slots=1, inflight="drain"), LocalLearner()
     learner.updates = 4
-    sampling = asyncio.create_task(sampled(engine, make_task(group_size=2)))
+    sampling = asyncio.create_task(run(engine, make_task(group_size=2)))
     await asyncio.sleep(0.05)
-    await update(engine, learner, epoch=1)
+    await learner.meet(engine)
+    await learner.transfer(engine)
     assert [set(sequence.token_versions.tolist()) for sequence in await sampling] == [{3}, {4}]
     await learner.close_channel("policy")
     await engine.close()
@@ -98,8 +88,7 @@ async def test_drain_lets_what_runs_end_and_the_rest_start_under_the_new_version
 
 async def test_updates_are_refused_out_of_order(engine_of):
     engine, learner = engine_of(), LocalLearner()
-    rendezvous = await learner.serve_channel("policy", 1, 1, "gloo", 5.0)
-    await asyncio.gather(learner.connect_channel(rendezvous), engine.join(rendezvous, 1))
+    await learner.meet(engine)
     with pytest.raises(TransportError, match="no update is open"):
         await engine.receive()
     manifest = await learner.announce("policy", 1, True)
@@ -117,7 +106,7 @@ async def test_updates_are_refused_out_of_order(engine_of):
 async def test_an_aborted_task_ends_by_an_error_and_pause_holds_tokens_back(engine_of):
     engine, task = engine_of(script_seconds_per_token=0.01, slots=1), make_task(group_size=2)
     await engine.pause()
-    sampling = asyncio.create_task(sampled(engine, task))
+    sampling = asyncio.create_task(run(engine, task))
     await asyncio.sleep(0.05)
     assert (engine.stats().generated_tokens, engine.stats().running, engine.stats().queued) == (0, 1, 1)
     await engine.resume()
@@ -133,9 +122,9 @@ async def test_an_aborted_task_ends_by_an_error_and_pause_holds_tokens_back(engi
 async def test_what_it_cannot_answer_is_refused(engine_of):
     engine = engine_of()
     with pytest.raises(EngineError, match=r"exceed engine\.max_model_len 128"):
-        await sampled(engine, make_task(max_new_tokens=120))
+        await run(engine, make_task(max_new_tokens=120))
     with pytest.raises(EngineError, match="no question of the script"):
-        await sampled(engine, make_task(text="What is 7 + 7?"))
+        await run(engine, make_task(text="What is 7 + 7?"))
 
 
 @pytest.mark.parametrize(

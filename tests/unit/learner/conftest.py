@@ -6,24 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import PreTrainedTokenizerFast
 
 from corewarding.dataflow.carriers import TrainingSample
 from corewarding.dataflow.ids import AskedId, View
+from tests.tiny_models import write_model
 
 VOCAB = 50
 
 
 def write_tiny_model(folder: Path) -> None:
     """A random two-layer Qwen3 with tied embeddings and a vocabulary of VOCAB words."""
-    torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=VOCAB, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=32, tie_word_embeddings=True, max_position_embeddings=128,
-    )  # fmt: skip
-    Qwen3ForCausalLM(config).save_pretrained(folder)
+    write_model(folder, vocab=VOCAB, spread=0.02)
     vocabulary = {f"t{i}": i for i in range(VOCAB)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="t0"))
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="t0").save_pretrained(folder)

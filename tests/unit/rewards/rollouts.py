@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from corewarding.dataflow.carriers import Completion, FinishReason, QuestionRollouts
 from corewarding.dataflow.ids import AskedId, GroupId, Source, View
 from corewarding.rewards.answers.key import answer_key
 from corewarding.rewards.rules.contract import RuleContext
+from tests.fakes import fake_completion
 
 
 def key(answer: str) -> str:
@@ -24,21 +23,7 @@ def completion(
     versions: Sequence[int] = (0, 0, 0),
     finish_reason: FinishReason = "stop",
 ) -> Completion:
-    length = len(versions)
-    return Completion(
-        id=group.completion(sample_index),
-        incarnation=0,
-        attempt=0,
-        prompt_token_ids=np.array([1, 2], np.int32),
-        token_ids=np.arange(length, dtype=np.int32),
-        behavior_logprobs=np.full(length, -0.5, np.float32),
-        token_versions=np.array(versions, np.int32),
-        temperature=1.0,
-        text="" if answer is None else rf"\boxed{{{answer}}}",
-        answer=answer,
-        finish_reason=finish_reason,
-        actor_id="actor-0",
-    )
+    return fake_completion(group.completion(sample_index), answer, versions=versions, finish_reason=finish_reason)
 
 
 def group_of(answers: Sequence[str | None], *, group: GroupId | None = None) -> tuple[Completion, ...]:
