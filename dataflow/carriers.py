@@ -169,6 +169,10 @@ class Vote:
     classes: tuple[VoteClass, ...]  # largest first, ties by first sample index
     version: int  # oldest token among the voters' completions: the pseudo-label's version
 
+    def __repr__(self) -> str:
+        votes = {one.answer: len(one.sample_indices) for one in self.classes}
+        return f"Vote(answer={self.answer!r}, share={self.share:.2f}, votes={votes}, version={self.version})"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ScoredGroup:
