@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.more.cluster import ROOT, SMALL, environment
+from tests.one_plugin import WORDS, check, write_plugin
 
 pytestmark = pytest.mark.timeout(600)
 HEAD, OTHER = "10.201.7.1", "10.201.7.2"
@@ -112,6 +113,14 @@ def test_corewarding_submit_divides_a_run_over_both_nodes(cluster, tmp_path):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert f"learner on {OTHER}; policy on {HEAD}; teacher on {HEAD}" in done.stdout
     assert json.loads((tmp_path / "mine" / "two" / "summary.json").read_text())["updates"] == 2
+
+
+def test_a_plugin_of_one_file_works_on_both_nodes(cluster, tmp_path):
+    write_plugin(tmp_path)
+    command = [sys.executable, "-m", "corewarding.launch.cli", "submit", "cpu", *address(), *WORDS, *DIVIDED]
+    done = call(cluster, *command, "--run.name", "plugged", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    check(tmp_path / "mine" / "plugged")
 
 
 def test_ray_job_submit_takes_the_same_configuration(cluster, tmp_path):
