@@ -32,3 +32,10 @@ class RunError(RuntimeError):
 
 class RunStoppedError(RunError):
     """The run ended itself. The message names the reason and how to continue."""
+
+
+def origin(error: BaseException) -> BaseException:
+    """The error as it was raised in another process, out of the wrapping in which Ray delivers it."""
+    while isinstance(cause := getattr(error, "cause", None), Exception):
+        error = cause
+    return error

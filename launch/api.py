@@ -107,8 +107,7 @@ def train(what: Recipe | TrainConfig | str | Path) -> Run:
     config = what.config if isinstance(what, Recipe) else what if isinstance(what, TrainConfig) else recipe(what).config
     from corewarding.launch.run.train import run_training
 
-    run_training(config)
-    return load_run(Path(config.run.root) / config.run.name)
+    return load_run(run_training(config).folder)
 
 
 def load_run(folder: str | Path) -> Run:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import ray
 
-from corewarding.dataflow.errors import RunError, RunStoppedError, UserError
+from corewarding.dataflow.errors import RunError, RunStoppedError, UserError, origin
 from corewarding.evals.heldout import EvalResult
 from corewarding.launch.config.tree import TrainConfig
 from corewarding.launch.report.log import RunLog
@@ -63,6 +63,8 @@ def run_training(config: TrainConfig) -> RunResult:
         return run_to_end(_run(config, inputs, run_dir, store, checkpoint, began))
     except RunStoppedError:
         raise
+    except UserError as error:
+        raise origin(error) from None
     except RunError as error:
         saved = store.latest()
         remedy = (
@@ -70,7 +72,7 @@ def run_training(config: TrainConfig) -> RunResult:
             if saved
             else "no checkpoint was made yet"
         )
-        raise RunStoppedError(f"{getattr(error, 'cause', error)}\n{remedy}") from error
+        raise RunStoppedError(f"{origin(error)}\n{remedy}") from error
     finally:
         ray.shutdown()
 
