@@ -1,11 +1,10 @@
-"""The control plane at scale: `python benchmarks/control_plane.py [--engines 200] [--processes 2] [--seconds 300] [--tokens 500]`.
+"""The control plane at scale: `python -m benchmarks.control_plane [--engines 200] [--processes 2] [--seconds 300] [--tokens 500]`.
 
-Engines without a model replay completions as fast as they are asked; the controller, admission, the replay buffer, scoring,
-publication and logging are the program's own. The learner takes every batch apart and computes nothing; weights are announced and
-committed but have no bytes. Every engine has its rollout actor and gets every call by Ray, as if it were alone; --processes says how
-many Ray processes they live in, because an idle one costs 1% of a core (its main thread wakes 100 times a second), and two
-cores are to be measured, not that. Ends with completions per second through buffer and scoring, resident memory early and at the
-end, and what admission and the ledger say.
+Engines without a model replay completions as fast as they are asked; controller, admission, replay buffer, scoring, publishing and
+logging are the program's own. The learner decodes each batch and computes nothing; weights are announced and committed without
+bytes. Each engine has its own rollout actor and gets its calls through Ray. --processes sets how many Ray processes hold them: an
+idle process costs 1% of a core (its main thread wakes 100 times a second), which is not to be measured. Prints completions per
+second through buffer and scoring, resident memory early and at the end, and whether admission and the ledger were exact.
 """
 
 from __future__ import annotations
@@ -17,22 +16,14 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import ray
 from tokenizers import Tokenizer
 
-from corewarding.actors.engine import EngineContext
+from benchmarks.weightless import EOS, MODEL, EngineHost, IdleLearner, Tenant
 from corewarding.actors.group import RolloutGroup
-from corewarding.actors.rollout_actor import RolloutActor, accept_of
-from corewarding.actors.scripted.engine import ScriptedEngine
-from corewarding.actors.settings import EngineSettings
-from corewarding.dataflow.carriers import StepResult, TrainBatch
-from corewarding.dataflow.codec import decode
-from corewarding.dataflow.ids import Channel, Source, Version
-from corewarding.dataflow.metrics import Metrics
-from corewarding.dataflow.weights import Rendezvous, WeightManifest
+from corewarding.dataflow.ids import Source, Version
 from corewarding.evals.heldout import EvalResult
 from corewarding.launch.config.load import load_config, make_config
 from corewarding.launch.config.tree import TrainConfig
@@ -49,120 +40,6 @@ from corewarding.learner.checkpoint import CheckpointStore
 from corewarding.learner.replay.actor import start_buffer
 from corewarding.learner.replay.client import BufferClient
 from corewarding.questions.order import QuestionCursor
-from corewarding.rewards.answers.extract import extract_answer
-
-MODEL = "models/arithmetic-base"
-EOS = 0
-
-
-class WeightlessEngine(ScriptedEngine):
-    """Follows every update of the weights and receives none of their bytes."""
-
-    async def join(self, rendezvous: Rendezvous, rank: int) -> None: ...
-
-    async def begin(self, manifest: WeightManifest) -> None: ...
-
-    async def receive(self) -> None: ...
-
-    async def commit(self, version: Version) -> None:
-        await self.load_weights({}, version)
-
-
-class ReplayingActor(RolloutActor):
-    """A rollout actor around a weightless engine."""
-
-    def __init__(
-        self, *, actor_id: str, source: Source, settings: EngineSettings, max_model_len: int, buffer: Any
-    ) -> None:
-        tokenizer = Tokenizer.from_file(f"{MODEL}/tokenizer.json")
-        engine = WeightlessEngine(
-            EngineContext(settings=settings, model_path=MODEL, max_model_len=max_model_len, eos_token_ids=(EOS,))
-        )
-        super().__init__(
-            actor_id=actor_id,
-            source=source,
-            engine=engine,
-            decode=lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=True)),
-            extract=extract_answer,
-            buffer_accept=accept_of(buffer),
-        )
-
-
-class EngineHost:
-    """Several rollout actors in one Ray process."""
-
-    def __init__(self, actors: list[dict[str, Any]], buffer: Any) -> None:
-        self._actors = {one["actor_id"]: ReplayingActor(buffer=buffer, **one) for one in actors}
-
-    async def call(self, actor_id: str, method: str, *args: Any) -> Any:
-        return await getattr(self._actors[actor_id], method)(*args)
-
-
-class Tenant:
-    """An actor handle for one of them."""
-
-    def __init__(self, host: Any, actor_id: str) -> None:
-        self._host, self._actor_id = host, actor_id
-
-    def __getattr__(self, method: str) -> Any:
-        return SimpleNamespace(remote=lambda *args: self._host.call.remote(self._actor_id, method, *args))
-
-
-@ray.remote(num_cpus=0)
-class Taker:
-    """The learner's process: takes a batch apart."""
-
-    def update(self, batch: bytes) -> tuple[int, int]:
-        taken: TrainBatch = decode(batch)
-        return taken.update, len(taken.samples)
-
-
-class IdleLearner:
-    """What controller and publishers ask of a learner group, without a model."""
-
-    incarnation = 0
-
-    def __init__(self) -> None:
-        self._taker = Taker.remote()
-        self._version = Version(incarnation=0, updates=0)
-
-    async def version(self, channel: Channel = "policy") -> Version:
-        return self._version
-
-    async def update(self, batch: Any) -> StepResult:
-        began = time.time()
-        update, num = await self._taker.update.remote(batch)
-        self._version = Version(incarnation=0, updates=update)
-        metrics = Metrics(scalars={"train/num_samples": float(num)})
-        return StepResult(version=self._version, metrics=metrics, wall_s=time.time() - began)
-
-    async def token_statistics(self, samples: Any) -> bytes:
-        raise AssertionError("the rule needs no statistics")
-
-    async def serve_channel(
-        self, channel: Channel, group_epoch: int, num_receivers: int, backend: str, timeout_s: float
-    ) -> Rendezvous:
-        return Rendezvous(
-            channel=channel, group_epoch=group_epoch, host="127.0.0.1", port=1, world_size=num_receivers + 1, backend=backend,
-            timeout_s=timeout_s,
-        )  # fmt: skip
-
-    async def connect_channel(self, rendezvous: Rendezvous) -> None: ...
-
-    async def announce(self, channel: Channel, group_epoch: int, with_checksums: bool) -> WeightManifest:
-        return WeightManifest(
-            channel=channel, version=self._version, group_epoch=group_epoch, bucket_bytes=16, tensors=()
-        )
-
-    async def send(self, channel: Channel) -> None: ...
-
-    async def close_channel(self, channel: Channel) -> None: ...
-
-    async def save(self, folder: Path) -> None:
-        folder.mkdir()
-
-    async def export(self, folder: Path, which: str) -> None:
-        folder.mkdir()
 
 
 def configuration(root: Path, script: Path, seconds: float, tokens: int) -> TrainConfig:
@@ -217,7 +94,7 @@ def group_of(
 
 
 def resident_mb() -> dict[str, float]:
-    """Of the driver, the replay buffer, and the mean engine."""
+    """Resident memory of the driver, and the mean over processes of each kind of actor."""
     found: dict[str, list[float]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
