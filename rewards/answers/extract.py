@@ -5,14 +5,14 @@ Grammar, read in one pass from left to right:
     box      := command "{" inside "}"         braces balanced; the answer is `inside` without surrounding space
               | command number                 the TeX short form, "\boxed 7"; only a plain number, since
                                                "\boxed format" is prose
-    command  := "\boxed" | "\fbox"             a whole control word ("\boxedx" is another), its backslash once or
-                                               doubled (text escaped one time too often); space may follow
+    command  := "\boxed" | "\fbox"             a whole control word ("\boxedx" is another); space may follow. If its backslash
+                                               is doubled, the text was escaped once too often: the answer's are halved
     number   := sign? digits, thousands commas, decimals, "/digits" and a percent sign, not continued by a letter,
                 digit, brace, power or another command
     escape   := "\" and any one character      so "\{" and "\}" are not braces, and after "\\" a brace is one
 
-A box that is empty holds no answer; nor does one that is never closed, where the text was cut off; nor one that
-contains a box command, whose inner box is looked at instead. What remain are disjoint boxes; the last is taken.
+An empty box holds no answer. Neither does a box that is never closed (a truncated text) or one that contains another box command;
+the inner box counts instead. The last of the remaining boxes is taken.
 
 Invariant: never raises, and costs time linear in the text.
 """
@@ -40,9 +40,10 @@ _TOKEN = re.compile(
 
 
 @dataclass(slots=True)
-class _OpenBrace:
+class _OpenBox:
     inside_from: int
-    is_box: bool
+    escaped: bool  # its command has two backslashes
+    num_open: int = 0  # plain braces that are open inside
     contains_box: bool = False
 
 
@@ -55,10 +56,10 @@ _SENTENCE_END = re.compile(r"\.(?=\s|\Z)")
 
 
 def extract_answer(text: str, *, fallbacks: Sequence[Fallback] = ()) -> str | None:
-    """The answer in the last complete box of `text`, stripped; None where there is none (grammar above).
+    """The answer in the last complete box of `text`, stripped; None if there is none (grammar above).
 
-    fallbacks: where no box holds one, tried in order: `hashes` is what follows the last "####" on its line (GSM8K), `phrase` what
-    follows the last "answer is" up to the end of its sentence. A text with a box that was never closed has no answer all the same.
+    fallbacks: tried in order for a text without any box command. `hashes` takes what follows the last "####" on its line (GSM8K),
+    `phrase` what follows the last "answer is" up to the end of its sentence.
     """
     answer = _boxed(text)
     if answer is None and not re.search(r"\\(?:boxed|fbox)(?![A-Za-z])", text):
@@ -70,7 +71,7 @@ def extract_answer(text: str, *, fallbacks: Sequence[Fallback] = ()) -> str | No
 
 
 def _after(text: str, name: Fallback) -> str:
-    """What follows the last sign of `name` on its line, for `phrase` in its sentence; empty where there is none."""
+    """The text after the last mark of `name`, to the end of its line (`phrase`: of its sentence); empty if there is none."""
     *_, last = (None, *_FALLBACKS[name].finditer(text))
     if last is None:
         return ""
@@ -80,22 +81,27 @@ def _after(text: str, name: Fallback) -> str:
 
 def _boxed(text: str) -> str | None:
     answer: str | None = None
-    open_braces: list[_OpenBrace] = []
+    boxes: list[_OpenBox] = []
     for token in _TOKEN.finditer(text):
         if token["command"]:
-            if open_braces:
-                open_braces[-1].contains_box = True
+            if boxes:
+                boxes[-1].contains_box = True
             if token["open"]:
-                open_braces.append(_OpenBrace(token.end(), is_box=True))
+                boxes.append(_OpenBox(token.end(), escaped=token["command"].startswith(r"\\")))
             elif token["number"]:
                 answer = token["number"]
-        elif token["brace"] == "{":
-            open_braces.append(_OpenBrace(token.end(), is_box=False))
-        elif token["brace"] == "}" and open_braces:
-            closed = open_braces.pop()
-            if closed.contains_box and open_braces:
-                open_braces[-1].contains_box = True
-            inside = text[closed.inside_from : token.start()].strip() if closed.is_box else ""
+        elif boxes and token["brace"] == "{":
+            boxes[-1].num_open += 1
+        elif boxes and token["brace"] == "}" and boxes[-1].num_open:
+            boxes[-1].num_open -= 1
+        elif boxes and token["brace"] == "}":
+            closed = boxes.pop()
+            inside = text[closed.inside_from : token.start()].strip()
             if inside and not closed.contains_box:
-                answer = inside
+                answer = _unescaped(inside) if closed.escaped else inside
     return answer
+
+
+def _unescaped(answer: str) -> str:
+    """The answer with half its backslashes, if all of them are doubled."""
+    return answer if "\\" in answer.replace(r"\\", "") else answer.replace(r"\\", "\\")

@@ -1,25 +1,25 @@
-r"""From an answer to its canonical key. Two answers are equivalent exactly when their keys are equal, so equivalence is reflexive,
-symmetric and transitive by construction, and a vote is a count.
+r"""From an answer to its canonical key. Two answers are equivalent if and only if their keys are equal. So equivalence is reflexive,
+symmetric and transitive by construction, and a vote only counts keys.
 
-| kind | what | equal to |
+| kind | examples | equal to |
 |---|---|---|
-| integer, rational, decimal | 1/2, \frac12, 0.5, 1\frac12, 0.1\overline{6}, 3\times10^5 | numbers of equal exact value |
+| integer, rational, decimal | 1/2, \frac12, 0.5, 1\frac12, 0.1\overline{6}, 0.333..., 3\times10^5 | numbers of equal exact value |
 | real, complex | radicals, \pi, e, i, logarithms, trigonometry | values that agree to 20 digits |
-| percent | 25\% | percentages alone: neither 25 nor 1/4 |
-| expression | letters: equal at fixed points | x(x+1) and x^2+x |
-| equation | equal up to a constant factor | y=2x and 2y-4x=0; a lone letter = a value is that value |
+| percent | 25\% | percentages only: neither 25 nor 1/4 |
+| expression | letters: compared at fixed points | x(x+1) and x^2+x |
+| equation | compared up to a constant factor | y=2x and 2y-4x=0; a single letter = a value is that value |
 | interval, inequality | bracketed ends; x>3 is (3,\infty) | ends of equal keys, same brackets |
-| tuple | (1,2) in order | the open interval of the same text |
-| set | {1,2}, or the bare list "1, 2" and "1 and 2", or \pm | any order |
-| union, matrix, determinant, ratio | parts by key | |
+| tuple | (1,2) in order; (x,y)=(1,2) | the open interval of the same text |
+| set | {1,2}, or a bare list "1, 2" and "1 and 2", or \pm | any order; only braces ignore repetitions |
+| union, matrix, determinant, ratio | compared by the keys of their parts | |
 | base | 204_5 | the same digits and base |
 | choice | a letter A to H, alone or in brackets | |
 | time, date | 3:30 p.m., March 3 | |
-| unevaluated | 1/0, 9^{9^{9^9}}: no value, or one beyond all bounds | the same tree |
-| text | all else, without case, spacing and full stop | |
+| unevaluated | 1/0, 9^{9^{9^9}}: no value, or one beyond the bounds | the same tree |
+| text | everything else, without case, spaces, markup and full stop | |
 
-Units and degree and dollar signs at a number are dropped (`units="drop"`) or kept (`units="keep"`). Time is bounded for any text
-(see rewards/answers/parser.py and rewards/answers/value.py): there is nothing here that would have to be killed.
+Of "exact \approx decimal" the exact side counts. Units, degree and dollar signs after a number are dropped (`units="drop"`) or kept
+(`units="keep"`). Time is bounded for any text (see parser.py and operations.py), so no call has to be killed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from typing import Literal
 from corewarding.rewards.answers.operations import OutOfBoundsError
 from corewarding.rewards.answers.parser import parse
 from corewarding.rewards.answers.structure import CanonicalAnswer, Units, tree_key
-from corewarding.rewards.answers.tokens import NotMathError
+from corewarding.rewards.answers.tokens import CHARACTERS, NotMathError
 
 Equivalence = Literal["canonical", "exact"]
 
@@ -53,9 +53,14 @@ _MONTHS = "january|february|march|april|may|june|july|august|september|october|n
 _DATE = re.compile(rf"({_MONTHS})\s+([0-9]{{1,2}})(?:\s*,\s*([0-9]{{4}}))?", re.IGNORECASE)
 _SPACING = re.compile(r"\\[,:;>!\s]|\\q?quad(?![A-Za-z])|~|[\s$]+")
 
+_MARKUP = re.compile(r"\\(?:left|right)(?![A-Za-z])")
+_NEEDLESS_SPACE = re.compile(
+    r"(?P<needed>\\[a-z]+[ ](?=[a-z]))|(?<![0-9])[ ]|[ ](?![0-9])"
+)  # it ends a command, parts digits
+
 
 def canonical_key(answer: str, *, units: Units = "drop") -> CanonicalAnswer:
-    """The canonical form of `answer` (table above). Never raises; the same for equivalent answers."""
+    """The canonical form of `answer` (table above). Never raises."""
     plain = _PLAIN.fullmatch(answer)
     if plain is not None and (plain["under"] is None or int(plain["under"])):
         return _plain(plain)
@@ -63,12 +68,12 @@ def canonical_key(answer: str, *, units: Units = "drop") -> CanonicalAnswer:
 
 
 def answer_key(answer: str, *, equivalence: Equivalence = "canonical", units: Units = "drop") -> str:
-    """The text `answer` votes by: its canonical key, or for `exact` the answer itself, as the authors' code counts."""
+    """The text that votes for `answer`: its canonical key, or for `exact` the answer itself, as in the authors' code."""
     return answer if equivalence == "exact" else canonical_key(answer, units=units).key
 
 
 def same_answer(one: str, other: str) -> bool:
-    """Whether two answers are equivalent: whether their keys are equal."""
+    """Whether two answers have equal keys."""
     return canonical_key(one) == canonical_key(other)
 
 
@@ -118,7 +123,7 @@ def _undelimited(text: str) -> str:
 
 
 def _as_text(text: str) -> str:
-    """Words without markup, case, spacing and final stop; never nothing of something."""
-    words = _SPACING.sub(" ", _WRAPPED.sub(r" \1 ", text))
-    words = " ".join(words.split()).strip().rstrip(".").strip().lower()
-    return words or text
+    """Words without markup, case, spaces and final stop; never empty for a text that is not."""
+    plain = _MARKUP.sub("", text.translate(CHARACTERS)).replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac")
+    words = " ".join(_SPACING.sub(" ", _WRAPPED.sub(r" \1 ", plain)).split()).rstrip(".").strip().lower()
+    return _NEEDLESS_SPACE.sub(lambda match: match["needed"] or "", words) or text

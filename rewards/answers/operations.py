@@ -12,6 +12,7 @@ from mpmath.ctx_mp import MPContext
 
 DIGITS = 40  # of every operation
 MAX_BITS = 12_000  # of an exact number; larger ones go on as 40 digits
+LARGEST_RATIO = 1e20  # of the parts of a sum: beyond it the smaller one would not show
 MAX_LOG = 1e6  # of a power's natural logarithm
 
 ctx: Any = MPContext()
@@ -53,7 +54,13 @@ def _both(one: Value, other: Value) -> bool:
 
 
 def _add(one: Value, other: Value) -> Value:
-    return bounded(one + other) if _both(one, other) else inexact(one) + inexact(other)
+    if _both(one, other):
+        return bounded(one + other)
+    one, other = inexact(one), inexact(other)
+    small, large = sorted((abs(one), abs(other)))
+    if large > small * LARGEST_RATIO and small > 1e-6 and not ctx.isinf(large):
+        raise OutOfBoundsError("a sum whose smaller part is lost")
+    return one + other
 
 
 def _multiply(one: Value, other: Value) -> Value:

@@ -15,6 +15,7 @@ then text. The cost is linear in the length but for nesting, which is bounded.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -66,6 +67,7 @@ _NEVER_FIRST = frozenset(
 _OPENING = {"(": "(", "[": "[", "{": "{", "set{": "{"}
 _CLOSING = {")": ")", "]": "]", "}": "}", "}set": "}"}
 _END = Token("end of answer", "", False)
+_CALLED = frozenset({"f", "g", "h"})
 _INVERTIBLE = frozenset({"sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh"})
 _SYNONYMS = {"arsinh": "arcsinh", "arcosh": "arccosh", "artanh": "arctanh"}
 
@@ -354,6 +356,8 @@ class _Parser:
             self._at -= 1
             self._tokens[self._at] = Token("letters", word[1:], False)
             word = word[0]
+        if word in _CALLED and self._is("("):
+            return self._call(word)
         nodes = [self._letter(letter) for letter in word[:-1]]
         last = self._letter(word[-1])
         if nodes and self._is("^", "_", "!"):  # binds to the last letter alone: xy^2
@@ -368,6 +372,16 @@ class _Parser:
             node = self._node("mul", other, node)
         return node
 
+    def _call(self, name: str) -> Node:
+        """f(x) as a quantity of its own; a product if the argument is not a letter, a negated letter or a number."""
+        argument = self._atom()
+        inside = argument.children[0] if argument.head == "group" else argument
+        plain = inside.children[0] if inside.head == "neg" else inside
+        if plain.head in ("letter", "number"):
+            sign = "-" if inside.head == "neg" else ""
+            return self._node("letter", value=f"{name}({sign}{plain.value})")
+        return self._node("mul", self._letter(name), argument)
+
     def _letter(self, letter: str) -> Node:
         if letter in ("e", "i"):
             return self._node("constant", value=letter)
@@ -375,6 +389,8 @@ class _Parser:
 
     def _commanded(self, name: str) -> Node:
         if name == "frac":
+            if self._is("{") and self.peek(1).text.startswith("d") and self._is_differential():
+                raise NotMathError("a derivative")
             return self._node("div", self._atom(one_digit=True), self._atom(one_digit=True))
         if name in ("binom", "dbinom", "tbinom"):
             return self._node("binomial", self._atom(one_digit=True), self._atom(one_digit=True))
@@ -459,8 +475,10 @@ class _Parser:
     def _matrix(self, kind: str) -> Node:
         if kind not in ("pmatrix", "bmatrix", "matrix", "vmatrix", "Vmatrix", "smallmatrix", "array", "cases"):
             raise NotMathError(f"the environment {kind}")
-        if kind in ("array", "cases"):
+        if kind == "cases":
             raise NotMathError(kind)
+        if kind == "array":
+            self._column_format()
         rows: list[Node] = []
         cells: list[Node] = []
         while True:
@@ -483,6 +501,23 @@ class _Parser:
         if not rows or len({len(row.children) for row in rows}) != 1:
             raise NotMathError("rows of different lengths")
         return self._node("determinant" if kind == "vmatrix" else "matrix", *rows)
+
+    def _column_format(self) -> None:
+        """{cc|c} after \\begin{array}."""
+        self._expect("{")
+        while not self._is("}"):
+            if self.peek().kind != "letters" and self.peek().text != "|":
+                raise NotMathError("an array's columns")
+            self._next()
+        self._next()
+
+    def _is_differential(self) -> bool:
+        """Whether the denominator of the fraction that follows is like dx."""
+        ahead = 0
+        while self.peek(ahead).text not in ("}", ""):
+            ahead += 1
+        brace, letters = self.peek(ahead + 1), self.peek(ahead + 2)
+        return brace.text == "{" and letters.kind == "letters" and re.fullmatch("d[a-z]", letters.text) is not None
 
     def _expect(self, text: str) -> None:
         if self._next().text != text:

@@ -60,7 +60,7 @@ class _Keys:
         if letters_of(inner):
             raise NotMathError("words after letters")
         answer = self.of(inner)
-        if node.value in ("percent", "per cent"):
+        if node.value in ("percent", "per cent", "pct"):
             return CanonicalAnswer(f"{answer.key}%", "percent")
         return answer if self._units == "drop" else CanonicalAnswer(f"{answer.key} {node.value}", "unit")
 
@@ -79,7 +79,8 @@ class _Keys:
         return CanonicalAnswer(":".join(self.of(part).key for part in node.children), "ratio")
 
     def _list(self, node: Node) -> CanonicalAnswer:
-        return self._members([self.of(item) for item in node.children])
+        keys = sorted(self.of(item).key for item in node.children)  # 1, 1, 2 is not 1, 2
+        return CanonicalAnswer("{" + "; ".join(keys) + "}", "set")
 
     def _members(self, answers: list[CanonicalAnswer]) -> CanonicalAnswer:
         keys = sorted({answer.key for answer in answers})
@@ -107,11 +108,22 @@ class _Keys:
 
     def _relation(self, node: Node) -> CanonicalAnswer:
         operators, parts = str(node.value).split(), node.children
+        if "approx" in operators:  # the exact value stands to the left, unless only a name does
+            exact = parts[: operators.index("approx") + 1]
+            operators = ["="] * len(operators)
+            if len(exact) > 1 or exact[0].head != "letter":
+                operators, parts = operators[: len(exact) - 1], exact
+            if not operators:
+                return self.of(parts[0])
         if set(operators) == {"="}:
             if parts[0].head == "letter" and not letters_of(parts[-1]):
                 return self.of(parts[-1])
-            if not letters_of(node):
+            if not any(map(letters_of, parts)):
                 return self.of(parts[-1])
+            if len(parts) == 2 and parts[1].head == "letter" and not letters_of(parts[0]):
+                return self.of(parts[0])
+            if len(parts) == 2 and _is_named(parts[0], parts[1]):
+                return self.of(parts[1])
             if len(parts) != 2 or any(part.head in ("list", "bracket", "matrix") for part in parts):
                 raise NotMathError("a chain of equations")
             difference = Node("add", (parts[0], Node("neg", (parts[1],))))
@@ -129,6 +141,9 @@ class _Keys:
     def _inequality(self, operators: list[str], parts: list[Node]) -> CanonicalAnswer:
         if not set(operators) <= {"<", "<=", ">", ">="} or len({operator[0] for operator in operators}) != 1:
             raise NotMathError("relations mixed")
+        if any(part.head == "neg" and part.children[0].head == "letter" for part in parts):  # -x > -1 is x < 1
+            parts = [part.children[0] if part.head == "neg" else Node("neg", (part,)) for part in parts]
+            operators = [operator.translate(_MIRRORED) for operator in operators]
         if operators[0][0] == ">":
             operators, parts = [operator.replace(">", "<") for operator in reversed(operators)], parts[::-1]
         named = [index for index, part in enumerate(parts) if letters_of(part)]
@@ -161,6 +176,16 @@ class _Keys:
         return CanonicalAnswer(
             key, "real" if key.lstrip("-").startswith("~") else "rational" if "/" in key else "integer"
         )
+
+
+_MIRRORED = str.maketrans("<>", "><")
+
+
+def _is_named(left: Node, right: Node) -> bool:
+    """Whether the left is a tuple of different letters, and the right one of as many values: (x, y) = (3, 2)."""
+    names = {str(child.value) for child in left.children if child.head == "letter"}
+    both = left.head == right.head == "bracket" and left.value == right.value == "()"
+    return both and len(names) == len(left.children) == len(right.children)
 
 
 def _contains(node: Node, head: str) -> bool:

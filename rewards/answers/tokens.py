@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 MAX_CHARS = 2_000
 
@@ -45,7 +46,7 @@ UNITS = _words(
     """
     cm mm km m dm ft in inch inches feet foot yd yard yards mi mile miles mph g kg mg lb lbs pound pounds oz ounce ounces l ml
     liter liters litre litres gallon gallons s sec second seconds min minute minutes h hr hrs hour hours day days week weeks month
-    months year years degree degrees rad radians dollar dollars cent cents euro euros unit units square cubic sq cu per percent
+    months year years degree degrees rad radians dollar dollars cent cents euro euros pct unit units square cubic sq cu per percent
     meter meters metre metres centimeter centimeters kilometer kilometers newton newtons joule joules watt watts volt volts
     """
 )
@@ -56,9 +57,9 @@ WORDS = _words(
     """
 )
 RELATIONS = {"=": "=", "<": "<", ">": ">", "le": "<=", "leq": "<=", "leqslant": "<=", "ge": ">=", "geq": ">=", "geqslant": ">="} | {
-    "ne": "!=", "neq": "!=", "in": "in", "approx": "=", "equiv": "=", "<=": "<=", ">=": ">=", "lt": "<", "gt": ">",
+    "ne": "!=", "neq": "!=", "in": "in", "approx": "approx", "equiv": "=", "<=": "<=", ">=": ">=", "!=": "!=", "lt": "<", "gt": ">",
 }  # fmt: skip
-_CHARACTERS = str.maketrans(
+CHARACTERS = str.maketrans(
     {
         "−": "-", "–": "-", "—": "-", "\u00a0": " ", "\u202f": " ", "\u2009": " ", "°": r"^\circ ", "π": r"\pi ", "√": r"\sqrt ",
         "×": r"\times ", "·": r"\cdot ", "÷": r"\div ", "∞": r"\infty ", "∪": r"\cup ", "∩": r"\cap ", "≤": r"\le ", "≥": r"\ge ",
@@ -72,20 +73,24 @@ _IGNORED = _words(
     textstyle thinspace
     """
 )
+_ROOT_SIGN = re.compile(r"√\s*([0-9]+(?:\.[0-9]+)?)")  # √14 is the root of 14; \sqrt14 is that of 1, times 4
+_RUN = re.compile(r"(?<![0-9.,])[0-9]{3}(?:,[0-9]{3}){2,}(?![0-9,])")
 _SCANNER = re.compile(
     r"""
     (?P<space> \s+ | \\[,:;>\ \s] | ~ | \\!\ ? )
-  | (?P<repeating> (?P<head> [0-9]*\.[0-9]* ) \\overline\s*\{ (?P<cycle> [0-9]+ ) \} )
+  | (?P<repeating> (?P<head> [0-9]*\.[0-9]* ) (?: \\(?:overline|bar)\s*\{ (?P<cycle> [0-9]+ ) \} | \\dot\s*\{? (?P<digit> [0-9] ) \}?
+        (?! \s*(?:[0-9]|\\dot) ) ) )
+  | (?P<ellipsis> [0-9]*\.[0-9]+ ) \s* (?: \\[lc]?dots(?![A-Za-z]) | \.{3} | … )
   | (?P<thousands> [1-9][0-9]{0,2} 
         (?: (?: \{,\} | ,\\!\ ? | \\!,? | \\,(?=[0-9]{3}(?![0-9])) | , | \ (?=[0-9]{3}(?![0-9])) ) [0-9]{3} (?![0-9]) )+
         (?: \.[0-9]+ )? )
-  | (?P<number> [0-9]+ (?: \.[0-9]+ )? | \.[0-9]+ )
+  | (?P<number> [0-9]+ (?: \.[0-9]+ (?: e[-+]?[0-9]{1,3} (?![0-9A-Za-z.]) )? )? | \.[0-9]+ )
   | \\begin\s*\{ (?P<begin> [a-z]+\*? ) \}
   | \\end\s*\{ (?P<end> [a-z]+\*? ) \}
   | \\ (?P<wrapper> text(?:bf|it|rm|sf|normal)? | math(?:rm|bf|sf|it) | mbox | operatorname ) \s* \{ (?P<inside> [^{}]* ) \}
   | \\ (?P<command> [A-Za-z]+ | [{}%$|\\#&_] )
   | (?P<letters> [A-Za-z]+ )
-  | (?P<symbol> <= | >= | \*\* | [-+*/^_!%=<>()\[\]{},;:|'&.$] )
+  | (?P<symbol> <= | >= | (?<=\s)!= | \*\* | [-+*/^_!%=<>()\[\]{},;:|'&.$] )
     """,
     re.VERBOSE,
 )
@@ -95,7 +100,11 @@ def scan(text: str) -> list[Token]:
     """Tokens of an answer; NotMathError for what is too long or holds other characters."""
     if len(text) > MAX_CHARS:
         raise NotMathError(f"over {MAX_CHARS} characters")
-    text = text.translate(_CHARACTERS)
+    if "√" in text:
+        text = _ROOT_SIGN.sub(r"\\sqrt{\1}", text)
+    if "," in text:
+        text = _RUN.sub(_separated, text)
+    text = text.translate(CHARACTERS)
     tokens: list[Token] = []
     at, spaced, depth = 0, False, 0
     while at < len(text):
@@ -128,10 +137,19 @@ def scan(text: str) -> list[Token]:
     return tokens
 
 
+def _separated(run: re.Match[str]) -> str:
+    """284;285;286 for 284,285,286: consecutive numbers are a list, not one number with commas."""
+    numbers = [int(part) for part in run[0].split(",")]
+    consecutive = {after - before for before, after in pairwise(numbers)} in ({1}, {-1})
+    return run[0].replace(",", ";") if consecutive else run[0]
+
+
 def _token(match: re.Match[str], kind: str | None, spaced: bool) -> Token | None:
     found = match.groupdict()
     if found.get("repeating"):
-        return Token("number", f"{found['head']}({found['cycle']})", spaced)
+        return Token("number", f"{found['head']}({found['cycle'] or found['digit']})", spaced)
+    if found.get("ellipsis"):
+        return Token("number", _continued(found["ellipsis"]), spaced)
     if found.get("thousands"):
         return Token("number", re.sub(r"[^0-9.]", "", found["thousands"]), spaced)
     if found.get("number"):
@@ -150,6 +168,19 @@ def _token(match: re.Match[str], kind: str | None, spaced: bool) -> Token | None
         return Token("letters", found["letters"], spaced)
     symbol = found["symbol"]
     return None if symbol == "$" else Token("symbol", "^" if symbol == "**" else symbol, spaced)
+
+
+def _continued(digits: str) -> str:
+    """A decimal before an ellipsis as a repeating one: 0.1666 is 0.1(6). NotMathError if its end does not repeat."""
+    whole, _, decimals = digits.partition(".")
+    for size in range(1, len(decimals) // 2 + 1):
+        cycle, times = decimals[-size:], 3 if size == 1 else 2
+        if decimals.endswith(cycle * times):
+            head = decimals
+            while head.endswith(cycle):
+                head = head[:-size]
+            return f"{whole}.{head}({cycle})"
+    raise NotMathError("digits that go on somehow")
 
 
 def _command(name: str, spaced: bool) -> Token | None:

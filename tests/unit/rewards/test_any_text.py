@@ -13,7 +13,7 @@ from corewarding.dataflow.carriers import Completion, QuestionRollouts
 from corewarding.rewards.answers.extract import extract_answer
 from corewarding.rewards.diagnostics import reward_diagnostics
 from corewarding.rewards.rules.table import REWARD_RULES
-from tests.unit.rewards.answers.test_key import spliced, token_soup
+from tests.unit.rewards.answers.test_laws import spliced, token_soup
 from tests.unit.rewards.rollouts import context_of, key, rollouts_of
 
 LABELLED = ("ground_truth", "majority_vote", "co_rewarding_i", "co_rewarding_ii", "co_rewarding_iii")

@@ -1,16 +1,11 @@
-"""Canonical keys: a hand-written table of what is the same answer and what only looks like it, laws, and hostile texts."""
+"""Canonical keys: a hand-written table of equal answers and of near misses."""
 
 from __future__ import annotations
 
 import itertools
-import string
-import time
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from corewarding.rewards.answers import tokens
 from corewarding.rewards.answers.grading import grade
 from corewarding.rewards.answers.key import answer_key, canonical_key, same_answer
 
@@ -31,8 +26,8 @@ CLASSES: list[tuple[str, list[str]]] = [
     ("rational", ["-1/2", r"-\frac{1}{2}", r"\frac{-1}{2}", r"\frac{1}{-2}", "-0.5", "−0.5", r"-\dfrac12", r"\cos 120^\circ"]),
     ("rational", ["5/4", "1.25", r"1\frac{1}{4}", r"1\frac14", "1 1/4", r"1 \dfrac{1}{4}", "125/100", r"\frac54."]),
     ("rational", ["-5/4", r"-1\frac{1}{4}", "-1.25"]),
-    ("rational", ["1/3", r"\frac{1}{3}", "0.\\overline{3}", r".\overline{3}", r"\frac{\sqrt{2}}{3\sqrt{2}}", r"3^{-1}"]),
-    ("rational", ["1/6", r"0.1\overline{6}", r"\frac{\pi}{6\pi}"]),
+    ("rational", ["1/3", "0.333...", r"0.333\ldots", "0.3333…", r"0.\dot{3}", r"0.\bar{3}", r"\frac{1}{3}", "0.\\overline{3}", r".\overline{3}", r"\frac{\sqrt{2}}{3\sqrt{2}}", r"3^{-1}"]),
+    ("rational", ["1/6", "0.1666...", r"0.1\dot{6}", r"0.1\overline{6}", r"\frac{\pi}{6\pi}"]),
     ("rational", ["2/3", r"\frac23", "⅔", r"8^{1/3}/3"]),
     ("rational", [r"\frac{14}{3}", r"4\frac{2}{3}", "14/3"]),
     ("rational", [r"2\frac{5}{3}", "10/3"]),
@@ -89,6 +84,31 @@ CLASSES: list[tuple[str, list[str]]] = [
     ("percent", [r"16\frac{2}{3}\%", "16 2/3 %", r"\frac{50}{3}\%"]),
     ("percent", [r"-33\frac13\%"]),
     ("text", [r"\ln_5 25"]),
+    ("tuple", ["(3,2)", "(x,y)=(3,2)", "(x, y) = (3, 2)", r"\left(x,y\right)=\left(3,2\right)", "(a,b) = (3,2)"]),
+    ("real", [r"\frac{\pi}{4}", r"\frac{\pi}{4} \approx 0.785", r"x = \frac{\pi}{4} \approx 0.785"]),
+    ("rational", ["0.785", r"\approx 0.785", r"x \approx 0.785"]),
+    ("matrix", [r"\left[\begin{array}{cc}1&2\\3&5\end{array}\right]", r"\begin{pmatrix}1&2\\3&5\end{pmatrix}", r"\left(\begin{array}{c|c}1&2\\3&5\end{array}\right)"]),
+    ("real", ["√14", "√ 14", r"\sqrt{14}"]),
+    ("integer", ["1200000", "1.2e6", r"1.2\times 10^6"]),
+    ("rational", ["0.0025", "2.5e-3", "1/400"]),
+    ("percent", ["28 pct", r"28\%", "28 percent"]),
+    ("union", ["x != 5", r"x \ne 5", r"x\neq5"]),
+    ("interval", ["-x > -8", "x<8", r"(-\infty,8)"]),
+    ("interval", [r"-8 \le -x < 9", r"-9 < x \le 8", "(-9,8]"]),
+    ("integer", ["71", "71 = y", "y = 71", "f(x) = 71"]),
+    ("equation", ["f(-x)=f(x)", "f(x)=f(-x)"]),
+    ("equation", ["f(x)=2x+1", "f(x) = 1+2x"]),
+    ("text", [r"\frac{dy}{dx}", r"\dfrac{dy}{dx}", r"\frac{dy}{ dx }"]),
+    ("expression", [r"\frac{y}{x}"]),
+    ("expression", ["h(a+b)", "(a+b)h"]),
+    ("set", ["1,1,2", "2, 1, 1"]),
+    ("set", ["284,285,286", "284, 285, 286", "286,285,284"]),
+    ("integer", ["284285287", "284,285,287"]),
+    ("real", ["2^{20000}", r"4^{10000}"]),
+    ("unevaluated", ["2^{20000}+1"]),
+    ("real", ["e^{100}"]),
+    ("text", [r"\text{no solution}", "no  solution.", "No solution", "nosolution", r"\text{no}\ \text{solution}"]),
+    ("text", [r"\triangle ABC", r"\triangle{}ABC".replace("{}", " "), r"\triangle  ABC"]),
     ("text", [r"\sin_2 x"]),
     ("text", [r"\exp_2 3"]),
     ("equation", ["y=2x+3", "y = 2x + 3", "2x-y+3=0", "-2x+y=3", "2y=4x+6"]),
@@ -153,7 +173,8 @@ NEAR_MISSES = [
     (r"\frac{1}{2}", r"\frac{2}{1}"), (r"\log 2", r"\ln 2"), (r"\sqrt[3]{8}", r"\sqrt{8}"), ("2x", "x^2"), (r"x \le 3", "x<3"),
     (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1&2\end{pmatrix}"), ("(a,b)", "(b,a)"), ("5!", "5"), (r"\pm 3", "3"),
     ("1.5", "15"), (r"\emptyset", "0"), (r"\infty", r"-\infty"), ("10,000", "10.000"), ("7 8", "78"), ("3 4", "12"), ("1e5", "100000"),
-    (r"\tan^{-1} 2", r"\cot 2"), (r"\lfloor n/2 \rfloor", "n/2"), (r"\lfloor x \rfloor", r"\lceil x \rceil"), (r"|x-3|", "x-3"), (r"\log_5 25", r"\ln_5 25"),
+    (r"\tan^{-1} 2", r"\cot 2"), ("0.333...", "0.333"), ("3.1415...", "3.1415"), ("f(-x)=f(x)", "f(x)=0"), ("1,1,2", "1,2,2"), ("284,285,286", "284285286"),
+    ("1,1,2", "1,2"), ("e^{100}+1", "e^{100}"), ("(x,x)=(3,2)", "(3,2)"), ("no 7 8", "no 78"), (r"\frac{\pi}{4}", "0.785"), ("-x > -1", "x > 1"), (r"\lfloor n/2 \rfloor", "n/2"), (r"\lfloor x \rfloor", r"\lceil x \rceil"), (r"|x-3|", "x-3"), (r"\log_5 25", r"\ln_5 25"),
     (r"2\frac12^2", r"\frac{25}{4}"), (r"\lfloor n/2 \rfloor", "0"), (r"\sqrt{(x-5)^2}", "5-x"), (r"y=|x-3|", "y=3-x"),
     (r"x \in \mathbb{R}", r"x \in \mathbb{Z}"), ("Monday", "Sunday"), (r"\sin x", r"\cos x"), ("2^{x}", "x^{2}"), ("y=x", "y=-x"),
 ]  # fmt: skip
@@ -198,93 +219,3 @@ def test_grading_forgives_what_a_vote_must_not() -> None:
     assert not grade(r"25\%", "25")
     assert not grade("0.25", r"25\%")
     assert grade("142", "142.0")
-
-
-# ---- laws --------------------------------------------------------------------------------------------------------------------
-
-atoms = st.integers(-50, 50).map(str) | st.sampled_from(
-    ["x", "y", r"\pi", r"\sqrt{2}", r"\frac{1}{3}", "0.25", "i", "n"]
-)
-
-
-def joined(children):
-    return st.one_of(
-        st.tuples(children, children).map(lambda p: f"({p[0]})+({p[1]})"),
-        st.tuples(children, children).map(lambda p: f"({p[0]})({p[1]})"),
-        st.tuples(children, children).map(lambda p: rf"\frac{{{p[0]}}}{{{p[1]}}}"),
-        st.tuples(children, st.integers(0, 4)).map(lambda p: f"({p[0]})^{{{p[1]}}}"),
-        children.map(lambda c: rf"\sqrt{{{c}}}"),
-    )
-
-
-expressions = st.recursive(atoms, joined, max_leaves=6)
-
-
-def spaced(text):
-    return text.replace("+", " + ").replace("(", r"\left(").replace(")", r"\right)").replace(r"\frac", r"\dfrac")
-
-
-@given(expressions)
-def test_another_spelling_is_the_same(text):
-    assert same_answer(text, spaced(text))
-    assert same_answer(text, f"${text}$")
-    assert same_answer(text, f"{{{text}}}")
-
-
-@given(expressions, expressions)
-def test_sums_and_products_commute(one, other):
-    for pattern in ("({})+({})", "({})({})"):
-        assert (
-            same_answer(pattern.format(one, other), pattern.format(other, one))
-            or canonical_key(pattern.format(one, other)).kind == "unevaluated"
-        )
-
-
-@given(st.lists(expressions, min_size=1, max_size=4), st.randoms())
-def test_the_order_of_a_set_does_not_matter_and_that_of_a_tuple_does(items, random):
-    shuffled = list(items)
-    random.shuffle(shuffled)
-    braces = r"\{" + ", ".join(items) + r"\}", r"\{" + ", ".join(shuffled) + r"\}"
-    assert same_answer(*braces)
-    keys = [canonical_key(item) for item in items]
-    if len(items) > 1 and [canonical_key(item) for item in shuffled] != keys and len(keys) > 1:
-        assert not same_answer("(" + ", ".join(items) + ")", "(" + ", ".join(shuffled) + ")")
-
-
-@given(expressions | st.text(), expressions | st.text(), expressions | st.text())
-def test_it_is_an_equivalence(a, b, c):
-    assert same_answer(a, a)
-    assert same_answer(a, b) == same_answer(b, a)
-    assert not (same_answer(a, b) and same_answer(b, c)) or same_answer(a, c)
-
-
-FRAGMENTS = [r"\frac", r"\sqrt", r"\text{", r"\left(", r"\right)", r"\,", r"\!", r"\circ", r"\$", r"\\", r"\%", r"\begin{pmatrix}", r"\end{pmatrix}",
-             r"\cup", r"\pm", r"\infty", r"\lfloor", r"\rfloor", r"\binom", r"\overline{", r"\boxed{", *"^_{}$(),./-+% 01x°−|:;=<>!&",
-             *(rf"\{name} " for name in sorted(tokens.FUNCTIONS)), *sorted(tokens.UNITS), *sorted(tokens.WORDS)]  # fmt: skip
-token_soup = st.lists(st.sampled_from(FRAGMENTS), max_size=25).map("".join)
-spliced = st.tuples(expressions, token_soup, expressions).map("".join)
-
-
-@given(token_soup | spliced | st.text() | st.text(alphabet=string.printable))
-def test_any_text_has_a_key_soon(text):
-    began = time.process_time()
-    assert canonical_key(text).key or not text.strip()
-    assert time.process_time() - began < 1.0
-
-
-HOSTILE = [
-    "9^{9^{9}}", "9^{9^{9^{9}}}", "10000000!", "((((9!)!)!)!)", "2^{10^{10}}", r"\binom{1000000}{500000}", "(" * 5000 + ")" * 5000,
-    "{" * 1000 + "x" + "}" * 1000, "9" * 100_000, "1" * 1_000_000, "x^" * 500 + "x", "-" * 1500 + "1", r"\frac" * 400, r"\sqrt{" * 300 + "2" + "}" * 300,
-    "__import__('os').system('id')", "1/0", "0^0", "0^{-1}", r"\log 0", r"\tan 90^\circ", r"\ln(-1)", r"\infty-\infty", r"\frac{\infty}{\infty}",
-    "1+" * 900 + "1", "1," * 900 + "1", r"\begin{pmatrix}" + "1 & " * 400, r"\begin{pmatrix}" * 50, "|" * 999, r"\text{" * 200, "\x00\x01", "١٢٣", "𝟏𝟐",
-    "x" * 1999, "²" * 500, r"e^{e^{e^{e^{e^{e}}}}}", "10^{-10^{10}}", r"\sinh 100000", r"\exp(\exp(\exp(100)))", "1.0e999999999", "0." + "0" * 1500 + "1",
-    r"\sqrt[10^{9}]{2}", r"2^{1/10^{9}}", r"(10^{300})!", r"\lfloor 10^{400} \rfloor", "3^{5000}" * 20, "(x+1)^{100000}", r"\pi^{\pi^{\pi^{\pi}}}",
-    " " * 100_000, "\n" * 100_000, " $ " * 10_000,
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
-def test_hostile_text_is_decided_at_once(text):
-    began = time.process_time()
-    canonical_key(text)
-    assert time.process_time() - began < 2.0
