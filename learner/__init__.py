@@ -1,1 +1,1 @@
-"""Training side: replay buffer, advantages, packing, loss, FSDP learner, EMA teacher, weight broadcast, checkpoints."""
+"""The training side: replay buffer, objective, FSDP2 learner, EMA teacher and checkpoints."""

@@ -1,4 +1,4 @@
-"""One learner rank as a process: bytes in, bytes out, and the sending end of the weight channels."""
+"""One learner rank as a process. It takes and returns bytes, and sends weights on the channels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from corewarding.weights.sender import WeightSender
 
 
 class LearnerActor:
-    """A Learner and its WeightSender. `ray.remote` is applied where it is placed; calls run one after the other, `open` first."""
+    """A Learner and its WeightSender. `ray.remote` is applied where it is placed. Calls run one at a time, and `open` is the first."""
 
     def __init__(
         self,
@@ -38,18 +38,18 @@ class LearnerActor:
         self._manifests: dict[Channel, WeightManifest] = {}
 
     def meeting_point(self, loopback: bool) -> tuple[str, int]:
-        """Rank 0: an address of its node that the other ranks and the engines reach, and a port that is free there."""
+        """Rank 0's address, as the other ranks and the engines reach it, and a port that is free there."""
         host = LOOPBACK if loopback else ray.util.get_node_ip_address()
         with socket.socket() as probe:
             probe.bind((host, 0))
             return host, int(probe.getsockname()[1])
 
     def open(self, host: str, port: int) -> None:
-        """Loads the model; with several ranks, meets them at rank 0's meeting point."""
+        """Loads the model. With several ranks, they meet at rank 0's meeting point."""
         plan = self._plan
         pin_to_cores(plan.learner.cores)
         torch.set_num_threads(plan.learner.threads)
-        if host != LOOPBACK:  # else gloo takes the interface the node's name resolves to, often one that nobody reaches
+        if host != LOOPBACK:  # gloo's default interface is often one that other nodes cannot reach
             os.environ.setdefault("GLOO_SOCKET_IFNAME", interface_towards(host, port))
         self._learner = Learner(
             plan,
@@ -88,7 +88,7 @@ class LearnerActor:
     def export(self, folder: str, channel: Channel) -> None:
         self._learner.export(Path(folder), channel)
 
-    # Weight channels. Rank 0 alone talks to engines; manifest and sending are collective.
+    # Weight channels. Only rank 0 talks to engines; `announce` and `send` are collective.
 
     def serve(
         self, channel: Channel, group_epoch: int, num_receivers: int, backend: str, timeout_s: float
@@ -119,7 +119,7 @@ class LearnerActor:
 
 
 def actor_options(plan: LearnerPlan, runtime_env: dict[str, Any]) -> dict[str, Any]:
-    """Ray options of one rank."""
+    """The Ray options of one rank."""
     settings = plan.learner
     return {
         "num_cpus": settings.cpus_per_rank,

@@ -1,6 +1,6 @@
-"""Checkpoints on disk: written beside, flushed, described, renamed, and only then marked COMMITTED.
+"""Checkpoints on disk: written to a temporary folder, flushed, described by a manifest, renamed, and then marked COMMITTED.
 
-A folder without COMMITTED, or whose files differ from its manifest, is never resumed from.
+A run never resumes from a folder without COMMITTED or with files that differ from its manifest.
 
     checkpoints/step-000040/{learner/ (torch.distributed.checkpoint), model/ (Hugging Face), state.json, manifest.json, COMMITTED}
 """
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class CheckpointError(RunError):
-    """A checkpoint's files are not those that were committed."""
+    """A file of a checkpoint is missing or differs from the file that was committed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Checkpoint:
         return state
 
     def verify(self) -> None:
-        """CheckpointError that names the first file whose size or hash is not the manifest's."""
+        """Raises CheckpointError with the first file that is missing or has another size or hash than in the manifest."""
         manifest = json.loads((self.folder / "manifest.json").read_text())
         for name, expected in manifest.items():
             path = self.folder / name
@@ -60,20 +60,20 @@ class Checkpoint:
 
 
 class CheckpointStore:
-    """The checkpoints of one run; keeps the newest `keep`."""
+    """The checkpoints of one run. Only the newest `keep` stay."""
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder, self.keep = Path(folder), keep
 
     def begin(self, update: int) -> Path:
-        """An empty temporary folder for the checkpoint after `update`; what an interrupted attempt left is removed."""
+        """Creates an empty temporary folder for the checkpoint after `update`. Files of an interrupted attempt are removed."""
         temporary = self.folder / f".writing-{update:06d}"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         return temporary
 
     def commit(self, temporary: Path, state: dict[str, Any]) -> Checkpoint:
-        """Makes `temporary` the checkpoint of its update; the old ones beyond `keep` go after it is safe."""
+        """Makes `temporary` the checkpoint of its update. Then removes checkpoints beyond the newest `keep`."""
         (temporary / "state.json").write_text(json.dumps(state, indent=1))
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
         manifest = {str(path.relative_to(temporary)): _describe(path) for path in files}
@@ -92,13 +92,13 @@ class CheckpointStore:
         return Checkpoint(final)
 
     def latest(self) -> Checkpoint | None:
-        """The newest committed and undamaged checkpoint; damaged ones are named in the log and passed over."""
+        """The newest committed and undamaged checkpoint. Damaged ones are logged and skipped."""
         for folder in reversed(self._committed()):
             checkpoint = Checkpoint(folder)
             try:
                 checkpoint.verify()
             except CheckpointError as error:
-                log.warning("checkpoint passed over: %s", error)
+                log.warning("checkpoint skipped: %s", error)
                 continue
             return checkpoint
         return None

@@ -1,4 +1,4 @@
-"""The one place that chooses devices and collective backends."""
+"""Chooses devices and collective backends; no other file does."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import torch
 
 
 def choose_device(wanted: str, local_rank: int = 0, *, share: float = 1.0) -> torch.device:
-    """`auto`, `cpu` or `cuda` as a device; RuntimeError where a GPU is asked for and none is visible.
+    """The device for `auto`, `cpu` or `cuda`. RuntimeError for `cuda` if no GPU is visible.
 
-    share: below 1, the part of the GPU's memory that this process may take, since engines have the rest.
+    share: if below 1, the part of the GPU's memory that this process may use. Engines use the rest.
     """
     visible = torch.cuda.is_available()
     if wanted == "cuda" and not visible:

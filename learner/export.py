@@ -1,4 +1,4 @@
-"""The policy or the teacher as a Hugging Face folder: weights, and everything else as the base model has it."""
+"""Writes the policy or the teacher as a Hugging Face folder: new weights, and all other files of the base model."""
 
 from __future__ import annotations
 

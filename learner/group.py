@@ -1,6 +1,6 @@
-"""The learner's ranks as one: each call goes to all ranks, waits for all, and returns rank 0's answer.
+"""The learner's ranks as one object: each call goes to all ranks, waits for all, and returns rank 0's answer.
 
-Calls are handed to all ranks without a pause between them, so every rank sees the same order and collectives match.
+A call is submitted to all ranks without yielding in between. So every rank sees the same order of calls, and collectives match.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from corewarding.learner.actor import LearnerActor, actor_options
 from corewarding.learner.settings import LearnerPlan
 
 Message: TypeAlias = "bytes | ray.ObjectRef[bytes]"
-"""Bytes of dataflow.codec, or Ray's reference to them: what goes from the buffer to the ranks need not pass through here."""
+"""Encoded by dataflow.codec, or Ray's reference to such bytes: a batch can go from the buffer to the ranks directly."""
 
 
 class LearnerDiedError(RunError):
@@ -43,8 +43,8 @@ class LearnerGroup:
         loopback: bool = True,
         options: Callable[[int], dict[str, Any]] = lambda rank: {},
     ) -> None:
-        """loopback: ranks and engines are all on this machine; else they meet at the address of rank 0's node.
-        options: Ray options of each rank, such as where it is placed."""
+        """loopback: all ranks and engines are on this machine; otherwise they meet at the address of rank 0's node.
+        options: Ray options of a rank, such as its placement."""
         self.incarnation = incarnation
         self._loopback = loopback
         world_size = plan.learner.ranks
@@ -62,7 +62,7 @@ class LearnerGroup:
         ]
 
     async def start(self, timeout_s: float = 300.0) -> Version:
-        """Waits until all ranks have met and loaded the model. TimeoutError where they do not."""
+        """Waits until all ranks have met and loaded the model. TimeoutError after `timeout_s`."""
 
         async def opened() -> Version:
             host, port = await self._ranks[0].meeting_point.remote(self._loopback)
@@ -72,17 +72,17 @@ class LearnerGroup:
         return await asyncio.wait_for(opened(), timeout_s)
 
     async def version(self, channel: Channel = "policy") -> Version:
-        """Of the policy, or the policy version the teacher has absorbed."""
+        """The policy's version; for the teacher, the version of the policy that it absorbed last."""
         version: Version = decode(await self._all("version", channel))
         return version
 
     async def update(self, batch: Message) -> StepResult:
-        """batch: an encoded TrainBatch."""
+        """One optimizer step. batch: an encoded TrainBatch."""
         result: StepResult = decode(await self._all("update", batch))
         return result
 
     async def token_statistics(self, samples: Message) -> bytes:
-        """samples: an encoded list of TrainingSample; the answer is an encoded list of TokenStatistics."""
+        """An encoded list of TokenStatistics. samples: an encoded list of TrainingSample."""
         statistics: bytes = await self._all("token_statistics", samples)
         return statistics
 
@@ -129,5 +129,5 @@ class LearnerGroup:
             return (await asyncio.gather(*refs))[0]
         except RayActorError as error:
             raise LearnerDiedError(
-                f"a learner rank died during {method}: {error}. `corewarding resume` goes on from the last checkpoint"
+                f"a learner rank died during {method}: {error}. `corewarding resume` continues from the last checkpoint"
             ) from error

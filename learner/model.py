@@ -1,6 +1,6 @@
-"""The decoder as the learner sees it: packed tokens in, logprobs of the completion tokens out, sharded by FSDP2.
+"""The learner's decoder: packed tokens in, logprobs of the completion tokens out, sharded by FSDP2.
 
-Logprobs are computed inside the root module's forward, where FSDP has the (tied) output embedding whole.
+Logprobs are computed inside the root module's forward, because FSDP gathers the (tied) output embedding there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from corewarding.learner.objective.logprobs import token_logprobs
 from corewarding.learner.objective.packing import MicroBatch
 from corewarding.learner.settings import LearnerSettings
 
-PREFIX = "model."  # of our wrapper, ahead of the Hugging Face parameter names
+PREFIX = "model."  # the wrapper puts it in front of the Hugging Face parameter names
 
 
 class PolicyModel(nn.Module):
@@ -55,7 +55,7 @@ class PolicyModel(nn.Module):
 
 
 def load_policy(model_path: str | Path, *, chunk_tokens: int, activation_checkpointing: bool) -> PolicyModel:
-    """The folder's weights in float32, on the CPU."""
+    """The model of a Hugging Face folder, in float32 on the CPU."""
     model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32, attn_implementation="sdpa")
     model.config.use_cache = False
     model.train()
@@ -92,7 +92,7 @@ def sharded_policy(model_path: str, settings: LearnerSettings, device: torch.dev
 
 
 def forget_gathered(policy: PolicyModel) -> None:
-    """Drops gathered parameters, so that the next forward sees shards that were changed in place."""
+    """Frees gathered parameters, so that the next forward gathers the shards anew after they were changed in place."""
     for module in policy.modules():
         if isinstance(module, FSDPModule):
             module.reshard()

@@ -1,6 +1,6 @@
-"""The EMA teacher: how much of the policy it absorbs, and the step itself, in fp32 on the learner's own shards.
+"""The EMA teacher: the share of the policy that it absorbs, and the step itself, in float32 on the learner's shards.
 
-bf16 cannot represent these steps: with alpha at most 0.005 no weight moved in 100 updates.
+bfloat16 cannot represent these steps: with alpha up to 0.005, no weight changed in 100 updates.
 """
 
 from __future__ import annotations

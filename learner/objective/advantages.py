@@ -1,5 +1,5 @@
-"""From scored groups to the samples of an update. An advantage compares a completion with its own group and nothing
-else, so it does not depend on which other groups share the update.
+"""Turns scored groups into the samples of an update. An advantage compares a completion with its own group only, so it
+does not depend on the other groups of the update.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ def group_advantages(rewards: Float32, *, normalize: Normalize) -> Float32:
     """
     if rewards.ndim != 1 or len(rewards) < 2:
         raise ValueError(
-            f"group_size must be at least 2, got rewards of shape {rewards.shape}: a group of one has no mean to be "
-            "compared with, so every advantage is zero"
+            f"group_size must be at least 2, got rewards of shape {rewards.shape}: a group of one has no other "
+            "completion to compare with, so every advantage is zero"
         )
     if not np.all(np.isfinite(rewards)):
-        raise ValueError(f"rewards must be finite, got {rewards.tolist()}: they would make the weights so")
+        raise ValueError(f"rewards must be finite, got {rewards.tolist()}: they would make the weights not finite")
     if np.all(rewards == rewards[0]):
         return np.zeros(len(rewards), np.float32)
     exact = rewards.astype(np.float64)
@@ -39,9 +39,9 @@ def group_advantages(rewards: Float32, *, normalize: Normalize) -> Float32:
 
 
 def zero_cause(group: ScoredGroup) -> ZeroCause | None:
-    """Why every advantage of the group is 0; None where some are not.
+    """Why every advantage of the group is 0; None if some are not.
 
-    "all_right" and "all_wrong" speak of a label; groups rewarded without one (random, confidence) are "equal".
+    "all_right" and "all_wrong" need a label; groups that are rewarded without one (random, confidence) are "equal".
     """
     if group.abstained:
         return "abstained"

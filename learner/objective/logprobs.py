@@ -1,4 +1,4 @@
-"""Token logprobs from hidden states, without the logits of all tokens ever existing at once."""
+"""Token logprobs from hidden states, without holding the logits of all tokens at one time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FLOAT32_BLOCK = 2**24
 
 
 class ChunkedLogprobs(torch.autograd.Function):
-    """log_softmax(h W^T / temperature)[target], `chunk` tokens at a time; the backward pass makes the logits again.
+    """log_softmax(h W^T / temperature)[target], `chunk` tokens at a time; the backward pass recomputes the logits.
 
     Entropy and self-certainty come from the same logits, without gradient.
 
@@ -59,7 +59,7 @@ class ChunkedLogprobs(torch.autograd.Function):
             scale = (grad_T[rows] / temperature_T[rows])[:, None]
             grad_logits = logits.sub_(logsum_T[rows, None]).exp_().mul_(-scale)
             grad_logits.scatter_add_(-1, target_T[rows, None], scale)
-            if hidden_TH.is_cuda:  # the tensor cores' type; on the CPU nothing is gained by rounding
+            if hidden_TH.is_cuda:  # tensor cores need it; on the CPU rounding gains nothing
                 grad_logits = grad_logits.to(hidden_TH.dtype)
             grad_hidden[rows] = _float32_product(grad_logits, weight_VH)
             grad_weight += _float32_product(grad_logits.T, hidden_TH[rows])
@@ -91,7 +91,7 @@ def _scaled_logits(hidden: Tensor, weight_VH: Tensor, temperature: Tensor) -> Te
 
 
 def _float32_product(left: Tensor, right: Tensor) -> Tensor:
-    """left @ right, summed and returned in float32, whatever the inputs' types.
+    """left @ right, summed and returned in float32 for any input type.
 
     On the CPU a half-precision `right` is converted a block at a time, because it may be the whole head.
     """

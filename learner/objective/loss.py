@@ -2,7 +2,7 @@
 
 All token tensors have shape [T]: one entry per completion token, packed in any order; `sequence_T` says which completion a
 token belongs to. Invariant: denominators come from outside and count the whole update, so cutting an update into
-micro-batches or ranks changes nothing; and a masked token changes nothing, whatever stands there.
+micro-batches or ranks changes nothing; and the values at a masked token, even NaN, change nothing.
 Maths and sources: docs/algorithm.md, "Loss with importance correction".
 """
 
@@ -50,7 +50,7 @@ def low_variance_kl(policy_T: Tensor, reference_T: Tensor) -> Tensor:
 
 
 def sequence_mean(values_T: Tensor, mask_T: Tensor, sequence_T: Tensor, num_sequences: int) -> Tensor:
-    """[S] mean over the masked-in tokens of each completion; 0 for one without any."""
+    """[S] mean over the unmasked tokens of each completion; 0 without such tokens."""
     zeros = values_T.new_zeros(num_sequences)
     total = zeros.index_add(0, sequence_T, torch.where(mask_T, values_T, 0.0))
     count = zeros.index_add(0, sequence_T, mask_T.to(values_T.dtype))
@@ -59,7 +59,7 @@ def sequence_mean(values_T: Tensor, mask_T: Tensor, sequence_T: Tensor, num_sequ
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Correction:
-    """What importance correction makes of one micro-batch; nothing in it carries a gradient."""
+    """The result of importance correction for one micro-batch. No field carries a gradient."""
 
     proximal_T: Tensor  # log old
     weight_T: Tensor  # w
@@ -108,7 +108,7 @@ def correct(policy_T: Tensor, batch: TokenBatch, settings: CorrectionSettings) -
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:
-    """The micro-batch's share of the update's loss, and what the metrics are made of."""
+    """The micro-batch's share of the update's loss, and the values that the metrics are computed from."""
 
     loss: Tensor  # scalar with gradient
     correction: Correction

@@ -1,9 +1,9 @@
-"""Samples to micro-batches: the only place that knows how prompts and completions lie in a row.
+"""Packs samples into micro-batches. No other file knows how prompts and completions lie in a row.
 
-The completions of a question share one copy of its prompt: `prompt, completion, completion, ...`. Positions of every
-completion go on from the prompt's end, and a token sees its prompt and its own completion only, so logprobs and gradients are
-those of separate sequences at a fraction of the tokens. A row holds several such trees. The last token of a completion
-predicts nothing and is not computed. Packing is a pure function of the batch: longest first, ties by id. Every rank gets the
+The completions of a question share one copy of its prompt: `prompt, completion, completion, ...`. The positions of
+every completion continue from the prompt's end, and a token sees only its prompt and its own completion. So logprobs and gradients
+are those of separate sequences, at a fraction of the tokens. A row holds several such trees. The last token of a completion
+predicts nothing and is left out. Packing is a pure function of the batch: longest first, ties by id. Every rank gets the
 same number of micro-batches (some may be empty), because FSDP's collectives must match.
 """
 
@@ -42,7 +42,7 @@ class MicroBatch:
     ids: tuple[CompletionId, ...]  # [S], in the order of tokens.sequence_T
 
     def attention_mask(self) -> Tensor:
-        """[R, 1, C, C] bool: a token sees what lies before it in its prompt and in its own completion. Padding sees padding."""
+        """[R, 1, C, C] bool: a token sees the earlier tokens of its prompt and its own completion. Padding sees padding."""
         same_tree = self.tree_ids[:, :, None] == self.tree_ids[:, None, :]
         same_branch = self.branch_ids[:, :, None] == self.branch_ids[:, None, :]
         mask = (same_tree & (same_branch | (self.branch_ids == 0)[:, None, :])).tril_()
@@ -79,8 +79,8 @@ def pack(
     policy_version: int = 0,
     aggregation: Literal["token_mean", "sequence_mean"] = "token_mean",
 ) -> list[list[MicroBatch]]:
-    """[ranks][micro-batches]. A sample longer than row_tokens gets a row of its own, a row longer than micro_batch_tokens a
-    micro-batch of its own."""
+    """[ranks][micro-batches]. A sample longer than row_tokens gets its own row; a row longer than micro_batch_tokens gets its
+    own micro-batch."""
     weights = _view_weights(samples, aggregation)
     rows = _fill_rows(_trees(samples, row_tokens), row_tokens)
     cut = _balanced(rows, micro_batch_tokens, ranks)
@@ -98,7 +98,7 @@ def _view_weights(samples: Sequence[TrainingSample], aggregation: str) -> dict[V
 
 
 def _trees(samples: Sequence[TrainingSample], row_tokens: int) -> list[_Tree]:
-    """One for each prompt, or as many as make every tree fit into a row."""
+    """One tree per prompt, or several if one would not fit into a row."""
     prompts: dict[bytes, list[TrainingSample]] = {}
     for sample in sorted(samples, key=lambda s: (-s.num_tokens, s.id)):
         prompts.setdefault(sample.prompt_token_ids.tobytes(), []).append(sample)
@@ -115,7 +115,7 @@ def _trees(samples: Sequence[TrainingSample], row_tokens: int) -> list[_Tree]:
 
 
 def _fill_rows(trees: list[_Tree], row_tokens: int) -> list[list[_Tree]]:
-    """First fit, longest first; the rows again longest first."""
+    """First fit, longest tree first. The rows are returned longest first."""
     rows: list[list[_Tree]] = []
     free: list[int] = []
     for tree in sorted(trees, key=lambda t: (-t.num_tokens, t.samples[0].id)):
@@ -134,7 +134,7 @@ def _row_length(row: list[_Tree]) -> int:
 
 
 def _balanced(rows: list[list[_Tree]], micro_batch_tokens: int, ranks: int) -> list[list[list[_Tree]]]:
-    """Consecutive rows to micro-batches of about equal size, as few as the budget allows, their number a multiple of `ranks`."""
+    """Cuts consecutive rows into micro-batches of about equal size: as few as the budget allows, and a multiple of `ranks`."""
     lengths = [_row_length(row) for row in rows]
     num = max(1, -(-len(_cut(lengths, micro_batch_tokens)) // ranks)) * ranks
     budgets = range(ROW_MULTIPLE, max([ROW_MULTIPLE, micro_batch_tokens, *lengths]) + 1)

@@ -1,9 +1,14 @@
-"""One rank and two; nothing moves after a bad number; the teacher by hand; a checkpoint goes on bit for bit."""
+"""One rank equals two; a bad number changes no weight; the teacher by hand; a checkpoint continues bit for bit."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
+from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from corewarding.dataflow.carriers import TrainBatch
@@ -15,14 +20,14 @@ from tests.unit.learner.conftest import make_samples
 
 
 @pytest.fixture(scope="module", autouse=True)
-def default_group():
-    """In-process learners open torch's default process group; no other test shall find it."""
+def default_group() -> Iterator[None]:
+    """In-process learners open torch's default process group; other tests must not find it."""
     yield
     torch.distributed.destroy_process_group()
 
 
-def plan_of(model, *, micro_batch_tokens=10_000, **changes):
-    values = {
+def plan_of(model: str, *, micro_batch_tokens: int = 10_000, **changes: Any) -> LearnerPlan:
+    values: dict[str, Any] = {
         "model_path": model,
         "kl_coef": 0.01,
         "kl_reference": "teacher",
@@ -34,16 +39,16 @@ def plan_of(model, *, micro_batch_tokens=10_000, **changes):
     return LearnerPlan(**(values | changes))
 
 
-def batch(update, num=10):
+def batch(update: int, num: int = 10) -> TrainBatch:
     samples = make_samples(num, seed=update, views=("original", "rephrased"), version=update - 1)
     return TrainBatch(incarnation=0, update=update, samples=samples)
 
 
-def gradients(learner):
+def gradients(learner: Learner) -> list[Tensor]:
     return [p.grad.full_tensor().clone() for p in learner.model.parameters()]
 
 
-def test_micro_batches_do_not_change_the_gradient(tiny_model):
+def test_micro_batches_do_not_change_the_gradient(tiny_model: str) -> None:
     results = []
     for tokens in (10_000, 30):
         learner = Learner(plan_of(tiny_model, micro_batch_tokens=tokens))
@@ -57,32 +62,40 @@ def test_micro_batches_do_not_change_the_gradient(tiny_model):
     assert torch.stack([(x - y).norm() for x, y in zip(a, b, strict=True)]).norm() < 1e-5 * norm
 
 
-def _rank(rank, folder, model):
+def _rank(rank: int, folder: str, model: str) -> None:
     torch.set_num_threads(1)
     learner = Learner(plan_of(model), rank=rank, world_size=2, init_method=f"file://{folder}/meet")
     learner.accumulate(learner.pack(batch(1).samples))
-    whole = gradients(learner)
+    full = gradients(learner)
+    samples = batch(1).samples
+    found = [learner.logprobs(samples, "policy"), learner.token_statistics(samples)]
     share = sum(local.numel() for local in learner.sets.shards_of("policy")) / sum(
         p.numel() for p in learner.model.parameters()
     )
     if rank == 0:
-        torch.save({"gradients": whole, "share": share}, f"{folder}/result")
+        torch.save({"gradients": full, "share": share, "found": found}, f"{folder}/result")
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 
-def test_two_ranks_have_the_gradient_of_one_and_half_the_shards(tiny_model, tmp_path):
+def test_two_ranks_have_the_numbers_of_one_and_half_the_shards(tiny_model: str, tmp_path: Path) -> None:
     mp.spawn(_rank, (str(tmp_path), tiny_model), nprocs=2)
-    two = torch.load(tmp_path / "result")
+    two = torch.load(tmp_path / "result", weights_only=False)
     learner = Learner(plan_of(tiny_model))
     learner.accumulate(learner.pack(batch(1).samples))
     one = gradients(learner)
     norm = torch.stack([g.norm() for g in one]).norm()
     assert torch.stack([(x - y).norm() for x, y in zip(one, two["gradients"], strict=True)]).norm() < 1e-5 * norm
     assert two["share"] == pytest.approx(0.5, abs=0.02)
+    logprobs, statistics = two["found"]
+    for mine, theirs in zip(logprobs, learner.logprobs(batch(1).samples, "policy"), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-5)
+    for own, other in zip(statistics, learner.token_statistics(batch(1).samples), strict=True):
+        assert own.id == other.id
+        assert (own.entropy, own.self_certainty) == pytest.approx((other.entropy, other.self_certainty), abs=1e-5)
 
 
-def test_the_teacher_is_the_ema_by_hand(tiny_model):
+def test_the_teacher_is_the_ema_by_hand(tiny_model: str) -> None:
     learner = Learner(plan_of(tiny_model))
     expected = [local.double().clone() for local in learner.sets.shards_of("policy")]
     for update in (1, 2, 3):
@@ -97,18 +110,18 @@ def test_the_teacher_is_the_ema_by_hand(tiny_model):
     assert learner.version_of("teacher").updates == 3
 
 
-def test_alpha_falls_from_start_to_end():
+def test_alpha_falls_from_start_to_end() -> None:
     settings = TeacherSettings()
     assert alpha(5, settings=settings, total_updates=10) == pytest.approx((0.01 + 1e-4) / 2)
     assert alpha(10, settings=settings, total_updates=10) == pytest.approx(1e-4)
 
 
-def test_learning_rate_warms_up_and_falls_to_zero():
+def test_learning_rate_warms_up_and_falls_to_zero() -> None:
     settings = TrainSettings(lr=1.0, updates=10, warmup_frac=0.2)
     assert [learning_rate(k, settings) for k in (1, 2, 3, 7)] == pytest.approx([0.5, 1.0, 1.0, 0.5])
 
 
-def test_a_nan_stops_before_the_weights_move(tiny_model):
+def test_a_nan_stops_before_the_weights_move(tiny_model: str) -> None:
     learner = Learner(plan_of(tiny_model, kl_coef=0.0, kl_reference="none"))
     with torch.no_grad():
         learner.sets.shards_of("policy")[-1].fill_(float("nan"))
@@ -122,12 +135,12 @@ def test_a_nan_stops_before_the_weights_move(tiny_model):
     assert learner.version.updates == 0
 
 
-def test_a_batch_for_other_weights_is_refused(tiny_model):
+def test_a_batch_for_other_weights_is_refused(tiny_model: str) -> None:
     with pytest.raises(LearnerError, match="batch of update 2"):
         Learner(plan_of(tiny_model)).update(batch(2))
 
 
-def test_an_update_without_samples_counts_but_does_not_step(tiny_model):
+def test_an_update_without_samples_counts_but_does_not_step(tiny_model: str) -> None:
     learner = Learner(plan_of(tiny_model))
     before = [local.clone() for local in learner.sets.shards_of("policy")]
     result = learner.update(TrainBatch(incarnation=0, update=1, samples=()))
@@ -136,7 +149,7 @@ def test_an_update_without_samples_counts_but_does_not_step(tiny_model):
     assert all(torch.equal(a, b) for a, b in zip(before, learner.sets.shards_of("policy"), strict=True))
 
 
-def test_a_checkpoint_goes_on_bit_for_bit_and_exports(tiny_model, tmp_path):
+def test_a_checkpoint_continues_bit_for_bit_and_exports(tiny_model: str, tmp_path: Path) -> None:
     one = Learner(plan_of(tiny_model))
     one.update(batch(1))
     one.save(tmp_path / "saved")
@@ -158,3 +171,5 @@ def test_a_checkpoint_goes_on_bit_for_bit_and_exports(tiny_model, tmp_path):
     other = Learner(plan_of(tiny_model, train=TrainSettings(updates=9)))
     with pytest.raises(LearnerError, match=r"train.updates is 9"):
         other.load(tmp_path / "saved", incarnation=1)
+    fresh = Learner(plan_of(tiny_model)).sets.shards_of("policy")
+    assert all(torch.equal(a, b) for a, b in zip(other.sets.shards_of("policy"), fresh, strict=True))

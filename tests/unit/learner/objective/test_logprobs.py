@@ -4,17 +4,18 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
 from corewarding.learner.objective import logprobs
 from corewarding.learner.objective.logprobs import token_logprobs
 
 
-def naive(hidden, weight, temperature):
+def naive(hidden: Tensor, weight: Tensor, temperature: Tensor) -> Tensor:
     return (hidden @ weight.T / temperature[:, None]).log_softmax(-1)
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 100])
-def test_values_and_gradients(chunk):
+def test_values_and_gradients(chunk: int) -> None:
     torch.manual_seed(0)
     hidden, weight = torch.randn(7, 5), torch.randn(11, 5)
     target, temperature = torch.randint(0, 11, (7,)), torch.rand(7) + 0.5
@@ -32,7 +33,7 @@ def test_values_and_gradients(chunk):
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
 
 
-def test_statistics_by_definition():
+def test_statistics_by_definition() -> None:
     torch.manual_seed(1)
     hidden, weight, temperature = torch.randn(4, 3), torch.randn(6, 3), torch.ones(4)
     target = torch.zeros(4, dtype=torch.int64)
@@ -46,7 +47,9 @@ def test_statistics_by_definition():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("chunk", [2, 100])
 @pytest.mark.parametrize("block", [16, 2**24])
-def test_half_precision_inputs_are_multiplied_and_summed_in_float32(dtype, chunk, block, monkeypatch):
+def test_half_precision_inputs_are_multiplied_and_summed_in_float32(
+    dtype: torch.dtype, chunk: int, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Against the same inputs in float64: only the returned gradients are rounded to the inputs' type, and once."""
     monkeypatch.setattr(logprobs, "FLOAT32_BLOCK", block)
     torch.manual_seed(2)

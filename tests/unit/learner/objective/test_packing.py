@@ -1,15 +1,19 @@
 """Packing keeps sequences apart, loses no token, and weighs each view by the whole update."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-from corewarding.learner.model import load_policy
+from corewarding.dataflow.carriers import TrainingSample
+from corewarding.learner.model import PolicyModel, load_policy
 from corewarding.learner.objective.packing import pack
 from tests.unit.learner.conftest import make_samples
 
 
-def separate_logprobs(policy, sample):
+def separate_logprobs(policy: PolicyModel, sample: TrainingSample) -> Tensor:
     """[L] by a plain forward over prompt and completion, nothing shared."""
     ids = torch.from_numpy(np.concatenate([sample.prompt_token_ids, sample.token_ids])).long()[None]
     logits = policy.model(ids, use_cache=False).logits[0].log_softmax(-1)
@@ -18,7 +22,9 @@ def separate_logprobs(policy, sample):
 
 
 @pytest.mark.parametrize(("row_tokens", "num_rows"), [(1000, 1), (48, None), (1, 15)])
-def test_a_shared_prompt_gives_the_logprobs_and_gradients_of_separate_sequences(tiny_model, row_tokens, num_rows):
+def test_a_shared_prompt_gives_the_logprobs_and_gradients_of_separate_sequences(
+    tiny_model: str, row_tokens: int, num_rows: int | None
+) -> None:
     policy = load_policy(tiny_model, chunk_tokens=7, activation_checkpointing=False)
     samples = {s.id: s for s in make_samples(5, group_size=3)}
     (packed,) = pack(list(samples.values()), micro_batch_tokens=10_000, row_tokens=row_tokens)[0]
@@ -35,7 +41,7 @@ def test_a_shared_prompt_gives_the_logprobs_and_gradients_of_separate_sequences(
         torch.testing.assert_close(mine, theirs.grad, rtol=1e-4, atol=1e-5)
 
 
-def test_a_prompt_is_computed_once_for_its_group_and_the_last_token_not_at_all():
+def test_a_prompt_is_computed_once_for_its_group_and_the_last_token_not_at_all() -> None:
     samples = make_samples(4, group_size=8)
     (packed,) = pack(samples, micro_batch_tokens=10_000, row_tokens=1000)[0]
     prompts = sum(len(s.prompt_token_ids) for s in samples[::8])
@@ -43,7 +49,7 @@ def test_a_prompt_is_computed_once_for_its_group_and_the_last_token_not_at_all()
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
-def test_micro_batches_keep_the_budget_and_are_balanced(ranks):
+def test_micro_batches_keep_the_budget_and_are_balanced(ranks: int) -> None:
     samples = make_samples(40, group_size=4)
     budget = 100
     dealt = pack(samples, micro_batch_tokens=budget, row_tokens=24, ranks=ranks)
@@ -53,7 +59,7 @@ def test_micro_batches_keep_the_budget_and_are_balanced(ranks):
 
 
 @pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean"])
-def test_each_views_weights_add_up_to_one_over_all_ranks(aggregation):
+def test_each_views_weights_add_up_to_one_over_all_ranks(aggregation: Literal["token_mean", "sequence_mean"]) -> None:
     samples = make_samples(11, views=("original", "rephrased"))
     ranks = pack(samples, micro_batch_tokens=32, row_tokens=0, ranks=3, aggregation=aggregation)
     assert len({len(rank) for rank in ranks}) == 1
