@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -14,6 +15,7 @@ import tyro
 from rich.console import Console
 
 from corewarding.actors.settings import EngineSettings
+from corewarding.dataflow import plugins
 from corewarding.dataflow.errors import UserError
 from corewarding.evals.named import NAMED_SETS
 from corewarding.evals.record import EvalRecord
@@ -41,7 +43,9 @@ class EvalArguments:
     model: tyro.conf.Positional[str]
     """A model folder or hub id, or a run directory (its last checkpoint)."""
     data: str | None = None
-    """math500, gsm8k, amc, aime24 (from the hub), arithmetic, or a Parquet or JSONL file, folder or hub id; None: the run's."""
+    """math500, gsm8k, amc, aime24 (from the hub), arithmetic, a plug-in's set, or a file, folder or hub id; None: the run's."""
+    plugins: tuple[str, ...] = ()
+    """Files or modules that register evaluation sets, readers and engines, besides the configuration's."""
     split: str = "test"
     """Split of a folder or hub id."""
     config: str | None = None
@@ -153,6 +157,7 @@ def plan_of(arguments: EvalArguments) -> EvalPlan:
     from corewarding.evals.run import EvalPlan
     from corewarding.launch.run.inputs import model_length
 
+    plugins.load(plugins.resolve(arguments.plugins, folders=[Path.cwd()]))
     folder = Path(arguments.model)
     is_run = (folder / "config.yaml").is_file()
     source = arguments.config or (folder / "config.yaml" if is_run else None)
@@ -192,6 +197,8 @@ def _data(arguments: EvalArguments, data: DataSettings) -> DataSettings:
     if arguments.data == "arithmetic":
         return data.model_copy(update={"kind": "arithmetic"})
     named = NAMED_SETS.get(arguments.data)
+    if named is None and not Path(arguments.data).exists() and difflib.get_close_matches(arguments.data, NAMED_SETS):
+        raise UserError(f"--data: {NAMED_SETS.unknown(arguments.data)}")
     update: dict[str, object] = {
         "kind": "files",
         "heldout": named.source if named else arguments.data,

@@ -21,6 +21,19 @@ from corewarding.learner.objective.corrections import CORRECTION_MODES
 from corewarding.questions.readers import READERS
 from corewarding.rewards.rules.table import REWARD_RULES
 
+NAMES: dict[str, Registry[Any]] = {
+    "rule": REWARD_RULES,
+    "engine.kind": ENGINES,
+    "data.reader": READERS,
+    "correction.mode": CORRECTION_MODES,
+}
+"""Keys whose values are names of a table, to which plug-ins add."""
+
+
+def known_names() -> str:
+    """The names that each key of NAMES takes now, those of loaded plug-ins included; `--help` ends with it."""
+    return "\n".join(f"  {key:<16} {', '.join(table)}" for key, table in NAMES.items())
+
 
 def problems(config: TrainConfig) -> list[str]:
     """All contradictions in the configuration. A name that does not exist hides the others."""
@@ -29,12 +42,11 @@ def problems(config: TrainConfig) -> list[str]:
 
 
 def _unknown_names(config: TrainConfig) -> Iterator[str]:
-    tables: tuple[tuple[str, Registry[Any]], ...] = (
-        (config.rule, REWARD_RULES),
-        (config.correction.mode, CORRECTION_MODES),
-        *((name, READERS) for name in (config.data.reader, config.data.heldout_reader) if name not in (None, "auto")),
-    )
-    for name, table in tables:
+    readers = [name for name in (config.data.reader, config.data.heldout_reader) if name not in (None, "auto")]
+    chosen = [("rule", config.rule), ("correction.mode", config.correction.mode)]
+    chosen += [("data.reader", name) for name in readers if name is not None]
+    for key, name in chosen:
+        table = NAMES[key]
         if name not in table:
             yield table.unknown(name)
         elif reason := table.unreachable(name):

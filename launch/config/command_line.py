@@ -10,6 +10,7 @@ import dataclasses
 import io
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -17,7 +18,7 @@ import tyro
 import yaml
 from pydantic import ValidationError
 
-from corewarding.launch.config.checks import explain, section_of
+from corewarding.launch.config.checks import explain, known_names, section_of
 from corewarding.launch.config.load import ConfigError, find_config, make_config, read_content, validate
 from corewarding.launch.config.tree import TrainConfig
 
@@ -44,7 +45,8 @@ def parse_config(kind: type[Arguments], words: list[str], *, command: str) -> Ar
     """
     prog = f"corewarding {command}"
     if words and words[0] in ("-h", "--help"):
-        tyro.cli(kind, args=["--help"], prog=prog, default=kind(tyro.MISSING, TrainConfig()))
+        with _names_after_help():
+            tyro.cli(kind, args=["--help"], prog=prog, default=kind(tyro.MISSING, TrainConfig()))
     if not words or words[0].startswith("-"):
         raise ConfigError(f"{command} needs a configuration first, for example `corewarding {command} cpu`")
     name, *rest = words
@@ -56,7 +58,7 @@ def parse_config(kind: type[Arguments], words: list[str], *, command: str) -> Ar
     base = kind(name, validate(content, where=where, folder=find_config(name).parent))
     told = io.StringIO()
     try:
-        with contextlib.redirect_stderr(told):
+        with contextlib.redirect_stderr(told), _names_after_help():
             arguments = tyro.cli(kind, default=base, args=rest, prog=prog, config=(tyro.conf.AvoidSubcommands,))
     except SystemExit as stop:
         if (invalid := _validation_error(stop)) is None:
@@ -64,6 +66,17 @@ def parse_config(kind: type[Arguments], words: list[str], *, command: str) -> Ar
             raise
         raise ConfigError(f"command line: {explain(invalid, inside=section_of(invalid.title))}") from None
     return dataclasses.replace(arguments, settings=make_config(arguments.settings.model_dump(), where=where))
+
+
+@contextlib.contextmanager
+def _names_after_help() -> Iterator[None]:
+    """Adds the names that keys take, with those of plug-ins, to a help text."""
+    try:
+        yield
+    except SystemExit as stop:
+        if stop.code == 0:
+            print(f"names:\n{known_names()}")
+        raise
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:

@@ -1,5 +1,6 @@
 """Plug-ins: found, loaded once, blamed by file and line; and the tables they register in."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -11,6 +12,8 @@ import pytest
 from corewarding.dataflow import plugins
 from corewarding.dataflow.errors import UserError
 from corewarding.dataflow.registry import Registry, UnknownNameError
+from corewarding.launch.cli import main
+from corewarding.launch.commands.evaluate import EvalArguments, plan_of
 from corewarding.launch.config.load import load_config, make_config
 from corewarding.rewards.rules.table import REWARD_RULES
 
@@ -133,3 +136,25 @@ def test_a_rule_that_only_this_process_has_is_refused():
 def test_plugins_must_be_a_list(entry):
     with pytest.raises(UserError, match="plugins must be a list of files or modules"):
         make_config({"plugins": entry if isinstance(entry, str) else [entry]}, where="test")
+
+
+def test_names_of_plugins_are_in_the_help(tmp_path, capsys):
+    path = plugin(tmp_path, "helped", RULE.format(name="helped", returned="[]"))
+    (tmp_path / "mine.yaml").write_text(f"plugins: [{path}]")
+    for words in (["--help"], [str(tmp_path / "mine.yaml"), "--help"]):
+        with pytest.raises(SystemExit):
+            main(["train", *words])
+    first, second = (text.splitlines()[0] for text in capsys.readouterr().out.split("names:\n")[1:])
+    assert first.split()[:2] == ["rule", "ground_truth,"]
+    assert "helped" not in first
+    assert second.endswith(", helped")
+
+
+def test_evaluation_sets_of_plugins_are_found_and_the_nearest_name_is_told(tmp_path):
+    text = "import corewarding as cw\ncw.evaluation_set('shop', source='shop.csv', samples=3, columns={'question': 'task'})\n"
+    path = plugin(tmp_path, "sets", text)
+    arguments = EvalArguments(model="models/arithmetic-base", data="shop", plugins=(path,))
+    plan = plan_of(arguments)
+    assert (plan.data.heldout, plan.data.heldout_columns, plan.samples) == ("shop.csv", {"question": "task"}, 3)
+    with pytest.raises(UserError, match=r"--data: evaluation set 'shopp' does not exist; did you mean shop\?"):
+        plan_of(dataclasses.replace(arguments, data="shopp"))
