@@ -1,1 +1,1 @@
-"""Held-out evaluation: the only place besides ground_truth and the diagnostics that sees answers."""
+"""Held-out evaluation. Besides it, only the rule ground_truth and the diagnostics read answers."""

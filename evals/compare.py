@@ -1,4 +1,4 @@
-"""Two evaluations of the same questions, side by side: the difference with its interval, or a refusal."""
+"""Compares two evaluations of the same questions: differences with intervals, or an error if they are not comparable."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ import numpy as np
 from corewarding.evals.estimates import bootstrap_interval
 from corewarding.evals.record import EvalError, EvalRecord, differences
 
-_MAY_DIFFER = ("model.", "prompt.template", "sampling.seed")  # what is compared, and what follows from it
+_MAY_DIFFER = (
+    "model.",
+    "prompt.template",
+    "sampling.seed",
+)  # the models are compared; their templates and seeds may differ
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """Of one quantity: the second minus the first, paired by question, with a 95% interval."""
+    """Difference of one quantity: second minus first, paired by question, with a 95% interval."""
 
     name: str
     first: float
@@ -23,9 +27,9 @@ class Difference:
 
 
 def compare(first: EvalRecord, second: EvalRecord) -> list[Difference]:
-    """Greedy and, where samples were taken, mean@n and maj@n.
+    """Differences of the greedy accuracy and, if there are samples, of mean@n and maj@n.
 
-    EvalError where data, system prompt, sampling or grading differ: the difference would be of something else than the models.
+    EvalError if data, system prompt, sampling or grading differ, because the result would not show a difference of the models.
     """
     found = [key for key in differences(first.manifest, second.manifest) if not key.startswith(_MAY_DIFFER)]
     if found:

@@ -1,4 +1,4 @@
-"""Estimators of an evaluation: plain functions of right and wrong."""
+"""Estimates of accuracy: pure functions of which answers are right."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ RESAMPLES, LEVEL = 2000, 0.95
 
 
 def pass_at_k(num_samples: int, num_right: int, k: int) -> float:
-    """Unbiased estimate of the chance that at least one of k samples is right, from n samples of which c are:
-    1 - C(n - c, k) / C(n, k) (Chen et al. 2021, arXiv 2107.03374, eq. 1). ValueError for k over n."""
+    """Unbiased estimate of the probability that at least one of k samples is right, from n samples with c right:
+    1 - C(n - c, k) / C(n, k) (Chen et al. 2021, arXiv 2107.03374, eq. 1). ValueError if k > n."""
     if not 1 <= k <= num_samples:
         raise ValueError(f"pass@{k} needs at least {k} samples of a question, got {num_samples}")
     return 1.0 - comb(num_samples - num_right, k) / comb(num_samples, k)
 
 
 def bootstrap_interval(values: Sequence[float], *, level: float = LEVEL, seed: int = 0) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean over questions: [Q] values, one a question, drawn again with replacement.
+    """Percentile bootstrap interval of the mean over questions: [Q] values, one per question, resampled with replacement.
 
-    Questions are the unit, since samples of one question are not independent. ValueError for none.
+    Questions are resampled, because samples of one question are not independent. ValueError if there are no values.
     """
     values_Q = np.asarray(values, np.float64)
     if not values_Q.size:
@@ -33,5 +33,5 @@ def bootstrap_interval(values: Sequence[float], *, level: float = LEVEL, seed: i
 
 
 def ks_of(num_samples: int) -> list[int]:
-    """The k for which pass@k is reported: powers of two up to n, and n."""
+    """The values of k for which pass@k is reported: powers of two up to n, and n."""
     return sorted({2**power for power in range(num_samples.bit_length())} | ({num_samples} if num_samples else set()))

@@ -1,4 +1,4 @@
-"""Held-out accuracy: pure scoring of generations against held answers."""
+"""Scores completions against known answers. Pure functions."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from corewarding.rewards.answers.grading import grade
 from corewarding.rewards.answers.key import canonical_key
 from corewarding.rewards.voting import majority_vote
 
-GREEDY_EPOCH, SAMPLED_EPOCH = -1, -2  # keep evaluation's streams apart from training's
+GREEDY_EPOCH, SAMPLED_EPOCH = -1, -2  # never used by training, so its random streams are others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """What is kept of a completion to grade it, now or later."""
+    """The part of a completion that is kept for grading."""
 
     question_id: str
-    greedy: bool  # the one at temperature 0, else one of the n
+    greedy: bool  # at temperature 0; else one of the n samples
     sample_index: int
     text: str
     answer: str | None
@@ -46,12 +46,12 @@ class Generation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuestionScore:
-    """What is right of one question."""
+    """Which answers to one question are right."""
 
     question_id: str
     greedy: bool
-    samples: tuple[bool, ...]  # by sample index; () where only the greedy answer was taken
-    elected: str | None  # answer of the n samples' vote
+    samples: tuple[bool, ...]  # by sample index; () if only a greedy answer was sampled
+    elected: str | None  # the answer that the n samples vote for
     majority: bool
 
     @property
@@ -61,21 +61,21 @@ class QuestionScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalResult:
-    """Shares of right answers. `mean`, `maj` and `pass_at` are over n samples at a temperature, `greedy` over one at temperature 0.
+    """Shares of right answers: `mean`, `maj` and `pass_at` of n samples at a temperature, `greedy` of one at temperature 0.
 
-    An interval is of 95%, by bootstrap over questions; () where there is no figure.
+    Intervals are 95% intervals by bootstrap over questions; () if there is no value.
     """
 
     num_questions: int
     n: int
     greedy: float
-    mean: float | None = None  # None where only the greedy answer was taken
+    mean: float | None = None  # None if only a greedy answer was sampled
     maj: float | None = None
     pass_at: dict[int, float] = field(default_factory=dict)  # k → pass@k
     mean_interval: tuple[float, ...] = ()
     greedy_interval: tuple[float, ...] = ()
     no_answer_frac: float = 0.0
-    text_answer_frac: float = 0.0  # of all answers: those no more than a text to us
+    text_answer_frac: float = 0.0  # share of answers that can only be compared as texts
     truncated_frac: float = 0.0
     mean_length: float = 0.0
 
@@ -106,13 +106,13 @@ class EvalResult:
 
 
 def score_completions(completions: Sequence[Completion], gold: GoldAnswers, *, n: int) -> EvalResult:
-    """As `summarize`, of fresh completions."""
+    """`summarize` of completions that are not scored yet."""
     generations = [Generation.of(completion) for completion in completions]
     return summarize(score_questions(generations, gold), generations, n=n)
 
 
 def score_questions(generations: Sequence[Generation], gold: GoldAnswers) -> list[QuestionScore]:
-    """The questions that were asked greedily and have a held answer, by id. ValueError where there is none."""
+    """Scores by id of the questions that were asked greedily and have a known answer. ValueError if there are none."""
     groups: dict[str, list[Generation]] = defaultdict(list)
     for generation in sorted(generations, key=lambda g: (g.question_id, not g.greedy, g.sample_index)):
         groups[generation.question_id].append(generation)
@@ -136,7 +136,7 @@ def score_questions(generations: Sequence[Generation], gold: GoldAnswers) -> lis
 
 
 def summarize(scores: Sequence[QuestionScore], generations: Sequence[Generation], *, n: int) -> EvalResult:
-    """Means over questions, and what became of the generations, questions without a held answer included."""
+    """Means over questions; lengths and other shares over all generations, those of questions without an answer included."""
     sampled = [score for score in scores if score.samples]
     answers = [g.answer for g in generations if g.answer is not None]
     untold = [canonical_key(answer).kind in ("text", "unevaluated") for answer in answers]

@@ -1,12 +1,12 @@
-"""The folder of an evaluation: what was asked, of which model, how, everything it wrote, and what that is worth.
+"""The folder of an evaluation: questions, model, settings, every completion and the grades.
 
-    manifest.json       model, data, prompt, engine, sampling, grading: what two results must share to be compared
+    manifest.json       model, data, prompt, engine, sampling, grading: two comparable results share it
     questions.jsonl     id, question, prompt, answer
-    generations.jsonl   one completion a line, a group at a time, in the order in which they finished
-    scores.jsonl        right or wrong, by question          result.json      accuracies with intervals
-    disagreements.jsonl where a second opinion differs
+    generations.jsonl   one completion per line, group by group, in the order in which groups finished
+    scores.jsonl        right or wrong by question           result.json      accuracies with intervals
+    disagreements.jsonl completions on which a second opinion differs
 
-Sampling that was interrupted goes on from generations.jsonl; grading can be repeated from the folder alone.
+Interrupted sampling continues from generations.jsonl. Grading can be repeated from the folder alone.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class EvalError(UserError):
 
 
 def model_hash(folder: Path) -> str:
-    """16 hex digits of the model's weights, configuration and tokenizer, wherever the folder lies."""
+    """16 hex digits of the model's weights, configuration and tokenizer; the folder's place does not matter."""
     total = hashlib.sha256()
     for path in sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern)}):
         with path.open("rb") as file:
@@ -41,7 +41,7 @@ def model_hash(folder: Path) -> str:
 
 
 def data_hash(rows: Iterable[tuple[str, str, str]]) -> str:
-    """16 hex digits of (id, question, answer) rows, in any order."""
+    """16 hex digits of (id, question, answer) rows; their order does not matter."""
     return hashlib.sha256(json.dumps(sorted(rows)).encode()).hexdigest()[:16]
 
 
@@ -53,9 +53,9 @@ class EvalRecord:
 
     @classmethod
     def create(cls, folder: Path, manifest: dict[str, Any], questions: Sequence[dict[str, str]]) -> EvalRecord:
-        """A new folder, or the one of an evaluation of exactly this manifest (grading apart), to go on with.
+        """Makes the folder, or opens one with exactly this manifest (except grading) to continue it.
 
-        EvalError where the folder holds another evaluation, or something else.
+        EvalError if the folder holds anything else.
         """
         record = cls(folder)
         if record._path("manifest.json").is_file():
@@ -73,7 +73,7 @@ class EvalRecord:
 
     @classmethod
     def open(cls, folder: Path) -> EvalRecord:
-        """EvalError for a folder without an evaluation."""
+        """Opens an evaluation. EvalError if the folder holds none."""
         record = cls(folder)
         if not record._path("manifest.json").is_file() or not record._path("generations.jsonl").is_file():
             raise EvalError(f"{folder} holds no evaluation: manifest.json and generations.jsonl are expected")
@@ -91,15 +91,15 @@ class EvalRecord:
         return GoldAnswers({row["id"]: row["answer"] for row in self._rows("questions.jsonl")})
 
     def questions(self) -> dict[str, dict[str, str]]:
-        """By id."""
+        """Rows of questions.jsonl by id."""
         return {row["id"]: row for row in self._rows("questions.jsonl")}
 
     def generations(self) -> list[Generation]:
-        """All whole lines; one cut off by an interruption is left out."""
+        """All lines; a last line that was cut off by an interruption is left out."""
         return [Generation(**row) for row in self._rows("generations.jsonl")]
 
     def finished(self, *, samples: int) -> list[Generation]:
-        """The generations of whole groups, after cutting the file down to them."""
+        """The generations of groups with all samples. Removes all others from the file."""
         groups: dict[tuple[str, bool], list[Generation]] = defaultdict(list)
         for generation in self.generations() if self._path("generations.jsonl").is_file() else []:
             groups[generation.question_id, generation.greedy].append(generation)
@@ -108,7 +108,7 @@ class EvalRecord:
         return whole
 
     def append(self, group: Sequence[Generation]) -> None:
-        """Keeps one group, at once."""
+        """Appends one group to the file."""
         with self._path("generations.jsonl").open("a", encoding="utf-8") as file:
             file.write("".join(_line(dataclasses.asdict(generation)) for generation in group))
 
@@ -119,7 +119,7 @@ class EvalRecord:
         grading: dict[str, Any],
         generations: Sequence[Generation],
     ) -> None:
-        """The outcome of a grading; `generations` carry the answers it extracted."""
+        """Writes the results of grading; `generations` carry the extracted answers."""
         self._write_rows("generations.jsonl", map(dataclasses.asdict, generations))
         self._write_rows("scores.jsonl", map(dataclasses.asdict, scores))
         self._write("result.json", {"grading": grading, **result.as_dict()})
@@ -130,7 +130,7 @@ class EvalRecord:
         return self._path("disagreements.jsonl")
 
     def scores(self) -> list[QuestionScore]:
-        """EvalError where the evaluation was interrupted before it was graded."""
+        """Scores by question. EvalError if the evaluation was never graded."""
         if not self._path("scores.jsonl").is_file():
             raise EvalError(f"{self.folder} was never graded; finish it, or `corewarding eval --regrade {self.folder}`")
         return [QuestionScore(**row | {"samples": tuple(row["samples"])}) for row in self._rows("scores.jsonl")]
@@ -142,7 +142,7 @@ class EvalRecord:
         with self._path(name).open(encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
                 if not line.endswith("\n"):
-                    return  # the last one, cut off
+                    return  # the last line, cut off
                 try:
                     yield json.loads(line)
                 except json.JSONDecodeError as error:
@@ -156,7 +156,7 @@ class EvalRecord:
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """Keys, dotted, in which two manifests differ in what makes results comparable: all but where and when they were made."""
+    """Dotted keys in which two manifests differ, without those that do not change results, such as place and time."""
     aside = ("format", "created", "environment", "model.path", "data.source", "engine")
     flat = [_flat(manifest) for manifest in (one, other)]
     keys = sorted(flat[0].keys() | flat[1].keys())
@@ -175,7 +175,7 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _replace(path: Path, content: str) -> None:
-    """All or nothing."""
+    """Writes the file in one step, so that an interruption leaves the old or the new content."""
     temporary = path.with_name(path.name + ".partial")
     temporary.write_text(content, encoding="utf-8")
     temporary.replace(path)

@@ -1,4 +1,4 @@
-"""An evaluation from a plan: questions, prompts, sampling in this process, grading; everything it writes is an EvalRecord."""
+"""Runs an evaluation from a plan: reads questions, samples in this process and grades. Its output is an EvalRecord."""
 
 from __future__ import annotations
 
@@ -30,40 +30,40 @@ from corewarding.questions.template import PromptTemplate, local_folder
 from corewarding.rewards.answers.extract import Fallback, extract_answer
 from corewarding.rewards.answers.grading import grader_version
 
-AHEAD = 4  # sequences handed to the engine, for each of its slots
+AHEAD = 4  # sequences given to the engine for each of its slots
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalPlan:
-    """What is evaluated, and how."""
+    """Model, questions and settings of an evaluation."""
 
     model_path: str  # folder or hub id
-    data: DataSettings  # its held-out questions
+    data: DataSettings  # its held-out questions are asked
     engine: EngineSettings
     num_questions: int | None  # None: all
     samples: int  # n of mean@n; 0: greedy only
     temperature: float
     max_new_tokens: int
-    max_model_len: int  # most tokens the model sees
-    data_seed: int  # of the arithmetic world's questions
-    seed: int  # of the samples
-    fallbacks: Sequence[Fallback] = ()  # see rewards.extract.extract_answer
+    max_model_len: int  # most tokens of prompt and completion that the model can read
+    data_seed: int  # seed of the arithmetic world's questions
+    seed: int  # seed of the samples
+    fallbacks: Sequence[Fallback] = ()  # see rewards.answers.extract.extract_answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """A plan with everything read and checked."""
+    """A plan whose inputs are read and checked."""
 
     plan: EvalPlan
     template: PromptTemplate
     heldout: PreparedQuestions
-    rows: list[dict[str, str]]  # of questions.jsonl
+    rows: list[dict[str, str]]  # the rows of questions.jsonl
     manifest: dict[str, Any]
     notes: tuple[str, ...]
 
     @property
     def fingerprint(self) -> str:
-        """8 hex digits of the manifest: evaluations that agree in all that counts share it."""
+        """8 hex digits of the manifest, without grading, place and time."""
         counted = {
             key: value for key, value in self.manifest.items() if key not in ("created", "environment", "grading")
         }
@@ -71,7 +71,7 @@ class Evaluation:
 
 
 def prepare_evaluation(plan: EvalPlan) -> Evaluation:
-    """DataSetError, TemplateError or EvalError for data or a model that cannot be used."""
+    """Reads the inputs. DataSetError, TemplateError or EvalError for data or a model that cannot be used."""
     folder = local_folder(plan.model_path)
     template = PromptTemplate.from_folder(folder, system_prompt=plan.data.system_prompt)
     questions = load_heldout(plan.data, seed=plan.data_seed)
@@ -139,14 +139,15 @@ def _manifest(
 
 
 def grading(fallbacks: Sequence[Fallback]) -> dict[str, Any]:
-    """What a verdict depends on besides the text."""
+    """What grades depend on besides the text."""
     return {"version": grader_version(), "fallbacks": list(fallbacks)}
 
 
 def sample_into(
     evaluation: Evaluation, record: EvalRecord, *, on_group: Callable[[list[Generation]], None]
 ) -> list[Generation]:
-    """Samples what the record lacks; `on_group` hears of each group, those of an earlier attempt first. All generations."""
+    """Samples the groups that the record lacks, and returns all generations. `on_group` is called with each group, first with those
+    of an earlier attempt."""
     done = record.finished(samples=evaluation.plan.samples)
     on_group(done)
     finished = {(generation.question_id, generation.greedy) for generation in done}
@@ -160,7 +161,7 @@ def sample_into(
 
 
 def grade_record(record: EvalRecord, *, fallbacks: Sequence[Fallback], num_samples: int) -> EvalResult:
-    """Extracts and grades what the record holds, from its texts, and writes the outcome into it."""
+    """Extracts and grades the record's completions again from their texts, and writes the grades into the record."""
     generations = [
         replace(generation, answer=extract_answer(generation.text, fallbacks=fallbacks))
         for generation in record.generations()
@@ -210,7 +211,9 @@ async def _sample(
         extract=partial(extract_answer, fallbacks=plan.fallbacks),
         buffer_accept=accept,
     )
-    room = asyncio.Semaphore(max(1, AHEAD * plan.engine.slots // max(1, plan.samples)))  # groups under way
+    room = asyncio.Semaphore(
+        max(1, AHEAD * plan.engine.slots // max(1, plan.samples))
+    )  # groups sampled at the same time
 
     async def ask(task: Any) -> None:
         async with room:

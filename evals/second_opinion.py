@@ -1,6 +1,6 @@
-"""math-verify's verdict beside ours, in a process that can be killed: it hangs on `9^{9^{9}}`, and what it parses is hostile.
+"""Grades with math-verify, in a process that can be killed: it hangs on `9^{9^{9}}`, and a model's text is untrusted.
 
-Every pair ends as one of OUTCOMES; a worker that is late or grows too large is ended and replaced. Verdicts are cached. Optional:
+Every pair ends with one of OUTCOMES. A worker that is too slow or too large is killed and replaced. Verdicts are cached. Optional:
 needs the extra `second-opinion` (math-verify, pebble).
 """
 
@@ -22,7 +22,7 @@ from corewarding.evals.record import EvalError
 Outcome = Literal["answered", "no_answer", "unparsable", "timeout", "oom", "error"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 LONGEST, MOST_DIGITS, DEEPEST, MOST_POWERS = 1000, 100, 30, 6
-_HUGE = re.compile(
+HUGE = re.compile(
     rf"[0-9]{{{MOST_DIGITS},}}"
     r"|\^\s*\{?\s*[0-9]{5,}"  # a huge power
     r"|\^\s*\{?\s*[0-9]+\s*\^"  # a tower of numbers
@@ -32,7 +32,7 @@ _HUGE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """right: None unless the outcome is `answered`."""
+    """The outcome of one pair. right: None unless the outcome is `answered`."""
 
     outcome: Outcome
     right: bool | None = None
@@ -40,7 +40,7 @@ class Opinion:
 
 @contextmanager
 def second_opinions(*, timeout_s: float = 5.0, memory_mb: int = 1024, workers: int = 1) -> Iterator[SecondOpinion]:
-    """The grader; its processes end with the context. EvalError where math-verify or pebble is not installed."""
+    """The grader; its processes end with the context. EvalError if math-verify or pebble is not installed."""
     try:
         import math_verify  # noqa: F401
         from pebble import ProcessPool
@@ -48,7 +48,7 @@ def second_opinions(*, timeout_s: float = 5.0, memory_mb: int = 1024, workers: i
         raise EvalError(f'a second opinion needs {error.name}: pip install "corewarding[second-opinion]"') from error
     context = multiprocessing.get_context("spawn")
     with ProcessPool(max_workers=workers, context=context, initializer=_limit, initargs=(memory_mb * 2**20,)) as pool:
-        pool.schedule(_verify, args=("1", "1")).result()  # warm: importing sympy is nobody's timeout
+        pool.schedule(_verify, args=("1", "1")).result()  # imports sympy now, so that no pair waits for it
         try:
             yield SecondOpinion(pool, timeout_s=timeout_s)
         finally:
@@ -64,7 +64,7 @@ class SecondOpinion:
         self._known: dict[tuple[str, str], Opinion] = {}
 
     def grade(self, pairs: Sequence[tuple[str | None, str]]) -> list[Opinion]:
-        """One opinion a pair, in their order."""
+        """One opinion per pair, in order."""
         asked = sorted({(a, gold) for a, gold in pairs if a is not None and not self._refused(a)} - self._known.keys())
         if asked:
             answers, golds = zip(*asked, strict=True)
@@ -80,13 +80,13 @@ class SecondOpinion:
 
     @staticmethod
     def _refused(answer: str) -> bool:
-        """Too long, deep or large to be worth a process's time."""
+        """Whether the answer is too long, deep or large to be tried."""
         depth = deepest = 0
         for letter in answer:
             depth += (letter in "{([") - (letter in "})]")
             deepest = max(deepest, depth)
         return (
-            len(answer) > LONGEST or deepest > DEEPEST or answer.count("^") > MOST_POWERS or bool(_HUGE.search(answer))
+            len(answer) > LONGEST or deepest > DEEPEST or answer.count("^") > MOST_POWERS or bool(HUGE.search(answer))
         )
 
 
@@ -101,21 +101,21 @@ def _next(results: Iterator[Opinion]) -> Opinion:
         return Opinion("oom")
     except ProcessExpired as error:
         return Opinion("oom" if error.exitcode == -9 else "error")
-    except Exception:  # whatever sympy raised on the model's text
+    except Exception:  # sympy raises errors of any kind on a model's text
         return Opinion("error")
 
 
 def _limit(memory_bytes: int) -> None:
-    """Of a worker: address space, and as deep a recursion as its stack bears."""
+    """Limits a worker's address space, and its recursion to what its stack holds."""
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    logging.disable(logging.WARNING)  # it warns that its own limits are off
+    logging.disable(logging.WARNING)  # math-verify warns that its own limits are off
     sys.setrecursionlimit(2000)
 
 
 def _verify(answer: str, gold: str) -> Opinion:
     from math_verify import parse, verify
 
-    # Its own limits use SIGALRM; the process is killed from outside instead.
+    # Its own limits use SIGALRM, which needs the main thread; this process is killed from outside instead.
     given, right = (parse(f"\\boxed{{{text}}}", parsing_timeout=None) for text in (answer, gold))
     if not given or not right:
         return Opinion("unparsable")

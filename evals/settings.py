@@ -1,4 +1,4 @@
-"""Keys of evaluation during and around training."""
+"""Keys of evaluation before, during and after training."""
 
 from __future__ import annotations
 
@@ -19,4 +19,4 @@ class EvalSettings(Settings):
     samples: int = Field(8, ge=1)
     """n of mean@n and maj@n, before and after training."""
     temperature: float = Field(1.0, gt=0)
-    """Of those n samples; the greedy answer is taken besides."""
+    """Sampling temperature of those n samples. A greedy answer is sampled as well."""

@@ -1,4 +1,4 @@
-"""What an evaluation asks: every held-out question once greedily and, when wanted, n times at a temperature."""
+"""The tasks of an evaluation: each held-out question once greedily and, if wanted, n times at a temperature."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def evaluation_tasks(
     seed: int,
     incarnation: int = 0,
 ) -> list[RolloutTask]:
-    """Tasks for the first `num_questions`; samples 0 asks greedily only."""
+    """Tasks for the first `num_questions` questions. samples: n; 0 asks greedily only."""
     tasks = []
     for question in heldout.questions[:num_questions]:
         kinds = [(GREEDY_EPOCH, 1, 0.0)] + ([(SAMPLED_EPOCH, samples, temperature)] if samples else [])

@@ -1,1 +1,1 @@
-"""Questions in their two wordings, the chat template, the order they are asked in, the built-in arithmetic world."""
+"""Data sets, the two wordings of a question, the chat template, the order of questions, and the built-in arithmetic world."""

@@ -1,4 +1,4 @@
-"""The only holder of answers. Questions carry none, so whoever was not handed a GoldAnswers cannot see one."""
+"""Holds the data set's answers. Questions carry none, so only code that is given a GoldAnswers can read one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Reader = Literal["reward", "diagnostics", "eval"]
 
 
 class GoldAnswers:
-    """Question id → answer, with a count of who looked. A pickled copy starts from the counts it was copied with."""
+    """Maps question ids to answers and counts the reads of each reader. A pickled copy keeps the counts so far."""
 
     def __init__(self, answers: Mapping[str, str]) -> None:
         self._answers = dict(answers)
@@ -17,17 +17,17 @@ class GoldAnswers:
 
     @staticmethod
     def without() -> GoldAnswers:
-        """No answers at all: what a label-free rule is given."""
+        """No answers, for label-free rules."""
         return GoldAnswers({})
 
     def read(self, question_id: str, *, reader: Reader) -> str | None:
-        """The answer; None where there is none. Every look counts, found or not. KeyError for an unknown reader."""
+        """The answer, or None if there is none. Every read counts, found or not. KeyError for an unknown reader."""
         self.reads[reader] += 1
         return self._answers.get(question_id)
 
     @property
     def labels_read(self) -> int:
-        """Looks by reward rules: 0 in a label-free run."""
+        """Reads by reward rules; 0 in a label-free run."""
         return self.reads["reward"]
 
     def __contains__(self, question_id: object) -> bool:

@@ -1,4 +1,4 @@
-"""From the configuration to a QuestionSet. Answers are split off here, at the door: past it no Question holds one."""
+"""Loads the questions that the configuration names. Answers go into GoldAnswers here; a Question carries none."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from corewarding.questions.readers import Entry, pair, read_entries
 from corewarding.questions.settings import DataSettings
 
 _log = logging.getLogger(__name__)
-_HELDOUT_SEED = 0  # not the run's: every run that is cut to the first n evaluates on the same n
+_HELDOUT_SEED = 0  # fixed, so that all runs that evaluate on the first n questions use the same n
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class QuestionSet:
-    """Questions and, apart from them, the answers there are."""
+    """Questions and, separately, their known answers."""
 
     questions: list[Question]
     gold: GoldAnswers
     source: str
-    notes: tuple[str, ...] = ()  # what was left out, and why
+    notes: tuple[str, ...] = ()  # which questions were left out, and why
 
 
 def load_training(settings: DataSettings, *, seed: int, needs_rephrased: bool) -> QuestionSet:
     """The training questions in the order of their source, answers optional.
 
-    DataSetError: unreadable or mismatched sources, or no rephrased wording though `needs_rephrased`.
+    DataSetError: sources that are unreadable or do not match, or missing rephrased wordings if `needs_rephrased`.
     """
     if settings.kind == "arithmetic":
         questions, gold = _arithmetic(settings, split="train", num=settings.num_train, seed=seed)
@@ -48,11 +48,11 @@ def load_training(settings: DataSettings, *, seed: int, needs_rephrased: bool) -
 
 
 def load_heldout(settings: DataSettings, *, seed: int) -> QuestionSet:
-    """The held-out questions, all with answers, ids apart from the training ids, in a fixed shuffled order.
+    """The held-out questions in a fixed shuffled order. All have answers, and no id is a training id.
 
-    A question without an answer is left out, and so is one that is also a training question by its text, unless
-    `heldout_overlap` keeps it; `notes` says how many. Without `data.heldout` the set is empty.
-    DataSetError: an unreadable source, or nothing left to evaluate on.
+    Questions without an answer are left out, and so are questions with the text of a training question, unless
+    `heldout_overlap` is keep; `notes` says how many. Without `data.heldout` the set is empty.
+    DataSetError: an unreadable source, or no question left to evaluate on.
     """
     if settings.kind == "arithmetic":
         questions, gold = _arithmetic(settings, split="heldout", num=settings.num_heldout, seed=seed)
@@ -69,7 +69,7 @@ def load_heldout(settings: DataSettings, *, seed: int) -> QuestionSet:
         columns=settings.columns if settings.heldout_columns is None else settings.heldout_columns,
         reader=settings.heldout_reader or settings.reader,
     )
-    # Sources are often sorted by subject; the first n of them would be one subject only.
+    # Sources are often sorted by subject, so their first n questions may all have the same subject.
     entries = [entries[row] for row in shuffled(len(entries), seed=_HELDOUT_SEED, epoch=0)]
     kept, notes = _usable_heldout(entries, settings, training=_training_texts(settings))
     for note in notes:
@@ -96,7 +96,7 @@ def _training_entries(settings: DataSettings) -> list[Entry]:
 
 
 def _training_texts(settings: DataSettings) -> set[str]:
-    """Every wording the run may train on; `limit` is ignored, so raising it cannot make old evaluations dishonest."""
+    """Every wording that the run may train on. `limit` is ignored: raising it later then invalidates no earlier evaluation."""
     if settings.train is None:
         return set()
     entries = _training_entries(settings)
@@ -111,7 +111,7 @@ def _same(text: str) -> str:
 def _usable_heldout(
     entries: list[Entry], settings: DataSettings, *, training: set[str]
 ) -> tuple[list[Entry], tuple[str, ...]]:
-    """The entries to evaluate on, and what there is to say about the others."""
+    """The entries to evaluate on, and notes about the others."""
     trained = {entry.id for entry in entries if _same(entry.text) in training}
     left_out = trained if settings.heldout_overlap == "drop" else set()
     unseen = [entry for entry in entries if entry.id not in left_out]

@@ -1,6 +1,6 @@
-"""The order in which questions are asked: a function of seed and epoch, so that a cursor is a number and a resumed run
-goes on where it stopped. Each question is asked at most once per epoch; one that was asked but never consumed is asked
-again, ahead of everything else.
+"""The order in which questions are asked. It is a function of seed and epoch, so a cursor is a number and a resumed run
+continues where it stopped. Each question is asked at most once per epoch. A question that was asked but not consumed is asked
+again, before all others.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from corewarding.dataflow.errors import CursorError
 
 @functools.lru_cache(maxsize=8)
 def shuffled(num: int, *, seed: int, epoch: int) -> tuple[int, ...]:
-    """A permutation of range(num), out of Philox's raw stream, which NumPy keeps fixed, unlike its `shuffle`."""
+    """A permutation of range(num) from Philox's raw stream, which NumPy keeps the same in all versions, unlike `shuffle`."""
     key = np.array([seed % 2**64, epoch], dtype=np.uint64)
     draws = np.random.Philox(key=key).random_raw(num)
     return tuple(np.argsort(draws, kind="stable").tolist())
 
 
 class QuestionCursor:
-    """Yields (epoch, index) for ever.
+    """An endless sequence of (epoch, index).
 
-    `drop_remainder_of` is the number of questions per update: an epoch ends before an incomplete one, and each epoch
-    leaves out others. Where all questions make less than one update, none is left out.
+    `drop_remainder_of` is the number of questions per update. An epoch ends before an incomplete update, and each epoch
+    leaves out other questions. If there are fewer questions than one update takes, none is left out.
     """
 
     def __init__(self, num_questions: int, seed: int, *, drop_remainder_of: int = 1) -> None:
@@ -47,11 +47,11 @@ class QuestionCursor:
 
     @property
     def num_pending(self) -> int:
-        """Items given back that are still to be asked again."""
+        """Number of items that were given back and not asked again yet."""
         return len(self._pending)
 
     def peek(self, n: int) -> list[tuple[int, int]]:
-        """The next `n` items (epoch, index), those given back first; nothing moves."""
+        """The next `n` items (epoch, index), those given back first. Does not move the cursor."""
         pending = self._pending[:n]
         return pending + [self._at(self._position + k) for k in range(n - len(pending))]
 
@@ -64,9 +64,9 @@ class QuestionCursor:
         self._position += n - from_pending
 
     def give_back(self, items: Iterable[tuple[int, int]]) -> None:
-        """Puts items that were asked but not consumed ahead of everything else, in the given order.
+        """Takes back items that were asked but not consumed. They come before all others, in the given order.
 
-        CursorError for an item that was not asked yet or is waiting already: it would be asked twice.
+        CursorError for an item that was not asked yet, or that is waiting already and would be asked twice.
         """
         returned = [(int(epoch), int(index)) for epoch, index in items]
         taken = set(self._pending)
@@ -79,7 +79,7 @@ class QuestionCursor:
         self._pending = returned + self._pending
 
     def state(self) -> dict[str, Any]:
-        """Plain numbers and lists: what a checkpoint keeps."""
+        """The cursor as plain numbers and lists, for a checkpoint."""
         return {
             "num_questions": self.num_questions,
             "seed": self.seed,
@@ -92,9 +92,9 @@ class QuestionCursor:
     def restore(
         cls, state: Mapping[str, Any], *, num_questions: int, seed: int, drop_remainder_of: int | None = None
     ) -> QuestionCursor:
-        """The cursor that `state()` described; CursorError where it counts other questions than these.
+        """The cursor that `state()` described. CursorError if it belongs to other questions.
 
-        drop_remainder_of: None takes the saved one; a number must equal it.
+        drop_remainder_of: None takes the saved value; a number must equal it.
         """
         expected = {"num_questions": num_questions, "seed": seed, "drop_remainder_of": drop_remainder_of}
         for name, value in expected.items():

@@ -1,6 +1,6 @@
-"""What can be said of an original wording and its rephrasing without a model: whether the second can stand for the first.
+"""Checks, without a model, whether a rephrasing can replace its original wording.
 
-A pair that looks wrong is reported, never repaired. The checks are those a rephrasing must pass before it is kept.
+A pair that looks wrong is reported, never repaired. A new rephrasing must pass the same checks before it is kept.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ _NAME = re.compile(rf"\b({'|'.join(_NAMES)})(?:s|th|ths)?\b", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class PairReport:
-    """Problems of one pair; `detail` says which numbers or how many words."""
+    """One problem of a pair; `detail` says which numbers or how many words."""
 
     problem: Problem
     detail: str
 
 
 def check_pair(original: str, rephrased: str) -> list[PairReport]:
-    """What is wrong with `rephrased` as another wording of `original`; empty where nothing is.
+    """The problems of `rephrased` as another wording of `original`; empty if there are none.
 
-    Numbers count by value, digits or names, each at least once: a rephrasing may repeat one, and write "two" for 2. The numbers one
-    to three may come and go in words ("one of them", "two people").
+    Numbers are compared by value, written in digits or words. A rephrasing may repeat a number and write "two" for 2. One, two and
+    three may be added or dropped as words ("one of them", "two people").
     """
     if not rephrased.strip():
         return [PairReport("empty", "no text")]

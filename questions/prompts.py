@@ -1,6 +1,4 @@
-"""Templated prompts of a whole QuestionSet. A question is kept whole or dropped whole: no view of it is asked alone,
-and no prompt is ever cut.
-"""
+"""Makes the templated prompts of a QuestionSet. A question is dropped if the prompt of any view is too long; no prompt is cut."""
 
 from __future__ import annotations
 
@@ -33,10 +31,10 @@ def prepare(
     max_model_len: int | None = None,
     max_new_tokens: int | None = None,
 ) -> PreparedQuestions:
-    """Prompts of `views` for every question of which none is longer than `max_prompt_tokens`.
+    """Prompts of `views` for every question that has none longer than `max_prompt_tokens`.
 
     max_model_len: most tokens of prompt and completion together; checked with `max_new_tokens` where both are given.
-    DataSetError: nothing remains, or the longest prompt leaves less than `max_new_tokens`.
+    DataSetError: no question remains, or the longest prompt leaves room for fewer than `max_new_tokens`.
     DataError: a question has no wording for a view.
     """
     asked = question_set.questions

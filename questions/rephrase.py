@@ -1,6 +1,6 @@
-"""Making the rephrased view: what a model is asked, and what of its reply can be used.
+"""Makes rephrasings with a model: the prompt, and the check of the reply.
 
-A reply is refused rather than repaired: the rephrased wording is trained on, so a number that was lost makes a wrong question.
+A reply is refused rather than repaired, because the rephrased wording is trained on: a lost number would make a wrong question.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Problem:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a reply cannot be used: `reason` is one of a few words for counting, `detail` what was found."""
+    """Why a reply cannot be used. `reason` is one of a few words, for counting; `detail` says what was found."""
 
     reason: str
     detail: str
@@ -39,9 +39,9 @@ def rephrase_prompt(question: str) -> str:
 
 
 def read_reply(question: str, reply: str) -> str | Refusal:
-    """The new wording in a reply, or why there is none that may be used.
+    """The new wording in a reply, or the reason to refuse it.
 
-    Thinking up to "</think>" is ignored. Exactly one pair of markers is expected, and a wording that passes check_pair.
+    Text up to "</think>" is ignored. The reply must have exactly one pair of markers and a wording that passes check_pair.
     """
     said = reply.rpartition("</think>")[2]
     if said.count(BEGIN) != 1 or said.count(END) != 1 or said.index(BEGIN) > said.index(END):

@@ -1,6 +1,6 @@
-"""A model's own chat template around a question: text → prompt token ids, and sampled ids → text.
+"""Applies a model's own chat template: question text to prompt token ids, and sampled ids to text.
 
-The prompt is a function of the tokenizer folder, the system prompt and the question's wording alone: no date, no tools.
+The prompt depends on the tokenizer folder, the system prompt and the question's wording alone: no date, no tools.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class PromptTemplate:
         self._tokenizer = tokenizer
         self.system_prompt = system_prompt
         self.eos_token_ids = eos_token_ids  # sorted; sampling any of them ends a completion
-        self.name = name  # of the folder, for messages
+        self.name = name  # the folder, for messages
         self.fingerprint = _fingerprint(tokenizer.get_chat_template(), system_prompt)
 
     @classmethod
@@ -63,7 +63,7 @@ class PromptTemplate:
         return template
 
     def text(self, question_text: str) -> str:
-        """The prompt as text, special tokens written out, up to where the model is to go on."""
+        """The prompt as text, with special tokens written out. The model continues at its end."""
         messages = [{"role": "user", "content": question_text}]
         if self.system_prompt:
             messages.insert(0, {"role": "system", "content": self.system_prompt})
@@ -79,26 +79,26 @@ class PromptTemplate:
         return str(prompt)
 
     def token_ids(self, question_text: str) -> Int32:
-        """[P] the prompt as the model is given it."""
+        """[P] the prompt's token ids."""
         return self.batch_token_ids([question_text])[0]
 
     def batch_token_ids(self, question_texts: Sequence[str]) -> list[Int32]:
-        """[P] for each text; one call of the tokenizer for all."""
+        """[P] for each text, with one call of the tokenizer."""
         if not question_texts:
             return []
         prompts = [self.text(text) for text in question_texts]
-        # The template writes its own beginning-of-sequence token: another one would be doubled.
+        # The template writes the beginning-of-sequence token itself; the tokenizer would add a second one.
         encoded = self._tokenizer(prompts, add_special_tokens=False, padding=False, truncation=False)
         return [np.array(ids, dtype=np.int32) for ids in encoded["input_ids"]]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of sampled tokens without special tokens, spaces as sampled."""
+        """The text of sampled tokens without special tokens. Spaces stay as they were sampled."""
         plain = [int(token) for token in ids]
         return str(self._tokenizer.decode(plain, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 def local_folder(model_path: str | Path) -> Path:
-    """The model's folder; of a hub id, the one in the hub's cache, fetched if missing. TemplateError where there is none."""
+    """The model's folder. For a hub id, the folder in the hub's cache, downloaded if missing. TemplateError if there is none."""
     folder = Path(model_path).expanduser()
     if folder.is_dir():
         return folder
@@ -133,7 +133,7 @@ def _load_tokenizer(folder: Path) -> Any:
 
 
 def _eos_token_ids(folder: Path, tokenizer: Any) -> tuple[int, ...]:
-    """What ends a completion: the union of the generation config's and the tokenizer's tokens."""
+    """The tokens that end a completion: those of the generation config and the tokenizer's."""
     ids: set[int] = set()
     path = folder / "generation_config.json"
     if path.is_file():

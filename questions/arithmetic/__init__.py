@@ -1,1 +1,1 @@
-"""The built-in arithmetic world, its solver, and what makes the shipped base model."""
+"""The built-in arithmetic world, its solver, and the programs that make and measure the shipped base model."""

@@ -1,8 +1,8 @@
 """Makes the shipped base model: `python -m corewarding.questions.arithmetic.make_base --out models/arithmetic-base`.
 
 Trains tokenizer and model on demonstrations of the arithmetic world and measures the result on held-out questions.
-First clean demonstrations, so that the model can calculate; then demonstrations with random mistakes, so that a sample
-is often wrong while a vote over samples is mostly right: what label-free training starts from.
+It trains first on right demonstrations, so that the model can calculate, then on demonstrations with random mistakes, so that
+a sample is often wrong while a vote over samples is mostly right. Label-free training starts from such a model.
 
 Invariant: the same command on the same processor and torch build writes the same bytes (one thread, fixed seeds).
 """
@@ -81,7 +81,7 @@ class Recipe:
         return self.clean_updates + self.noisy_updates
 
     def learning_rate_at(self, update: int) -> float:
-        """Of update 0, 1, ...: linear warm-up, then linear to a twentieth of the peak at the end."""
+        """Learning rate of update 0, 1, ...: linear warm-up, then linear decay to a twentieth of the peak."""
         if update < self.warmup_updates:
             return self.learning_rate * (update + 1) / self.warmup_updates
         left = (self.updates - update) / max(self.updates - self.warmup_updates, 1)
@@ -116,7 +116,7 @@ def write_tokenizer(out: Path) -> None:
 def collate(tokenizer: PreTrainedTokenizerBase, batch: Sequence[Demonstration], end_id: int) -> tuple[Tensor, Tensor]:
     """Right-padded [B, T] token ids, and targets that are IGNORE outside the completion.
 
-    Attention needs no mask: padding stands behind every real token, and attention is causal.
+    Attention needs no mask, because padding comes after every real token and attention is causal.
     """
     prompts = [prompt_token_ids(tokenizer, d.question) for d in batch]
     completions = [[*tokenizer.encode(d.completion, add_special_tokens=False), end_id] for d in batch]

@@ -1,6 +1,6 @@
 """Measures the arithmetic base model on held-out questions with transformers' own `generate`.
 
-Used by `make_base.py` for the numbers in the model's README. Invariant: nothing here changes the model.
+`make_base.py` uses it for the numbers in the model's README. Nothing here changes the model.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_NEW_TOKENS = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One completion: its text, its tokens with the end token counted, and whether it ran out of tokens."""
+    """One completion: text, number of tokens with the end token, and whether it was cut off."""
 
     text: str
     length: int
@@ -81,7 +81,7 @@ def generate(
 
 
 def boxed(text: str) -> str | None:
-    """The integer in the last box, None without one. The world's answers need no more than this."""
+    """The integer in the last box, or None. All answers of the arithmetic world are integers."""
     found = re.findall(r"\\boxed\{(\d+)\}", text)
     return found[-1] if found else None
 

@@ -1,4 +1,4 @@
-"""Solves the arithmetic world's problems. Only `questions.arithmetic` imports it; no rule reaches an answer."""
+"""Solves the arithmetic world's problems. Only `questions.arithmetic` imports it, so no rule can reach an answer."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Step:
 def solve(operation: Operation, operands: tuple[int, ...]) -> tuple[Step, ...]:
     """The calculations of a problem in order; the last result is the answer.
 
-    Each word of `operation` consumes one more operand: ("multiply_add", (a, b, c)) is a * b, then + c. ValueError where
-    the numbers of words and operands do not fit.
+    Each word of `operation` consumes one more operand: ("multiply_add", (a, b, c)) is a * b, then + c. ValueError if
+    the number of operands does not fit.
     """
     words = operation.split("_")
     if len(operands) != len(words) + 1:

@@ -1,8 +1,8 @@
-"""The built-in arithmetic world: word problems in two wordings, without limit, from a seed.
+"""The built-in arithmetic world: any number of word problems in two wordings, generated from a seed.
 
-It stands where a data set would stand: it yields `Question`s and, apart from them, their answers. One invariant: the
-three splits are disjoint by operands. The hash of a problem's sorted operands, whatever its operation, decides its
-split, so no held-out question asks with the numbers of a training question or a demonstration.
+It replaces a data set: it makes `Question`s and, separately, their answers. Invariant: the three splits share no operands.
+The hash of a problem's sorted operands decides its split, whatever the operation, so no held-out question has the numbers
+of a training question or a demonstration.
 
 Levels: 1 is one step with numbers up to 20 (products of 2..9 with 2..5), 2 is one step with numbers up to 99 (products
 of 3..12 with 3..9), 3 is two steps. Every answer lies in 1..120, every intermediate result too.
@@ -34,7 +34,7 @@ LEVEL_OPERATIONS: dict[int, tuple[Operation, ...]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One problem before it becomes a `Question`: what is calculated, and how it is asked in each view."""
+    """One problem before it becomes a `Question`: its calculation, and its wording in each view."""
 
     operation: Operation
     operands: tuple[int, ...]
@@ -49,14 +49,14 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demonstration:
-    """One question and one worked completion for supervised training; right unless mistakes were asked for."""
+    """One question and one worked completion for supervised training; right unless mistakes were requested."""
 
     question: str
     completion: str
 
 
 def split_of(operands: tuple[int, ...]) -> Split:
-    """The split that owns these operands, in any order and under any operation."""
+    """The split of these operands, in any order and for any operation."""
     digest = hashlib.sha256(",".join(map(str, sorted(operands))).encode()).digest()
     position = int.from_bytes(digest[:8], "big") / 2**64
     for split, share in SPLIT_SHARES.items():
@@ -83,7 +83,7 @@ def draw_problem(rng: random.Random, *, split: Split, levels: Sequence[int]) -> 
 
 
 def draw_problems(*, split: Split, num: int, seed: int, levels: Sequence[int] = (1, 2, 3)) -> Iterator[Problem]:
-    """`num` problems; number i depends on (split, seed, levels, i) alone, so a longer list begins with the shorter one.
+    """`num` problems. Problem i depends on (split, seed, levels, i) alone, so a longer list begins with the shorter one.
     ValueError for a level that does not exist."""
     unknown = sorted(set(levels) - set(LEVEL_OPERATIONS))
     if unknown or not levels:
@@ -100,7 +100,7 @@ def arithmetic_questions(
 ) -> tuple[list[Question], dict[str, str]]:
     """`num` questions with ids "arith-<split>-<seed>-<index>", and the answers by id as decimal integers.
 
-    The same arguments give the same questions; operands may recur, ids never do. ValueError for an unknown level.
+    The same arguments give the same questions. Operands may repeat, ids do not. ValueError for an unknown level.
     """
     questions: list[Question] = []
     answers: dict[str, str] = {}
@@ -120,7 +120,7 @@ def demonstrations(
 
     Right ones read "12 + 7 = 19, 19 - 5 = 14. \\boxed{14}". Independently, a share `wrong_digit_share` has one random
     digit of the final result replaced, in calculation and answer alike, and a share `missing_box_share` gives the
-    answer outside a box. Both mistakes are random per sample: a vote over samples still elects the right answer.
+    answer outside a box. Both mistakes are random per sample, so a vote over samples still elects the right answer.
     """
     for index, problem in enumerate(draw_problems(split="demonstrations", num=num, seed=seed)):
         rng = random.Random(f"arithmetic/completion/{seed}/{index}")
@@ -138,14 +138,14 @@ def demonstrations(
 
 
 def replace_one_digit(rng: random.Random, number: str) -> str:
-    """`number` with one digit changed into another; a leading digit never becomes 0."""
+    """`number` with one digit replaced by another; a leading digit never becomes 0."""
     place = rng.randrange(len(number))
     choices = [digit for digit in "0123456789" if digit != number[place] and (place > 0 or digit != "0")]
     return number[:place] + rng.choice(choices) + number[place + 1 :]
 
 
 def _draw_operands(rng: random.Random, operation: Operation, level: int) -> tuple[int, ...]:
-    """Operands of one problem before the split is looked at; results stay within 1..120."""
+    """Operands of one problem of any split; results stay within 1..120."""
     if operation == "multiply":
         return (rng.randint(2, 9), rng.randint(2, 5)) if level == 1 else (rng.randint(3, 12), rng.randint(3, 9))
     if operation == "add":

@@ -1,4 +1,4 @@
-"""pass@k against counting all subsets; the bootstrap interval against what it must cover."""
+"""pass@k against counting all subsets; the bootstrap interval against the values it must cover."""
 
 from itertools import combinations
 

@@ -1,4 +1,4 @@
-"""`corewarding eval` as its user calls it, on the shipped model, in this process."""
+"""`corewarding eval` on the shipped model, in this process."""
 
 import json
 

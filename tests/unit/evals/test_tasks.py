@@ -1,4 +1,4 @@
-"""What an evaluation asks."""
+"""The tasks of an evaluation."""
 
 import numpy as np
 

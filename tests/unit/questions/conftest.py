@@ -1,4 +1,4 @@
-"""What the tests of questions/ share: the folder of real data, where there is one, and a tiny tokenizer."""
+"""Fixtures of the tests of questions/: the folder of real data, if there is one, and a tiny tokenizer."""
 
 from __future__ import annotations
 

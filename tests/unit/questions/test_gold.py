@@ -1,4 +1,4 @@
-"""Answers are counted out by reader, and a label-free holder holds none."""
+"""Reads of answers are counted by reader; without answers there is nothing to read."""
 
 from __future__ import annotations
 

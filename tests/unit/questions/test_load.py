@@ -1,4 +1,4 @@
-"""A QuestionSet keeps answers apart, refuses to train on half a pair and evaluates on nothing that was trained on."""
+"""A QuestionSet keeps answers separate; loading refuses missing rephrasings and held-out questions that are trained on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cursor's laws: an epoch asks everyone once, resuming anywhere changes nothing, what is given back comes first."""
+"""The cursor's laws: an epoch asks each question once, resuming changes nothing, returned questions come first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A question is asked in all its views or in none; what does not fit is refused before anything starts."""
+"""A question is kept in all its views or dropped; prompts that cannot fit are refused before the start."""
 
 from __future__ import annotations
 

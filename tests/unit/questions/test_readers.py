@@ -1,4 +1,4 @@
-"""Each container and each schema gives the same entries; what cannot be read is refused by key, with what was found."""
+"""Each file format and each schema gives the same entries; unreadable data is refused with key, row and value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The published data sets load as their users have them. Skipped where the folder of real data is absent."""
+"""The published data sets load unchanged. Skipped if the folder of real data is absent."""
 
 from __future__ import annotations
 

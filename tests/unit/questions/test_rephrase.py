@@ -1,4 +1,4 @@
-"""What of a reply may be used as another wording."""
+"""Which replies are accepted as another wording."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Prompts are the template around the question, nothing doubled, nothing cut; folders that make none are refused."""
+"""Prompts are the template around the question, with nothing doubled or cut; unusable model folders are refused."""
 
 from __future__ import annotations
 

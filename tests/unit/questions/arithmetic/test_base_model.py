@@ -1,4 +1,4 @@
-"""The shipped base model's folder: prompt lengths, a tokenizer that loses nothing, and a model of the stated size."""
+"""The shipped base model's folder: prompt lengths, a lossless tokenizer, and a model of the stated size."""
 
 from __future__ import annotations
 

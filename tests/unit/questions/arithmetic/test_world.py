@@ -1,4 +1,4 @@
-"""The arithmetic world: disjoint splits, two wordings that differ, right answers, one seed one list."""
+"""The arithmetic world: disjoint splits, two different wordings, right answers, and the same list for the same seed."""
 
 from __future__ import annotations
 
