@@ -54,7 +54,9 @@ def parse_config(kind: type[Arguments], words: list[str], *, command: str) -> Ar
     assignments, rest = _split(rest)
     for assignment in assignments:
         _assign(content, assignment)
-    where = "command line" if rest or assignments else name
+    if "--plugins" in rest:  # loaded before the other words are read, so that --help lists their names
+        rest, content["plugins"] = _values_of(rest, "--plugins")
+    where = "command line" if words[1:] else name
     base = kind(name, validate(content, where=where, folder=find_config(name).parent))
     told = io.StringIO()
     try:
@@ -66,6 +68,13 @@ def parse_config(kind: type[Arguments], words: list[str], *, command: str) -> Ar
             raise
         raise ConfigError(f"command line: {explain(invalid, inside=section_of(invalid.title))}") from None
     return dataclasses.replace(arguments, settings=make_config(arguments.settings.model_dump(), where=where))
+
+
+def _values_of(words: list[str], flag: str) -> tuple[list[str], list[str]]:
+    """The words without `flag VALUE ...`, and the values."""
+    place = words.index(flag)
+    end = next((end for end in range(place + 1, len(words)) if words[end].startswith("-")), len(words))
+    return words[:place] + words[end:], words[place + 1 : end]
 
 
 @contextlib.contextmanager

@@ -112,6 +112,18 @@ def test_key_equals_value_is_yaml_and_mixes_with_flags():
         parse_train(["cpu", "train.lrr=1"])
 
 
+def test_names_of_plugins_are_in_the_help_and_in_did_you_mean(tmp_path, capsys, fresh_tables):
+    plugin = tmp_path / "mine.py"
+    plugin.write_text("import corewarding as cw\n@cw.reward_rule('short_vote')\ndef short_vote(r, c): ...\n")
+    with pytest.raises(SystemExit):
+        parse_train(["cpu", "--plugins", str(plugin), "--help"])
+    assert "co_rewarding_iii, short_vote" in " ".join(capsys.readouterr().out.split())
+    config = parse_train(["cpu", "--plugins", str(plugin), "--rule", "short_vote"])
+    assert (config.rule, config.plugins) == ("short_vote", (str(plugin),))
+    with pytest.raises(ConfigError, match=r"rule 'shortvote' does not exist; did you mean short_vote\?"):
+        parse_train(["cpu", f"plugins=[{plugin}]", "rule=shortvote"])
+
+
 def test_a_recipe_is_named_without_path_and_a_file_with_its_suffix(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("cpu").write_text("rule: entropy")
