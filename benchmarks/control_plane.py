@@ -21,7 +21,6 @@ from typing import Any
 import ray
 from tokenizers import Tokenizer
 
-from benchmarks.weightless import EOS, MODEL, EngineHost, IdleLearner, Tenant
 from corewarding.actors.group import RolloutGroup
 from corewarding.dataflow.ids import Source, Version
 from corewarding.evals.heldout import EvalResult
@@ -40,6 +39,7 @@ from corewarding.learner.checkpoint import CheckpointStore
 from corewarding.learner.replay.actor import start_buffer
 from corewarding.learner.replay.client import BufferClient
 from corewarding.questions.order import QuestionCursor
+from tests.weightless import EOS, MODEL, EngineHost, IdleLearner, Tenant
 
 
 def configuration(root: Path, script: Path, seconds: float, tokens: int) -> TrainConfig:
