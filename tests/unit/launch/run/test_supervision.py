@@ -56,7 +56,7 @@ async def test_the_first_error_in_time_is_raised_as_it_is(caplog):
     first, second = KeyError("first"), ValueError("second")
 
     async def finite():
-        supervisor.start(fails_after(0.02, second), "late")
+        supervisor.start(fails_after(30, second), "late")
         supervisor.start(fails_after(0.01, first), "early")
         await forever()
 
