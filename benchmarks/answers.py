@@ -1,9 +1,9 @@
-"""Answers side by side: `python benchmarks/answers.py --data FOLDER [--verl FILE] [--pairs N]`.
+"""Our keys beside other graders: `python -m benchmarks.answers --data FOLDER [--verl FILE] [--pairs N]`.
 
-FOLDER holds train/math_original.parquet, eval/math_test.parquet and completions/math_50x8.jsonl. Prints: kinds of the gold answers and
-those that are no more than text; keys per second; agreement with published extractions and grades; and, where math-verify is
-installed and --verl names verl's scorer (verl/utils/reward_score/math_reward.py), all three on the same pairs of a gold answer and
-another spelling of it (which must be the same) or of another gold answer (which must not, unless both keys agree).
+FOLDER holds train/math_original.parquet, eval/math_test.parquet and completions/math_50x8.jsonl. Prints the kinds of the gold answers
+and those read as text only, keys per second, and the agreement with published extractions and grades. If math-verify is installed
+or --verl names verl's scorer (verl/utils/reward_score/math_reward.py), compares them on the same pairs: a gold answer with another
+spelling of it (must be equal) or with another gold answer (must differ, unless both keys agree).
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def report_pairs(gold: list[str], found: dict[str, Same], num_pairs: int) -> Non
                 at = time.perf_counter()
                 try:
                     right[want].append(same(one, other) == bool(want))
-                except Exception:  # whatever a scorer raises is a failure of its own
+                except Exception:  # any error of a scorer counts as its failure
                     failures += 1
                     right[want].append(False)
                 times.append(time.perf_counter() - at)

@@ -1,10 +1,11 @@
-"""Asynchronous beside synchronous: `python benchmarks/async_vs_sync.py [--rounds 2] [--updates 14] [--recipe] [--key value ...]`.
+"""Compares asynchronous and synchronous training.
 
-Both arms run configs/cpu.yaml with engines on core 0 and the learner on core 1, in turns, from the same weights; the learning rate
-is so small that every update has the same work. The synchronous arm's wait for its batch is the time generation takes, its
-update the time training takes; generation should be about half, which slots for all of an update's completions give here.
---recipe leaves slots and depth as the recipe has them. The first updates of each run warm up and are left out. Ends with the ratio
-of completions per second.
+    python -m benchmarks.async_vs_sync [--rounds 2] [--updates 14] [--recipe] [--key value ...]
+
+Both arms run configs/cpu.yaml in turns from the same weights, with engines on core 0 and the learner on core 1. The learning rate is
+tiny, so every update has the same work. In the synchronous arm, the wait for a batch is the time of generation and the update is the
+time of training. Generation should take about half, which slots for all completions of an update achieve here; --recipe keeps the
+recipe's slots and depth. The first updates of each run are a warm-up and not counted. Prints the ratio of completions per second.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""How far the bfloat16 gradient is from the float32 one: `python -m benchmarks.bf16_gradient [--model FOLDER] [--batches 5]`.
+"""How far the bfloat16 gradient is from the float32 one.
+
+    python -m benchmarks.bf16_gradient [--model FOLDER] [--batches 5]
 
 For each batch of sampled completions it prints 1 - cosine with the float32 gradient, for our learner with
 learner.param_dtype=bfloat16 and for a plain Hugging Face model in bfloat16 (logits.float(), log_softmax). One

@@ -1,8 +1,10 @@
-"""From a learner rank to engines on one node: `python benchmarks/broadcast.py [--mb 512] [--receivers 2] [--rounds 7] [--checksums]`.
+"""Speed of a weight transfer from a learner rank to engines on one node.
 
-The same stream (bfloat16 tensors of 4 MiB) over each transport that fits, in turns: gloo, and `ipc` or, with a GPU for
-each process, NCCL. The receivers are processes of their own; a round is over when the last has acknowledged. On GPUs: `--device cuda`,
-where all processes share GPU 0 unless there are enough. Prints GB/s of one stream.
+    python -m benchmarks.broadcast [--mb 512] [--receivers 2] [--rounds 7] [--checksums]
+
+Sends the same stream (bfloat16 tensors of 4 MiB) over gloo and `ipc` in turns; with a GPU for each process, over gloo and NCCL. The
+receivers are processes of their own; a round ends when the last one has acknowledged. With `--device cuda` all processes share GPU 0
+unless there are enough GPUs. Prints GB/s of one stream.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ ELEMENTS = 1 << 21
 
 
 def receiver(device: str, pipe: Connection) -> None:
-    """Joins, receives and says so, for each rendezvous it is told of."""
+    """Joins, receives and acknowledges, for each rendezvous that the pipe brings."""
     torch.set_num_threads(1)
     while (order := pipe.recv()) is not None:
         rendezvous, rank, rounds = order
@@ -44,7 +46,7 @@ def receiver(device: str, pipe: Connection) -> None:
 def turn(
     sender: WeightSender, backend: str, shards: list[Shard], pipes: list[Connection], epoch: int, with_checksums: bool
 ) -> float:
-    """Seconds of one transfer by a group of its own, after one to warm up."""
+    """Seconds of one transfer in a new group, after one transfer to warm up."""
     rendezvous: Rendezvous = sender.serve("policy", epoch, len(pipes), backend, 60.0)
     for rank, pipe in enumerate(pipes, start=1):
         pipe.send((rendezvous, rank, 2))
@@ -72,7 +74,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--bucket-mb", type=float, default=64.0)
     parser.add_argument(
-        "--checksums", action="store_true", help="as every checksum_every-th broadcast of a run has them"
+        "--checksums", action="store_true", help="send checksums, as every checksum_every-th publish of a run does"
     )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     arguments = parser.parse_args()

@@ -1,8 +1,8 @@
-"""Collapse alarms on runs that were made: `python benchmarks/collapse.py RUN_DIR [RUN_DIR ...]`.
+"""Replays finished runs through the collapse alarms: `python -m benchmarks.collapse RUN_DIR [RUN_DIR ...]`.
 
-Replays every metrics.jsonl through the alarms at their default thresholds and prints, by rule, how many runs raised which alarm
-and when. A run is healthy if its held-out greedy accuracy did not fall by more than 0.05; an alarm of a healthy run is a
-false one. Runs are made by benchmarks/rules.py, benchmarks/staleness.py or `corewarding train`.
+Reads every metrics.jsonl, with the alarms at their default thresholds, and prints for each rule how many runs raised which alarm and
+when. A run is healthy if its held-out greedy accuracy fell by at most 0.05; an alarm in a healthy run is false. Runs come from
+benchmarks/rules.py, benchmarks/staleness.py or `corewarding train`.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ FALL = 0.05
 
 @dataclass(frozen=True)
 class Replayed:
-    """One run and what the alarms said of it."""
+    """One run and its alarms."""
 
     name: str
-    kind: str  # rule, and the correction where it is not the usual one
+    kind: str  # rule, and the correction mode if it is not the default
     healthy: bool
     updates: int
     alarms: list[Alarm]
-    most: dict[str, float]  # highest value of each signal that three updates in a row reached
+    most: dict[str, float]  # highest value that each signal held for three updates in a row
 
 
 def replay(folder: Path) -> Replayed | None:
-    """None for a run without two evaluations."""
+    """Replays one run; None if it has fewer than two evaluations."""
     config = yaml.safe_load((folder / "config.yaml").read_text())
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     greedy = {row["kind"]: row["greedy"] for row in rows if row["kind"].startswith("eval_")}

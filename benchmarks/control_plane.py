@@ -1,4 +1,6 @@
-"""The control plane at scale: `python -m benchmarks.control_plane [--engines 200] [--processes 2] [--seconds 300] [--tokens 500]`.
+"""The control plane at scale.
+
+    python -m benchmarks.control_plane [--engines 200] [--processes 2] [--seconds 300] [--tokens 500]
 
 Engines without a model replay completions as fast as they are asked; controller, admission, replay buffer, scoring, publishing and
 logging are the program's own. The learner decodes each batch and computes nothing; weights are announced and committed without

@@ -1,8 +1,10 @@
-"""Swaps in a row while requests run: `.venv-vllm/bin/python benchmarks/engine_swaps.py [--swaps 50] [--kinds embedded vllm sglang]`.
+"""Measures many weight swaps while requests run.
 
-32 completions are always under way; weights arrive over the real transport and are committed, one swap after the other. Prints, for
-each engine and mode, the median and the largest time of pause + update + resume (drain: without the draining), and fails where a
-request is lost or a token carries a version that was not there while its completion ran.
+    .venv-vllm/bin/python -m benchmarks.engine_swaps [--swaps 50] [--kinds embedded vllm sglang]
+
+32 completions always run; weights arrive over the real transport and are committed, one swap after another. Prints for each engine
+and mode the median and largest time of pause + update + resume (for drain: without the draining). Fails if a request is lost or a
+token has a version that the engine did not hold while its completion ran.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ RUNNING, TOKENS, MODES = 32, 60, ("recompute", "keep_kv", "drain")
 
 
 async def keep_busy(engine: RolloutEngine, done: asyncio.Event) -> tuple[int, int]:
-    """Completions that ended, and how many of them crossed a swap."""
+    """Keeps RUNNING completions going until `done`. Returns how many ended, and how many of them had tokens of two versions."""
     numbers, crossed = itertools.count(), [0, 0]
 
     async def one() -> None:

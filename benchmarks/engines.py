@@ -1,9 +1,11 @@
-"""Samplers side by side on one core: `.venv-vllm/bin/python benchmarks/engines.py [--rounds 5] [--large] [--without sglang]`.
+"""Compares samplers on one core.
 
-256 concurrent completions of fixed, uneven lengths (longest over 6 times the mean, end of sequence ignored) from the same weights and
-prompts, in turns: our engine, vLLM, an SGLang server (its Python by --sglang-python) and transformers `generate`, which runs one batch
-of the same width to its longest member. All processes are pinned to one core. Counted are the tokens that were asked for. `generate`
-keeps no logprobs, the engines keep every token's logprob and version. --large: 50 million random parameters, not the arithmetic model.
+    .venv-vllm/bin/python -m benchmarks.engines [--rounds 5] [--large] [--without sglang]
+
+Each sampler in turn writes 256 concurrent completions of fixed, uneven lengths (the longest over 6 times the mean, end of sequence
+ignored) from the same weights and prompts: our engine, vLLM, an SGLang server (its Python: --sglang-python) and transformers
+`generate`, which runs one batch of the same width until its longest member ends. All processes are pinned to one core. Only requested
+tokens count. The engines keep every token's logprob and version, `generate` keeps none. --large uses 50 million random parameters.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ def uneven_lengths(num: int, mean: int) -> list[int]:
 
 
 def make_tasks(vocabulary: int, lengths: list[int], round_: int) -> list[RolloutTask]:
-    draws = np.random.default_rng(round_)  # new prompts each round, so that no cache of the last one helps
+    draws = np.random.default_rng(round_)  # new prompts each round, so that no cache helps
     return [
         RolloutTask(
             id=AskedId(question_id=f"q{index}", epoch=round_).group("original", "policy"),
@@ -124,7 +126,7 @@ async def main() -> None:
                 by_generate(model, tasks)
             else:
                 await by_engine(engines[name], tasks)
-            if round_:  # the first warms up
+            if round_:  # the first round is a warm-up
                 times.append(time.perf_counter() - began)
     for engine in engines.values():
         await engine.close()

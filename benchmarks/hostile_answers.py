@@ -1,21 +1,27 @@
 # ruff: noqa: E501
-r"""Texts a model could write to hang, bloat or take over its grader: `python benchmarks/hostile_answers.py [--second-opinion]`.
+r"""Texts that could hang, bloat or take over a grader.
 
-Makes 300 texts (towers, factorials, nesting, 1 MB strings, code, broken LaTeX, unicode tricks), asks for the extraction and the key of each
-in a process of its own that reports every file opened, process started and code compiled, and prints the slowest, the memory
-and what was seen. --second-opinion sends each to math-verify behind its guard as well and prints how each ended.
+    python -m benchmarks.hostile_answers [--random 500000] [--second-opinion]
+
+Extracts and keys 300 written texts (towers, factorials, nesting, 1 MB strings, code, broken LaTeX, unicode tricks) and --random texts
+drawn from the tokens of answers, in a process of its own that counts opened files, started processes and compiled code. Prints the
+slowest text in CPU time, the memory and what was counted; fails at a text that raises. --second-opinion also sends the written texts to
+math-verify behind its guard and prints how each ended.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
+import random
 import resource
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 SENTINEL = Path("/tmp/corewarding-was-executed")
@@ -33,7 +39,7 @@ WATCHED = (
 
 
 def hostile_texts() -> list[str]:
-    """Over 300 distinct texts, in families that grow."""
+    """Over 300 distinct texts in families of growing size."""
     towers = [f"{base}^{{{base}^{{{top}}}}}" for base in (2, 9, 10, 99) for top in (9, 99, 10**9, "9^{9}", "9^{9^{9}}")]
     towers += ["^".join(["9"] * depth) for depth in (3, 10, 100, 1000)] + [
         f"{10**9}^{{{10**9}}}",
@@ -84,13 +90,78 @@ def hostile_texts() -> list[str]:
     return list(dict.fromkeys(towers + factorials + nesting + broken + long + code + unicode + algebra))
 
 
-def measure() -> None:
+def random_texts(num: int, *, seed: int) -> Iterator[str]:
+    """Texts of up to 14 tokens of answers, half of them around expressions that can be read."""
+    from corewarding.rewards.answers import tokens
+
+    rng = random.Random(seed)
+    names = sorted(tokens.FUNCTIONS | tokens.GREEK | {name for name in tokens.RELATIONS if name.isalpha()})
+    commands = [
+        r"\frac",
+        r"\sqrt",
+        r"\binom",
+        r"\left(",
+        r"\right)",
+        r"\text{",
+        r"\circ",
+        r"\%",
+        r"\\",
+        r"\cup",
+        r"\pm",
+        r"\infty",
+        r"\pi",
+        r"\lfloor",
+        r"\rfloor",
+        r"\begin{pmatrix}",
+        r"\end{pmatrix}",
+        r"\boxed{",
+        r"\overline{",
+    ]
+    words = sorted(tokens.UNITS | tokens.WORDS)
+    plain = [
+        *"^_{}{}(())[]$,./-+*!0123579xyzei°−|:;=<>&' ",
+        "10",
+        "0.5",
+        "1,000",
+        "^{",
+        "_{",
+        "**",
+        "<=",
+        "½",
+        "√",
+        "∞",
+        "3:30 p.m.",
+    ]
+    whole = [
+        r"\frac{1}{2}",
+        "x^2+1",
+        r"\sqrt{3}",
+        "(1,2)",
+        r"\{1,2\}",
+        "[0,1)",
+        "x<3",
+        "2^{10}",
+        r"25\%",
+        r"\sin x",
+        r"\lfloor n/2 \rfloor",
+        "|x-3|",
+        "y=2x",
+    ]
+    pieces = [*(rf"\{name} " for name in names), *commands, *words, *plain * 2]
+    for number in range(num):
+        soup = [rng.choice(pieces) for _ in range(rng.randint(1, 14))]
+        if number % 2:
+            soup = [rng.choice(whole) if rng.random() < 0.5 else piece for piece in soup[:6]]
+        yield "".join(soup)
+
+
+def measure(num_random: int) -> None:
     """In a fresh process: prints one line of JSON."""
     from corewarding.rewards.answers.extract import extract_answer
     from corewarding.rewards.answers.key import canonical_key
 
-    texts = hostile_texts()
-    canonical_key(r"\frac{1}{2}+\sqrt{2}"), extract_answer(r"\boxed{1}")  # what is imported late is imported now
+    written = hostile_texts()
+    canonical_key(r"\frac{1}{2}+\sqrt{2}"), extract_answer(r"\boxed{1}")  # late imports happen here, unwatched
     seen: Counter[str] = Counter()
     watching = True
 
@@ -100,18 +171,21 @@ def measure() -> None:
 
     sys.addaudithook(hook)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    times, kinds = [], Counter[str]()
-    for text in texts:
-        began = time.perf_counter()
-        answer = extract_answer(text if text.startswith("\\boxed") else rf"So the answer is \boxed{{{text}}}.")
-        kinds[canonical_key(answer).kind if answer is not None else "no answer"] += 1
-        between = time.perf_counter()
-        canonical_key(text)
-        times.append(max(between - began, time.perf_counter() - between))
+    kinds = Counter[str]()
+    slowest_s, slowest = 0.0, ""
+    for text in itertools.chain(written, random_texts(num_random, seed=0)):
+        began = time.process_time()
+        try:
+            answer = extract_answer(text if text.startswith("\\boxed") else rf"So the answer is \boxed{{{text}}}.")
+            kinds[canonical_key(answer).kind if answer is not None else "no answer"] += 1
+            canonical_key(text)
+        except Exception as error:
+            raise SystemExit(f"{error!r} for {text[:200]!r}") from error
+        if time.process_time() - began > slowest_s:
+            slowest_s, slowest = time.process_time() - began, text[:40]
     watching = False
-    slowest = max(range(len(texts)), key=times.__getitem__)
     report = {
-        "texts": len(texts), "slowest_s": times[slowest], "slowest": texts[slowest][:40], "total_s": sum(times), "kinds": kinds.most_common(),
+        "texts": len(written) + num_random, "slowest_cpu_s": slowest_s, "slowest": slowest, "cpu_s": time.process_time(), "kinds": kinds.most_common(),
         "memory_before_mb": before / 1024, "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "events": dict(seen),
     }  # fmt: skip
     print(json.dumps(report))
@@ -137,13 +211,14 @@ def second_opinion() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--random", type=int, default=0, help="how many random texts")
     parser.add_argument("--second-opinion", action="store_true")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
-        return measure()
+        return measure(arguments.random)
     SENTINEL.unlink(missing_ok=True)
-    command = [sys.executable, __file__, "--measure"]
+    command = [sys.executable, "-m", "benchmarks.hostile_answers", "--measure", "--random", str(arguments.random)]
     report = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     print("\n".join(f"{name}: {value}" for name, value in report.items()) + f"\nexecuted: {SENTINEL.exists()}")
     if arguments.second_opinion:

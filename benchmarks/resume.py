@@ -1,8 +1,10 @@
-"""Killed and resumed, bit for bit: `python benchmarks/resume.py [--times 5] [--updates 6] [--key value ...]`.
+"""Checks that a killed and resumed run is bit-equal.
 
-Trains a small synchronous run of configs/cpu.yaml with `engine.deterministic` once without interruption. Then, --times times, the
-same run is killed (SIGKILL to all its processes) at a random moment between its first and its last update and resumed by the same
-command line. Prints for each whether all weights of the last checkpoint are equal to the last bit.
+    python -m benchmarks.resume [--times 5] [--updates 6] [--key value ...]
+
+Trains a small synchronous run of configs/cpu.yaml with `engine.deterministic` once without interruption. Then, --times times, kills
+the same run (SIGKILL to all its processes) at a random moment between its first and last update and resumes it with the same command.
+Prints each time whether all weights of the last checkpoint are bit-equal.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ SMALL = [
 
 
 def start(root: Path, updates: int, extra: list[str]) -> subprocess.Popen[bytes]:
-    """The run as a user starts it, in a process group of its own."""
+    """Starts the run as a user does, in its own process group."""
     words = [*SMALL, "--train.updates", str(updates), "--run.root", str(root), "--run.name", "run", *extra]
     command = [sys.executable, "-m", "corewarding.launch.cli", "train", "configs/cpu.yaml", *words]
     root.mkdir(parents=True, exist_ok=True)
@@ -36,7 +38,7 @@ def start(root: Path, updates: int, extra: list[str]) -> subprocess.Popen[bytes]
 
 
 def finish(root: Path, updates: int, extra: list[str]) -> Path:
-    """Runs, or goes on, to the end; the last checkpoint's weights."""
+    """Starts or resumes the run and waits for its end. Returns the weights' file of the last checkpoint."""
     if start(root, updates, extra).wait() != 0:
         raise SystemExit(f"the run in {root} failed:\n{(root / 'log').read_text()[-2000:]}")
     return root / "run" / "checkpoints" / f"step-{updates:06d}" / "model" / "model.safetensors"

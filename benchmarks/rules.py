@@ -1,7 +1,9 @@
-"""All eight reward rules on the arithmetic world: `python benchmarks/rules.py [--seeds 0 1 2] [--rules ...] [--updates N]`.
+"""Trains all reward rules on the arithmetic world.
 
-Trains each rule from configs/cpu.yaml for each seed, one run after the other, and prints the medians over the seeds. Runs that
-are there already (same --root) are not run again, so an interrupted benchmark goes on.
+    python -m benchmarks.rules [--seeds 0 1 2] [--rules ...] [--updates N]
+
+Trains each rule from configs/cpu.yaml for each seed, one run after another, and prints the medians over the seeds. Skips runs that
+exist under --root, so an interrupted benchmark can continue.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ COLUMNS = ("mean@8", "maj@8", "greedy")
 
 
 def run(rule: str, seed: int, root: Path, extra: list[str]) -> dict[str, object]:
-    """One run's summary; made by the ordinary command line."""
+    """The summary of one run, which the ordinary command trains if needed."""
     name = f"{rule}-seed{seed}"
     summary = root / name / "summary.json"
     if not summary.exists():

@@ -1,8 +1,10 @@
-"""Sampling and swapping without a break: `python benchmarks/soak.py --kind vllm [--minutes 30]`, where the engine is installed.
+"""Looks for leaks during long sampling with swaps, in an environment that has the engine.
 
-32 completions are always under way and weights are swapped twice a second. Every half minute the memory of the process and its
-children (proportional set size) is printed; the last line is a row of a table: memory at the end of the warm-up (a fifth of the time)
-and at the end, and what is left after close(): child processes and listening ports.
+    python -m benchmarks.soak --kind vllm [--minutes 30]
+
+32 completions always run and weights are swapped twice a second. Prints the memory of the process and its children (proportional set
+size) every half minute. The last line is a row of a table: memory after the warm-up (a fifth of the time) and at the end, and the
+child processes and listening ports that are left after close().
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ LISTENING = "0A"
 
 
 def tree(pid: int) -> list[int]:
-    """The process and everything below it."""
+    """Ids of the process and all its descendants."""
     pids = [pid]
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in task.read_text().split():
@@ -42,7 +44,7 @@ def memory_mb(pids: list[int]) -> float:
 
 
 def alive(pid: int) -> bool:
-    """Whether it still runs, under whatever parent."""
+    """Whether the process still runs, under any parent."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
@@ -50,7 +52,7 @@ def alive(pid: int) -> bool:
 
 
 def listening(pids: list[int]) -> int:
-    """Ports on which one of the processes listens."""
+    """Number of ports on which the processes listen."""
     inodes = set()
     for pid in pids:
         for descriptor in Path(f"/proc/{pid}/fd").glob("*"):

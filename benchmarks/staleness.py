@@ -1,8 +1,10 @@
-"""Bound x correction on the arithmetic world: `python benchmarks/staleness.py [--bounds 0 1 2 4 8] [--seeds 0] [--key value ...]`.
+"""Sweeps staleness bound and correction on the arithmetic world.
 
-Trains configs/cpu.yaml once for each pair (and seed) with `staleness.pipeline_depth` at the bound, so that the pipeline is filled up
-to it, and prints one row a pair: age of the trained tokens, throughput, mismatch and held-out accuracy (medians over updates, means
-over seeds). Draws --plot. Runs that are there already (same --root) are not run again, so an interrupted sweep goes on.
+    python -m benchmarks.staleness [--bounds 0 1 2 4 8] [--seeds 0] [--key value ...]
+
+Trains configs/cpu.yaml once for each pair and seed. `staleness.pipeline_depth` equals the bound, so the pipeline fills up to it.
+Prints a row for each pair: age of the trained tokens, throughput, mismatch and held-out accuracy (medians over updates, means over seeds).
+Draws --plot. Skips runs that exist under --root, so an interrupted sweep can continue.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ METRICS = ("staleness/token_mean", "mismatch/k3", "correction/ess_frac", "time/l
 
 
 def run(bound: int, correction: str, seed: int, root: Path, extra: list[str]) -> dict[str, float]:
-    """The numbers of one run; made by the ordinary command line."""
+    """The numbers of one run, which the ordinary command trains if needed."""
     name = f"max{bound}-{correction}-seed{seed}"
     folder = root / name
     if not (folder / "summary.json").exists():

@@ -1,9 +1,11 @@
-"""Long completions across weight swaps: `python benchmarks/swaps.py [--sequences 64] [--tokens 256] [--swaps 2]`.
+"""Checks long completions across weight swaps.
 
-For each `inflight.mode`, the embedded engine samples completions of exactly --tokens tokens (end of sequence ignored) while weights
-arrive, spread over the time the completions take. Prints the share of completions that hold tokens of two versions or more, and the
-largest difference of any token's logprob from a transformers forward of the weights that its version names: over the whole prefix,
-or, for `keep_kv`, over keys and values as each version left them. `drain` must show no such completion.
+    python -m benchmarks.swaps [--sequences 64] [--tokens 256] [--swaps 2]
+
+For each `inflight.mode`, the embedded engine samples completions of exactly --tokens tokens (end of sequence ignored) while new
+weights arrive at even intervals. Prints the share of completions with tokens of two or more versions, and the largest difference
+between a token's logprob and a transformers forward with the weights of its version: over the whole prefix, or for `keep_kv` over the
+keys and values that each version left. With `drain` no completion may have two versions.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ Weights = dict[str, Tensor]
 
 
 def perturbed(weights: Weights, seed: int) -> Weights:
-    """Other weights, near enough to sample sense: 1% of each tensor's own spread as noise."""
+    """Similar weights: noise of 1% of each tensor's standard deviation is added."""
     generator = torch.Generator().manual_seed(seed)
     return {
         name: tensor + 0.01 * tensor.std() * torch.randn(tensor.shape, generator=generator)
@@ -45,7 +47,7 @@ def perturbed(weights: Weights, seed: int) -> Weights:
 async def sampled(
     tasks: list[RolloutTask], versions: list[Weights], mode: InflightMode, path: str, tokens: int, slots: int
 ) -> list[tuple[RolloutTask, SampledSequence]]:
-    """All sequences; version v is committed when v / (number of versions) of all tokens are sampled."""
+    """Samples all sequences; commits version v once v / (number of versions) of all tokens are sampled."""
     engine = EmbeddedEngine(
         EngineContext(
             settings=EngineSettings(slots=slots),
