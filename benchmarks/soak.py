@@ -92,8 +92,8 @@ async def main() -> None:
     await engine.close()
     learner.close()
     await asyncio.sleep(1)
-    warm = next(mb for at, mb in memory if at >= 60 * arguments.minutes / 5)
     last = memory[-1][1]
+    warm = next((mb for at, mb in memory if at >= 60 * arguments.minutes / 5), last)
     left = [pid for pid in pids if alive(pid)]
     ports = listening(tree(os.getpid())) - before
     print(

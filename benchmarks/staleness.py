@@ -3,8 +3,8 @@
     python -m benchmarks.staleness [--bounds 0 1 2 4 8] [--seeds 0] [--key value ...]
 
 Trains configs/cpu.yaml once for each pair and seed. `staleness.pipeline_depth` equals the bound, so the pipeline fills up to it.
-Prints a row for each pair: age of the trained tokens, throughput, mismatch and held-out accuracy (medians over updates, means over seeds).
-Draws --plot. Skips runs that exist under --root, so an interrupted sweep can continue.
+Prints a row for each pair: age of the trained tokens, throughput, mismatch and held-out accuracy (medians over updates, means over
+seeds). Draws --plot. Skips runs that exist under --root, so an interrupted sweep can continue.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ from corewarding.rewards.answers.operations import (
 )
 from corewarding.rewards.answers.parser import Node
 
+SMALLEST = 1e-60  # a smaller value is no rounding error of 0
 SHOWN = 20  # significant digits that tell two values apart
 MAX_DENOMINATOR = 10**6  # a 40-digit value this near to a fraction with a smaller denominator is that fraction
 NUM_POINTS = 3
@@ -92,21 +93,24 @@ def _at_points(node: Node, letters: frozenset[str], small: range) -> list[Value]
 def _has_kinks(node: Node) -> bool:
     """Whether the function may be another one elsewhere: |x - 3| is 3 - x at all small points."""
     if node.head == "pow":
-        base, exponent = node.children[0], _integer(node.children[1])
-        if base.head == "abs" and exponent is not None and exponent % 2 == 0:  # |x|^2 is x^2
+        base, exponent = node.children
+        whole = _whole(exponent)
+        if base.head == "abs" and whole is not None and whole % 2 == 0:  # |x|^2 is x^2
             return any(map(_has_kinks, base.children))
-        kinked = exponent is None
+        kinked = whole is None and not letters_of(exponent)
     else:
-        kinked = node.head in ("abs", "floor", "ceil", "root")
+        kinked = node.head in ("abs", "floor", "ceil") or (node.head == "root" and not letters_of(node.children[1]))
     return (kinked and bool(letters_of(node.children[0]))) or any(map(_has_kinks, node.children))
 
 
-def _integer(node: Node) -> int | None:
-    """The value of a written integer."""
-    if node.head == "neg":
-        inside = _integer(node.children[0])
-        return None if inside is None else -inside
-    value = node.value
+def _whole(node: Node) -> int | None:
+    """The value of a constant expression that is an integer."""
+    if letters_of(node):
+        return None
+    try:
+        value = evaluate(node, {})
+    except OutOfBoundsError:
+        return None
     return value.numerator if isinstance(value, Fraction) and value.denominator == 1 else None
 
 
@@ -118,6 +122,8 @@ def shown(value: Value, *, identify: bool = True) -> str:
         raise OutOfBoundsError("not a number")
     real, imaginary = inexact(value).real, inexact(value).imag
     size = max(abs(real), abs(imaginary))
+    if 0 < size < SMALLEST:
+        raise OutOfBoundsError("a number that would pass for 0")
     parts = [_real(real, size, identify), _real(imaginary, size, identify)]
     if parts[1] == "0":
         return parts[0]
