@@ -1,4 +1,4 @@
-"""Text in, numbers out: extraction, votes, reward rules, diagnostics. Imports no torch and no ray."""
+"""From texts to rewards: extraction, votes, reward rules, diagnostics. Imports no torch and no ray."""
 
 from corewarding.rewards.answers.extract import extract_answer
 from corewarding.rewards.answers.grading import grade

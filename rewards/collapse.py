@@ -1,9 +1,9 @@
-"""Alarms for a model that agrees with itself about nothing: raised from an update's metrics, without any label.
+"""Detects reward collapse from label-free metrics of each update.
 
-A label-free reward can be won without being right: by one answer to every question, by no answer at all, by text without end, by
-saying the same again and again. Each signal is a share in [0, 1]. It raises its alarm when for `patience` updates in a row it is
-above its threshold, and above what it was at the start of the run by `rise`; it may be raised again after it has fallen. The
-false-alarm rate on healthy runs, and what collapsed runs raise, are in docs/results.md.
+A model can win a label-free reward without being right: with one answer to every question, without any answer, with text that never
+ends or with repetition. Each of these signals is a share in [0, 1]. It raises an alarm if for `patience` updates in a row it exceeds
+its threshold, and its value at the start of the run by `rise`. After it has fallen it can raise another alarm. The alarms of healthy
+and collapsed runs are in docs/results.md.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FEWEST_QUESTIONS = 8
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """One signal over its threshold for long enough."""
+    """A signal that exceeded its threshold for `patience` updates."""
 
     signal: str
     value: float
@@ -56,10 +56,10 @@ class _State:
 
 
 class CollapseAlarm:
-    """Sees every update once, in order; a resumed run shows it the earlier ones first."""
+    """Must see every update once, in order; a resumed run first replays the earlier updates."""
 
     def __init__(self, settings: CollapseSettings, *, questions_per_update: int) -> None:
-        """With fewer than FEWEST_QUESTIONS in an update, a few of one answer mean nothing: top_answer_frac is not looked at."""
+        """With fewer than FEWEST_QUESTIONS in an update, a common answer can be chance: top_answer_frac is ignored."""
         self._settings = settings
         few = questions_per_update < FEWEST_QUESTIONS
         self._states = {
@@ -70,7 +70,7 @@ class CollapseAlarm:
 
     @property
     def raised(self) -> tuple[str, ...]:
-        """Signals whose alarm is raised now."""
+        """Signals with a raised alarm."""
         return tuple(name for name, state in self._states.items() if state.raised)
 
     def seen(self, update: int, scalars: Mapping[str, float]) -> list[Alarm]:
@@ -92,7 +92,7 @@ class CollapseAlarm:
 
 
 def repetition(token_ids: NDArray[np.int32]) -> float:
-    """Share of a completion's 4-grams that occurred in it before, [L] token ids; 0 where there is none."""
+    """Share of the 4-grams of [L] token ids that occurred earlier in them; 0 for fewer than 4 tokens."""
     count = len(token_ids) - NGRAM + 1
     if count < 1:
         return 0.0

@@ -1,4 +1,4 @@
-"""Keys of votes."""
+"""Settings of votes and of the collapse alarms."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ class VoteSettings(Settings):
     """How completions elect a pseudo-label."""
 
     min_share: float = Field(0.0, ge=0, le=1)
-    """A vote whose winners / voters is below this abstains; 0 is the paper's."""
+    """A vote abstains if winners / voters is below this; the paper uses 0."""
     min_voters: int = Field(1, ge=1)
-    """A vote of fewer completions with an answer abstains."""
+    """A vote abstains if fewer completions have an answer."""
     equivalence: Literal["canonical", "exact"] = "canonical"
-    """`canonical`: answers vote by their value. `exact`: by their raw text, as in the authors' code."""
+    """`canonical`: equal values vote together. `exact`: equal texts vote together, as in the authors' code."""
     fallbacks: tuple[Literal["hashes", "phrase"], ...] = ()
-    """Where a completion has no box: `hashes` takes what follows the last "####", `phrase` what follows the last "answer is"."""
+    """For completions without a box: `hashes` takes the text after the last "####", `phrase` the text after the last "answer is"."""
     units: Literal["drop", "keep"] = "drop"
-    """Whether 5 cm votes for 5 (`drop`) or for itself. A percentage is never its number."""
+    """`drop`: 5 cm votes for 5. `keep`: it votes for 5 cm. A percentage never equals its number."""
 
 
 class CollapseSettings(Settings):
-    """Alarms for a model that wins its reward without being right. A threshold of None turns its signal off."""
+    """Alarms for reward collapse: rewards rise while answers are wrong. A threshold of None turns its signal off."""
 
     on_collapse: Literal["warn", "pause", "stop"] = "warn"
-    """`warn`: a line in the log. `pause`: the run waits until a person lets it go on. `stop`: it ends, exit code 1. None of them
-    writes a checkpoint: the last one is from before."""
+    """`warn`: log a warning. `pause`: wait until a person resumes the run. `stop`: end with exit code 1. No checkpoint is written, so
+    the last one is from before the alarm."""
     patience: int = Field(3, ge=1)
-    """Updates in a row that a signal must be above its threshold."""
+    """A signal must exceed its threshold for this many updates in a row."""
     rise: float = Field(0.2, ge=0, le=1)
-    """How far a signal must also be above its mean over the first `patience` updates: a base model may truncate much at first."""
+    """A signal must also exceed its mean over the first `patience` updates by this; base models often truncate at first."""
     top_answer_frac: float | None = Field(0.4, gt=0, le=1)
-    """Mass of the most common answer over different questions; a healthy model gives different questions different answers."""
+    """Share of the most common answer over different questions; it is small for a healthy model."""
     no_answer_frac: float | None = Field(0.6, gt=0, le=1)
-    """Completions without an answer."""
+    """Share of completions without an answer."""
     truncated_frac: float | None = Field(0.6, gt=0, le=1)
-    """Completions cut off at rollout.max_new_tokens."""
+    """Share of completions cut off at rollout.max_new_tokens."""
     repetition_frac: float | None = Field(0.5, gt=0, le=1)
-    """4-grams of a completion that occurred in it before, mean over completions."""
+    """Share of a completion's 4-grams that occurred earlier in it, mean over completions."""

@@ -1,6 +1,4 @@
-"""From a group of answers to the one it elects. The outcome depends on the answers and their sample indices alone, never on the order
-in which they arrived.
-"""
+"""Majority votes over the answers of a group. The outcome depends only on answers and sample indices, never on the order of arrival."""
 
 from __future__ import annotations
 
@@ -20,16 +18,16 @@ def majority_vote(
 ) -> Vote:
     """The most frequent class of equivalent answers (docs/algorithm.md, "Reward rules"; arXiv 2508.00410).
 
-    answers: by sample index; None does not vote. key: equivalent answers have equal keys.
-    The vote abstains (`winner` None) with fewer voters than min_voters, where winners / voters is below min_share, and where nobody
-    votes. A tie goes to the class whose first member has the smallest sample index. version: of the label.
+    answers: by sample index; None does not vote. key: equivalent answers have equal keys. version: the label's.
+    The vote abstains (`winner` None) if there are fewer voters than min_voters or none, or if winners / voters is below min_share. A
+    tie goes to the class with the smallest sample index of a first member.
     """
     members: dict[str, list[int]] = {}
     for index, answer in enumerate(answers):
         if answer is not None:
             members.setdefault(key(answer), []).append(index)
 
-    # Classes were opened in the order of their first member, and a stable sort keeps that order within a tie.
+    # Classes are in the order of their first members, and a stable sort keeps this order within a tie.
     ranked = sorted(members.items(), key=lambda item: -len(item[1]))
     num_voters = sum(map(len, members.values()))
     share = len(ranked[0][1]) / num_voters if num_voters else 0.0
@@ -48,8 +46,8 @@ def majority_vote(
 def vote(
     completions: Sequence[Completion], *, key: Callable[[str], str], min_share: float = 0.0, min_voters: int = 1
 ) -> Vote:
-    """majority_vote of one whole group, in any order. Its version is that of the oldest token in the voters' completions, or in all of
-    them where none voted. Raises ValueError for a group of none.
+    """majority_vote of one complete group, in any order. The vote's version is the oldest token's in the voters' completions, or in
+    all completions if none voted. Raises ValueError for an empty group.
     """
     if not completions:
         raise ValueError("a vote needs at least one completion, got none: an empty group has no version")

@@ -11,7 +11,7 @@ from typing import Any
 from mpmath.ctx_mp import MPContext
 
 DIGITS = 40  # of every operation
-MAX_BITS = 12_000  # of an exact number; larger ones go on as 40 digits
+MAX_BITS = 12_000  # of an exact number; larger ones are rounded to 40 digits
 LARGEST_RATIO = 1e20  # of the parts of a sum: beyond it the smaller one would not show
 MAX_LOG = 1e6  # of a power's natural logarithm
 
@@ -59,7 +59,7 @@ def _add(one: Value, other: Value) -> Value:
     one, other = inexact(one), inexact(other)
     small, large = sorted((abs(one), abs(other)))
     if large > small * LARGEST_RATIO and small > 1e-6 and not ctx.isinf(large):
-        raise OutOfBoundsError("a sum whose smaller part is lost")
+        raise OutOfBoundsError("a sum that loses its smaller part")
     return one + other
 
 

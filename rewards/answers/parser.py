@@ -9,8 +9,8 @@ r"""From the text of an answer to a tree. One pass of a scanner, one recursive d
     power    := atom postfix*                             postfix: "^" atom, "_" atom, "!", "%", "^\circ", a unit
     atom     := number | letter | constant | function | bracket | matrix | "\frac" a a | "\sqrt" [n] a | "|" list "|"
 
-Brackets may be of different kinds on both sides, as intervals have them. What is not mathematics raises NotMathError: the answer is
-then text. The cost is linear in the length but for nesting, which is bounded.
+Opening and closing brackets may differ, as in intervals. Text outside the grammar raises NotMathError; the answer is then text. The
+cost is linear in the length, and the depth of nesting is bounded.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MAX_NODES = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """head: what it is; value: a number's value, a letter's name, an operator or brackets; children in order."""
+    """head: the kind of node; value: a number's value, a letter's name, an operator or brackets; children in order."""
 
     head: str
     children: tuple[Node, ...] = ()
@@ -46,7 +46,7 @@ class Node:
 
 
 def parse(text: str) -> Node:
-    """The tree of a whole answer. NotMathError where the grammar does not cover it."""
+    """The tree of a complete answer. Raises NotMathError for text outside the grammar."""
     tokens = scan(text)
     while tokens and tokens[-1].kind == "symbol" and tokens[-1].text in ".,;":
         tokens.pop()
@@ -188,7 +188,7 @@ class _Parser:
         return self._power()
 
     def _adjoined(self, node: Node) -> Node:
-        """What follows without an operator: a mixed number's fraction, a unit, or a factor."""
+        """Parses the next factor without an operator: the fraction of a mixed number, a unit, or a factor."""
         token = self.peek()
         if token.kind == "text" or (token.kind == "letters" and token.text.lower() in UNITS and len(token.text) > 1):
             return self._unit(node)
@@ -310,7 +310,7 @@ class _Parser:
     # ---- atoms ----------------------------------------------------------------------------------------------------
 
     def _atom(self, *, one_digit: bool = False) -> Node:
-        """one_digit: a bare number is its first digit alone, as in \frac12."""
+        """one_digit: a bare number gives only its first digit, as in \frac12."""
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise NotMathError("nested too deep")
@@ -360,7 +360,7 @@ class _Parser:
             return self._call(word)
         nodes = [self._letter(letter) for letter in word[:-1]]
         last = self._letter(word[-1])
-        if nodes and self._is("^", "_", "!"):  # binds to the last letter alone: xy^2
+        if nodes and self._is("^", "_", "!"):  # binds only to the last letter: xy^2
             self._at -= 1
             self._tokens[self._at] = Token("letters", word[-1], False)
             node = nodes[0]
@@ -373,7 +373,7 @@ class _Parser:
         return node
 
     def _call(self, name: str) -> Node:
-        """f(x) as a quantity of its own; a product if the argument is not a letter, a negated letter or a number."""
+        """f(x) as one letter; a product if the argument is not a letter, a negated letter or a number."""
         argument = self._atom()
         inside = argument.children[0] if argument.head == "group" else argument
         plain = inside.children[0] if inside.head == "neg" else inside
@@ -443,7 +443,7 @@ class _Parser:
         return node if power is None else self._node("pow", node, power)
 
     def _argument(self) -> Node:
-        """Of a function without brackets: factors side by side, up to an operator; \\sin 2x, \\ln 3."""
+        """Argument of a function without brackets: factors side by side up to an operator, as in \\sin 2x."""
         node = self._power()
         while self._starts_atom() and self.peek().kind != "text" and self.peek().text not in FUNCTIONS | {"(", "["}:
             mixed = self._mixed(node)

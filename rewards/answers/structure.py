@@ -30,7 +30,7 @@ def tree_key(tree: Node, *, units: Units) -> CanonicalAnswer:
 
 
 class _Keys:
-    """Keys of trees, by structure."""
+    """Computes keys of trees; a method `_head` for each head with a structure."""
 
     def __init__(self, units: Units) -> None:
         self._units = units
@@ -193,7 +193,7 @@ def _contains(node: Node, head: str) -> bool:
 
 
 def _written(node: Node) -> str:
-    """The tree itself, for an expression without a value: spelling is forgiven, algebra is not done."""
+    """The tree as text, for expressions without a value: spelling does not matter, but no algebra is done."""
     if node.head == "group":
         return _written(node.children[0])
     inside = " ".join(_written(child) for child in node.children)
@@ -201,7 +201,7 @@ def _written(node: Node) -> str:
 
 
 def _choose(node: Node, plus: bool) -> Node:
-    """The tree with every plus-or-minus as the one or the other."""
+    """The tree with every plus-or-minus replaced by plus, or by minus."""
     children = tuple(_choose(child, plus) for child in node.children)
     if node.head == "pm":
         return Node("add", (children[0], children[1] if plus else Node("neg", (children[1],))))

@@ -1,6 +1,6 @@
-"""Tokens of an answer: the first half of reading one (rewards/answers/parser.py is the other). One pass, no backtracking.
+"""Splits an answer into tokens for parser.py, in one pass without backtracking.
 
-LaTeX, what people type without it, and the Unicode of both. Spacing, delimiters and markup leave no token; words in \\text stay whole.
+Reads LaTeX, plain typing and Unicode. Spacing, delimiters and markup leave no token; the words of a \\text stay one token.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class NotMathError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """kind: number, command, letters, text, symbol, begin or end; spaced: white space comes before it."""
+    """kind: number, command, letters, text, symbol, begin or end; spaced: whether white space comes before it."""
 
     kind: str
     text: str
@@ -97,7 +97,7 @@ _SCANNER = re.compile(
 
 
 def scan(text: str) -> list[Token]:
-    """Tokens of an answer; NotMathError for what is too long or holds other characters."""
+    """Tokens of an answer. Raises NotMathError if it is too long or has other characters."""
     if len(text) > MAX_CHARS:
         raise NotMathError(f"over {MAX_CHARS} characters")
     if "√" in text:
@@ -180,7 +180,7 @@ def _continued(digits: str) -> str:
             while head.endswith(cycle):
                 head = head[:-size]
             return f"{whole}.{head}({cycle})"
-    raise NotMathError("digits that go on somehow")
+    raise NotMathError("an ellipsis after digits that do not repeat")
 
 
 def _command(name: str, spaced: bool) -> Token | None:

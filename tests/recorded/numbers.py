@@ -237,7 +237,7 @@ def _with_behavior(samples: list[TrainingSample], logprobs: list[Any], *, seed: 
 
 
 def _weights(name: str, learner: Learner, which: Any) -> Arrays:
-    """Of every parameter its sum and its norm, a few of its numbers, and a digest of all bits (compared on one machine alone)."""
+    """Sum, norm and a few numbers of every parameter, and a digest of all bits, which is compared only bit by bit."""
     digest = hashlib.sha256()
     sums, few = [], []
     for shard in learner.shards(which):

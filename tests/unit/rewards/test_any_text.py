@@ -21,7 +21,7 @@ texts = token_soup | spliced.map(lambda text: rf"so \boxed{{{text}}}") | st.text
 
 
 def _rollouts(texts: list[str]) -> QuestionRollouts:
-    """Every group of one question with these texts as its completions, each gone over the wire."""
+    """Every group of one question with these texts as completions, each encoded and decoded."""
     kinds = [(view, source) for view in ("original", "rephrased") for source in ("policy", "teacher")]
     rollouts = rollouts_of({kind: [None] * len(texts) for kind in kinds})  # type: ignore[misc]
     groups = {

@@ -65,7 +65,7 @@ def test_hand_counted_quantities() -> None:
     assert metrics.histograms["length/completion_tokens"].tolist() == [3] * 16
 
 
-def test_what_cannot_be_had_is_left_out() -> None:
+def test_a_metric_without_values_is_left_out() -> None:
     alone = rollouts_of({("original", "policy"): ["7", "8"]})
     scored = REWARD_RULES["majority_vote"].score(alone, context_of())
     metrics = reward_diagnostics([alone], scored, key=key, gold=None)

@@ -1,4 +1,4 @@
-"""Extraction and keys on what a model really wrote: 400 published completions with their published extraction."""
+"""Extraction and keys on 400 published completions of a real model, with their published extraction."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_extraction_agrees_with_the_published_one() -> None:
 
 
 def test_equality_of_keys_agrees_with_the_published_grades() -> None:
-    """Ten of 400 differ. The published grader takes 25 for 25%: nine are kept apart here on purpose. In one more it
+    """Ten of 400 differ. The published grader accepts 25 for 25%; our keys differ there on purpose (nine). In one more it
     tells 10000 from 10{,}000.
     """
     differing = [

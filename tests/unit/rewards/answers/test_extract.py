@@ -157,7 +157,7 @@ def test_fallbacks_where_there_is_no_box(text: str, answer: str | None) -> None:
         "answer" + " " * 100_000,
     ],
 )
-def test_a_fallback_reads_a_long_text_once(text):
+def test_a_fallback_reads_a_long_text_once(text: str) -> None:
     began = time.process_time()
     extract_answer(text, fallbacks=("hashes", "phrase"))
     assert time.process_time() - began < 1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import string
 import time
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -18,7 +19,7 @@ atoms = st.integers(-50, 50).map(str) | st.sampled_from(
 )
 
 
-def joined(children):
+def joined(children: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     return st.one_of(
         st.tuples(children, children).map(lambda p: f"({p[0]})+({p[1]})"),
         st.tuples(children, children).map(lambda p: f"({p[0]})({p[1]})"),
@@ -31,19 +32,19 @@ def joined(children):
 expressions = st.recursive(atoms, joined, max_leaves=6)
 
 
-def spaced(text):
+def spaced(text: str) -> str:
     return text.replace("+", " + ").replace("(", r"\left(").replace(")", r"\right)").replace(r"\frac", r"\dfrac")
 
 
 @given(expressions)
-def test_another_spelling_is_the_same(text):
+def test_another_spelling_is_the_same(text: str) -> None:
     assert same_answer(text, spaced(text))
     assert same_answer(text, f"${text}$")
     assert same_answer(text, f"{{{text}}}")
 
 
 @given(expressions, expressions)
-def test_sums_and_products_commute(one, other):
+def test_sums_and_products_commute(one: str, other: str) -> None:
     for pattern in ("({})+({})", "({})({})"):
         assert (
             same_answer(pattern.format(one, other), pattern.format(other, one))
@@ -52,7 +53,7 @@ def test_sums_and_products_commute(one, other):
 
 
 @given(st.lists(expressions, min_size=1, max_size=4), st.randoms())
-def test_the_order_of_a_set_does_not_matter_and_that_of_a_tuple_does(items, random):
+def test_the_order_of_a_set_does_not_matter_and_that_of_a_tuple_does(items: list[str], random: Random) -> None:
     shuffled = list(items)
     random.shuffle(shuffled)
     braces = r"\{" + ", ".join(items) + r"\}", r"\{" + ", ".join(shuffled) + r"\}"
@@ -63,7 +64,7 @@ def test_the_order_of_a_set_does_not_matter_and_that_of_a_tuple_does(items, rand
 
 
 @given(expressions | st.text(), expressions | st.text(), expressions | st.text())
-def test_it_is_an_equivalence(a, b, c):
+def test_it_is_an_equivalence(a: str, b: str, c: str) -> None:
     assert same_answer(a, a)
     assert same_answer(a, b) == same_answer(b, a)
     assert not (same_answer(a, b) and same_answer(b, c)) or same_answer(a, c)
@@ -77,7 +78,7 @@ spliced = st.tuples(expressions, token_soup, expressions).map("".join)
 
 
 @given(token_soup | spliced | st.text() | st.text(alphabet=string.printable))
-def test_any_text_has_a_key_soon(text):
+def test_any_text_has_a_key_soon(text: str) -> None:
     began = time.process_time()
     assert canonical_key(text).key or not text.strip()
     assert time.process_time() - began < 1.0
@@ -95,7 +96,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
-def test_hostile_text_is_decided_at_once(text):
+def test_hostile_text_is_decided_at_once(text: str) -> None:
     began = time.process_time()
     canonical_key(text)
     assert time.process_time() - began < 2.0
