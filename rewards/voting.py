@@ -1,4 +1,4 @@
-"""Majority votes over the answers of a group. The outcome depends only on answers and sample indices, never on the order of arrival."""
+"""Majority votes over the answers of a group. The outcome depends only on answers and sample indices, not on the order of arrival."""
 
 from __future__ import annotations
 
