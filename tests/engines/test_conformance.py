@@ -2,21 +2,23 @@
 
 import asyncio
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
 
-from corewarding.actors.engine import EngineError
+from corewarding.actors.engine import EngineError, SampledSequence
 from corewarding.actors.engines import ENGINES
+from corewarding.dataflow.carriers import RolloutTask
 from corewarding.dataflow.ids import Version
 from corewarding.weights.group import TransportError, local_address
-from tests.engines.world import MAX_LEN, start
+from tests.engines.world import MAX_LEN, Learner, start
 from tests.tiny_models import forward, logprobs_of, run, task_of
 
 SWAP_TOKENS = 140
 
 
-async def test_greedy_is_the_argmax_of_a_transformers_forward(kind, tied):
+async def test_greedy_is_the_argmax_of_a_transformers_forward(kind: str, tied: list[str]) -> None:
     engine = start(kind, tied[0])
     tasks = [task_of(number, temperature=0.0, group_size=1, max_new_tokens=40) for number in range(8)]
     for task, (sequence,) in zip(tasks, await asyncio.gather(*(run(engine, t) for t in tasks)), strict=True):
@@ -24,7 +26,7 @@ async def test_greedy_is_the_argmax_of_a_transformers_forward(kind, tied):
     await engine.close()
 
 
-async def test_logprobs_seeds_lengths_and_many_requests(kind, tied):
+async def test_logprobs_seeds_lengths_and_many_requests(kind: str, tied: list[str]) -> None:
     """One engine for what needs no swap: starting a server takes most of a minute."""
     engine = start(kind, tied[0], slots=32)
     for temperature in (1.0, 0.6):
@@ -60,7 +62,7 @@ async def test_logprobs_seeds_lengths_and_many_requests(kind, tied):
     await engine.close()
 
 
-async def test_stop_tokens_end_a_completion_and_are_kept(kind, tied):
+async def test_stop_tokens_end_a_completion_and_are_kept(kind: str, tied: list[str]) -> None:
     eos = tuple(range(16))
     engine = start(kind, tied[0], slots=4, eos=eos)
     sequences = await run(engine, task_of(1, group_size=8, max_new_tokens=60))
@@ -73,7 +75,9 @@ async def test_stop_tokens_end_a_completion_and_are_kept(kind, tied):
 
 
 @pytest.mark.parametrize("models", ["tied", "untied"])
-async def test_a_swap_splits_versions_exactly_and_serves_no_old_cache(kind, models, learner, request):
+async def test_a_swap_splits_versions_exactly_and_serves_no_old_cache(
+    kind: str, models: str, learner: Learner, request: pytest.FixtureRequest
+) -> None:
     old, new = request.getfixturevalue(models)
     engine = start(kind, old)
     await learner.meet(engine)
@@ -108,7 +112,9 @@ async def test_a_swap_splits_versions_exactly_and_serves_no_old_cache(kind, mode
     await engine.close()
 
 
-async def test_keep_kv_goes_on_and_serves_new_requests_from_the_new_weights(kind, tied, learner):
+async def test_keep_kv_goes_on_and_serves_new_requests_from_the_new_weights(
+    kind: str, tied: list[str], learner: Learner
+) -> None:
     old, new = tied
     engine = start(kind, old, inflight="keep_kv")
     await learner.meet(engine)
@@ -133,7 +139,7 @@ async def test_keep_kv_goes_on_and_serves_new_requests_from_the_new_weights(kind
     await engine.close()
 
 
-async def test_drain_lets_no_completion_cross(kind, tied, learner):
+async def test_drain_lets_no_completion_cross(kind: str, tied: list[str], learner: Learner) -> None:
     old, new = tied
     engine = start(kind, old, slots=4, inflight="drain")
     await learner.meet(engine)
@@ -152,7 +158,7 @@ async def test_drain_lets_no_completion_cross(kind, tied, learner):
     await engine.close()
 
 
-async def test_abort_pause_and_resume_lose_nothing(kind, tied):
+async def test_abort_pause_and_resume_lose_nothing(kind: str, tied: list[str]) -> None:
     engine = start(kind, tied[0], slots=8)
     doomed, kept = task_of(1, max_new_tokens=140), task_of(2, max_new_tokens=100)
     running = [asyncio.create_task(run(engine, task)) for task in (doomed, kept)]
@@ -176,7 +182,9 @@ async def test_abort_pause_and_resume_lose_nothing(kind, tied):
     await engine.close()
 
 
-async def test_a_wrong_manifest_is_refused_and_the_old_weights_stay(kind, tied, untied, learner):
+async def test_a_wrong_manifest_is_refused_and_the_old_weights_stay(
+    kind: str, tied: list[str], untied: list[str], learner: Learner
+) -> None:
     engine = start(kind, tied[0])
     await learner.meet(engine)
     manifest = await learner.manifest_of(untied[0], 5)
@@ -194,7 +202,7 @@ async def test_a_wrong_manifest_is_refused_and_the_old_weights_stay(kind, tied, 
     await engine.close()
 
 
-async def test_two_engines_in_one_weight_group(kind, tied, learner):
+async def test_two_engines_in_one_weight_group(kind: str, tied: list[str], learner: Learner) -> None:
     """The second is ours: one stream, whatever takes it in, over sockets and through mapped memory."""
     engines = [start(kind, tied[0]), start("embedded", tied[0])]
     task = task_of(5, temperature=0.0, group_size=1)
@@ -209,7 +217,7 @@ async def test_two_engines_in_one_weight_group(kind, tied, learner):
         await engine.close()
 
 
-async def test_a_model_shared_by_two_workers_takes_new_weights(kind, wide, learner):
+async def test_a_model_shared_by_two_workers_takes_new_weights(kind: str, wide: list[str], learner: Learner) -> None:
     if not ENGINES[kind].tensor_parallel:
         pytest.skip("this engine is one process")
     engine = start(kind, wide[0], tensor_parallel=2)
@@ -222,7 +230,9 @@ async def test_a_model_shared_by_two_workers_takes_new_weights(kind, wide, learn
     await engine.close()
 
 
-async def test_a_server_that_runs_already_is_used_and_left_running(kind, tied, learner, monkeypatch):
+async def test_a_server_that_runs_already_is_used_and_left_running(
+    kind: str, tied: list[str], learner: Learner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not ENGINES[kind].takes_url:
         pytest.skip("this engine has no server")
     address = local_address("192.0.2.1", 9)  # not loopback, if this machine has a network: as a server on another node
@@ -248,7 +258,7 @@ async def test_a_server_that_runs_already_is_used_and_left_running(kind, tied, l
     await owner.close()
 
 
-async def test_a_dead_engine_gives_one_clear_error(kind, tied):
+async def test_a_dead_engine_gives_one_clear_error(kind: str, tied: list[str]) -> None:
     engine = start(kind, tied[0])
     running = asyncio.create_task(run(engine, task_of(1, max_new_tokens=150)))
     await asyncio.sleep(0.05)
@@ -260,20 +270,20 @@ async def test_a_dead_engine_gives_one_clear_error(kind, tied):
     await engine.close()
 
 
-async def _repeats(engine, tasks, groups):
+async def _repeats(engine: Any, tasks: list[RolloutTask], groups: list[list[SampledSequence]]) -> None:
     """The same draws for a later attempt, in another batch. Late tokens may part where two engines' last bits do."""
     again = await asyncio.gather(*(run(engine, dataclasses.replace(task, attempt=1)) for task in tasks))
     first = [[s.token_ids[:8].tolist() for s in group] for group in groups]
     assert [[s.token_ids[:8].tolist() for s in group] for group in again] == first
 
 
-def kill(engine):
+def kill(engine: Any) -> None:
     """The next step fails; a server is killed."""
     if hasattr(engine, "server"):
         engine.server.process.kill()
         return
 
-    def broken():
+    def broken() -> None:
         raise RuntimeError("out of memory")
 
     engine.step = broken

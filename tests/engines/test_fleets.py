@@ -53,7 +53,7 @@ def descends(pid: int, ancestor: int) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def both_installed():
+def both_installed() -> None:
     absent = [python for python in (VLLM_PYTHON, SGLANG_PYTHON) if not Path(python).exists()]
     if absent and (os.environ.get("CW_ENGINES") or os.environ.get("CW_FLEETS")):
         pytest.fail(f"make engines: there is no {absent}")
@@ -62,7 +62,7 @@ def both_installed():
 
 
 @pytest.mark.parametrize("fleet", os.environ.get("CW_FLEETS", "mixed").split(","))
-def test_twenty_updates_raise_the_accuracy(tmp_path, fleet):
+def test_twenty_updates_raise_the_accuracy(tmp_path: Path, fleet: str) -> None:
     done = train(tmp_path, *FLEETS[fleet], "--train.updates", "20", "--eval.every-updates", "0")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert "self-test: log-probabilities of engines and learner agree" in done.stdout
@@ -77,7 +77,7 @@ def test_twenty_updates_raise_the_accuracy(tmp_path, fleet):
     assert not left, f"processes outlived the run: {left}"
 
 
-def test_a_server_that_is_killed_is_replaced_and_the_run_goes_on(tmp_path):
+def test_a_server_that_is_killed_is_replaced_and_the_run_goes_on(tmp_path: Path) -> None:
     words = [
         "--rule",
         "majority_vote",
@@ -107,14 +107,14 @@ def test_a_server_that_is_killed_is_replaced_and_the_run_goes_on(tmp_path):
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["updates"] == 6
 
 
-def test_an_engine_whose_logprobs_are_not_the_learners_is_refused_with_the_reason(tmp_path):
+def test_an_engine_whose_logprobs_are_not_the_learners_is_refused_with_the_reason(tmp_path: Path) -> None:
     raw = ["--engine.arguments", "logprobs_mode", "raw_logprobs", "--rollout.temperature", "0.7"]
     done = train(tmp_path, *FLEETS["vllm"], *raw)
     assert done.returncode == 2
     assert "They are those of temperature 1 instead of 0.7" in done.stderr
 
 
-def test_an_argument_vllm_does_not_have_is_refused_in_its_own_words(tmp_path):
+def test_an_argument_vllm_does_not_have_is_refused_in_its_own_words(tmp_path: Path) -> None:
     done = train(tmp_path, *FLEETS["vllm"], "--engine.arguments", "no_such_argument", "3")
     assert done.returncode != 0
     assert "no_such_argument" in done.stdout + done.stderr

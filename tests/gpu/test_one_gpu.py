@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import multiprocessing
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,9 @@ def check(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_an_engine_samples_from_weights_that_crossed_on_the_gpu(kind, device, tmp_path_factory):
+async def test_an_engine_samples_from_weights_that_crossed_on_the_gpu(
+    kind: str, device: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     if importlib.util.find_spec("vllm") is None and kind == "vllm":
         pytest.skip("vllm is not installed in this environment")
     folders = [write_model(tmp_path_factory.mktemp("model"), seed=seed, tied=True) for seed in (0, 1)]
@@ -97,7 +100,7 @@ async def test_an_engine_samples_from_weights_that_crossed_on_the_gpu(kind, devi
         engine.end()
 
 
-async def test_an_engine_elsewhere_is_told_that_memory_is_not_shared(device, tmp_path):
+async def test_an_engine_elsewhere_is_told_that_memory_is_not_shared(device: str, tmp_path: Path) -> None:
     if device == "cpu":
         pytest.skip("memory of the host is shared with all processes on it")
     folder = write_model(tmp_path, seed=0, tied=True)
@@ -110,7 +113,7 @@ async def test_an_engine_elsewhere_is_told_that_memory_is_not_shared(device, tmp
         engine.end()
 
 
-def test_a_learners_share_of_the_gpu_is_a_bound(device):
+def test_a_learners_share_of_the_gpu_is_a_bound(device: str) -> None:
     if device == "cpu":
         pytest.skip("shares are of a GPU")
     from corewarding.learner.device import choose_device

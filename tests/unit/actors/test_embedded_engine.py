@@ -1,6 +1,7 @@
 """The embedded engine against plain transformers forwards: tokens, logprobs, versions, and what it refuses."""
 
 import asyncio
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from corewarding.actors.embedded.engine import EmbeddedEngine
 from corewarding.actors.embedded.sampling import sample, uniforms
-from corewarding.actors.engine import EngineContext, EngineError, EngineSettingsError
-from corewarding.actors.settings import EngineSettings
+from corewarding.actors.engine import EngineContext, EngineError, EngineSettingsError, SampledSequence
+from corewarding.actors.settings import EngineSettings, InflightMode
+from corewarding.dataflow.carriers import RolloutTask
 from corewarding.dataflow.ids import Version
 from corewarding.dataflow.weights import TensorSpec, WeightManifest
 from corewarding.weights.group import TransportError
@@ -18,12 +20,20 @@ from tests.tiny_models import chosen_logprobs, forward, logprobs_of, model_of, r
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
+def folders(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Two models of one shape with different weights."""
     return [write_model(tmp_path_factory.mktemp(f"model{seed}"), seed=seed) for seed in (0, 1)]
 
 
-def start(folder, *, slots=16, eos=(), max_model_len=300, inflight="recompute", deterministic=False):
+def start(
+    folder: str,
+    *,
+    slots: int = 16,
+    eos: tuple[int, ...] = (),
+    max_model_len: int = 300,
+    inflight: InflightMode = "recompute",
+    deterministic: bool = False,
+) -> EmbeddedEngine:
     return EmbeddedEngine(
         EngineContext(
             settings=EngineSettings(slots=slots, prefill_tokens=64, deterministic=deterministic),
@@ -35,7 +45,7 @@ def start(folder, *, slots=16, eos=(), max_model_len=300, inflight="recompute", 
     )
 
 
-async def test_greedy_is_the_argmax_of_a_full_forward(folders):
+async def test_greedy_is_the_argmax_of_a_full_forward(folders: list[str]) -> None:
     engine = start(folders[0])
     for number in range(4):
         task = task_of(number, temperature=0.0, group_size=1)
@@ -45,7 +55,7 @@ async def test_greedy_is_the_argmax_of_a_full_forward(folders):
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
-async def test_sampled_logprobs_are_those_of_a_full_forward(folders, temperature):
+async def test_sampled_logprobs_are_those_of_a_full_forward(folders: list[str], temperature: float) -> None:
     engine = start(folders[0])
     tasks = [task_of(number, temperature=temperature) for number in range(12)]  # three times the slots
     for task, sequences in zip(tasks, await asyncio.gather(*(run(engine, t) for t in tasks)), strict=True):
@@ -56,7 +66,7 @@ async def test_sampled_logprobs_are_those_of_a_full_forward(folders, temperature
     await engine.close()
 
 
-async def test_tokens_depend_on_the_completion_not_on_slots_or_order(folders):
+async def test_tokens_depend_on_the_completion_not_on_slots_or_order(folders: list[str]) -> None:
     tokens = []
     for slots, order in ((16, range(6)), (3, reversed(range(6)))):
         engine = start(folders[0], slots=slots)
@@ -66,7 +76,7 @@ async def test_tokens_depend_on_the_completion_not_on_slots_or_order(folders):
     assert tokens[0] == tokens[1]
 
 
-async def test_end_of_sequence_is_kept_and_frees_the_slot(folders):
+async def test_end_of_sequence_is_kept_and_frees_the_slot(folders: list[str]) -> None:
     eos = tuple(range(20))
     engine = start(folders[0], slots=2, eos=eos)
     sequences = await run(engine, task_of(1, group_size=8, max_new_tokens=40))
@@ -77,7 +87,7 @@ async def test_end_of_sequence_is_kept_and_frees_the_slot(folders):
     await engine.close()
 
 
-async def swap_when(engine, folder, num_tokens):
+async def swap_when(engine: EmbeddedEngine, folder: str, num_tokens: int) -> None:
     """Commits `folder`'s weights as version 5 once so many tokens were sampled."""
     while engine.stats().generated_tokens < num_tokens:
         await asyncio.sleep(0.001)
@@ -85,7 +95,7 @@ async def swap_when(engine, folder, num_tokens):
     await engine.load_weights(weights, Version(incarnation=0, updates=5))
 
 
-def over_the_old_cache(old, new, task, sequence):
+def over_the_old_cache(old: str, new: str, task: RolloutTask, sequence: SampledSequence) -> np.ndarray:
     """[L] logprobs where `old` computed the keys and values of the tokens it sampled, and `new` goes on over them."""
     first, second = model_of(old), model_of(new)
     switch = int(np.argmax(sequence.token_versions == 5))
@@ -98,7 +108,7 @@ def over_the_old_cache(old, new, task, sequence):
     return chosen_logprobs(logits, sequence, 1.0)
 
 
-async def test_a_swap_splits_the_versions_exactly_and_rebuilds_the_cache(folders):
+async def test_a_swap_splits_the_versions_exactly_and_rebuilds_the_cache(folders: list[str]) -> None:
     engine = start(folders[0])
     task = task_of(3, group_size=6, max_new_tokens=250)
     running = asyncio.create_task(run(engine, task))
@@ -112,7 +122,7 @@ async def test_a_swap_splits_the_versions_exactly_and_rebuilds_the_cache(folders
     await engine.close()
 
 
-async def test_keep_kv_goes_on_over_the_old_cache(folders):
+async def test_keep_kv_goes_on_over_the_old_cache(folders: list[str]) -> None:
     engine = start(folders[0], inflight="keep_kv")
     task = task_of(3, group_size=6, max_new_tokens=250)
     running = asyncio.create_task(run(engine, task))
@@ -126,7 +136,7 @@ async def test_keep_kv_goes_on_over_the_old_cache(folders):
     await engine.close()
 
 
-async def test_drain_ends_what_runs_under_the_old_weights_and_starts_the_rest_under_the_new(folders):
+async def test_drain_ends_what_runs_under_the_old_weights_and_starts_the_rest_under_the_new(folders: list[str]) -> None:
     engine = start(folders[0], slots=4, inflight="drain")
     first, second = task_of(1, max_new_tokens=200), task_of(2, max_new_tokens=100)
     both = [asyncio.create_task(run(engine, task)) for task in (first, second)]
@@ -139,7 +149,7 @@ async def test_drain_ends_what_runs_under_the_old_weights_and_starts_the_rest_un
     await engine.close()
 
 
-async def test_a_paused_engine_cannot_drain(folders):
+async def test_a_paused_engine_cannot_drain(folders: list[str]) -> None:
     engine = start(folders[0], inflight="drain")
     running = asyncio.create_task(run(engine, task_of(1, max_new_tokens=250)))
     while engine.stats().generated_tokens < 8:
@@ -153,7 +163,7 @@ async def test_a_paused_engine_cannot_drain(folders):
     await engine.close()
 
 
-async def test_abort_ends_one_task_and_leaves_the_other(folders):
+async def test_abort_ends_one_task_and_leaves_the_other(folders: list[str]) -> None:
     engine = start(folders[0])
     long, short = task_of(1, max_new_tokens=280), task_of(2, max_new_tokens=100)
     both = [asyncio.create_task(run(engine, t)) for t in (long, short)]
@@ -166,7 +176,7 @@ async def test_abort_ends_one_task_and_leaves_the_other(folders):
     await engine.close()
 
 
-async def test_what_does_not_fit_is_refused(folders, tmp_path):
+async def test_what_does_not_fit_is_refused(folders: list[str], tmp_path: Path) -> None:
     engine = start(folders[0], max_model_len=20)
     with pytest.raises(EngineError, match=r"rollout\.max_new_tokens 40 exceed engine\.max_model_len 20"):
         await run(engine, task_of(1, max_new_tokens=40))
@@ -185,7 +195,7 @@ async def test_what_does_not_fit_is_refused(folders, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-async def test_a_failure_in_the_thread_reaches_the_caller(folders, monkeypatch):
+async def test_a_failure_in_the_thread_reaches_the_caller(folders: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     engine = start(folders[0])
     monkeypatch.setattr(engine, "step", lambda: 1 / 0)
     with pytest.raises(EngineError, match="division by zero"):
@@ -195,7 +205,7 @@ async def test_a_failure_in_the_thread_reaches_the_caller(folders, monkeypatch):
     await engine.close()
 
 
-async def test_pause_holds_and_resume_goes_on(folders):
+async def test_pause_holds_and_resume_goes_on(folders: list[str]) -> None:
     engine = start(folders[0])
     await engine.pause()
     running = asyncio.create_task(run(engine, task_of(1)))
@@ -206,7 +216,7 @@ async def test_pause_holds_and_resume_goes_on(folders):
     await engine.close()
 
 
-def test_draws_are_uniform_and_follow_the_distribution():
+def test_draws_are_uniform_and_follow_the_distribution() -> None:
     keys = np.arange(20_000, dtype=np.uint64)
     draws = uniforms(keys, np.zeros(20_000, np.int64))
     assert draws.min() >= 0
@@ -221,7 +231,7 @@ def test_draws_are_uniform_and_follow_the_distribution():
     torch.testing.assert_close(logprobs.exp(), probabilities[tokens])
 
 
-async def test_deterministic_samples_do_not_depend_on_what_else_is_sampled(folders):
+async def test_deterministic_samples_do_not_depend_on_what_else_is_sampled(folders: list[str]) -> None:
     """To the last bit: a task alone, and the same task among others that come before it, beside it and after it."""
     mine = task_of(5, max_new_tokens=60)
     alone = start(folders[0], slots=32, deterministic=True)
@@ -240,7 +250,7 @@ async def test_deterministic_samples_do_not_depend_on_what_else_is_sampled(folde
             np.testing.assert_array_equal(one.behavior_logprobs, other.behavior_logprobs)
 
 
-def test_deterministic_is_refused_where_rows_differ(folders, monkeypatch):
+def test_deterministic_is_refused_where_rows_differ(folders: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from corewarding.actors.embedded.model import Decoder
 
     exact = Decoder.logits

@@ -1,7 +1,10 @@
 """The rollout actor: what it tags, when it counts a group as delivered, and what it lets through."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -110,12 +113,12 @@ def actor_of(engine: Any = None, buffer: FakeBuffer | None = None, **keys: Any) 
 
 
 @pytest.fixture(autouse=True)
-def _quick_backoff(monkeypatch):
+def _quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rollout_actor, "FIRST_BACKOFF_S", 0.001)
     monkeypatch.setattr(rollout_actor, "LONGEST_BACKOFF_S", 0.004)
 
 
-async def test_a_group_is_tagged_sorted_and_delivered_in_one_message():
+async def test_a_group_is_tagged_sorted_and_delivered_in_one_message() -> None:
     buffer, task = FakeBuffer(), make_task(group_size=3)
     assert await actor_of(buffer=buffer).run(encode(task)) == 1 + 2 + 3
     (message,) = buffer.messages
@@ -128,7 +131,7 @@ async def test_a_group_is_tagged_sorted_and_delivered_in_one_message():
     assert (first.actor_id, first.temperature, first.timings.finished_s) == ("policy-0", 1.0, 11.0)
 
 
-async def test_run_returns_only_after_the_acknowledgement():
+async def test_run_returns_only_after_the_acknowledgement() -> None:
     buffer = FakeBuffer()
     buffer.open.clear()
     actor = actor_of(buffer=buffer)
@@ -141,33 +144,33 @@ async def test_run_returns_only_after_the_acknowledgement():
     assert (await actor.stats()).sums["undelivered"] == 0
 
 
-async def test_the_same_group_is_sent_again_until_the_buffer_is_back():
+async def test_the_same_group_is_sent_again_until_the_buffer_is_back() -> None:
     buffer, engine = FakeBuffer(failures=4), FakeEngine()
     await actor_of(engine, buffer).run(encode(make_task()))
     assert len(buffer.messages) == 1
     assert engine.tokens == 3  # sampled once
 
 
-async def test_patience_with_the_buffer_ends():
+async def test_patience_with_the_buffer_ends() -> None:
     with pytest.raises(BufferUnavailableError):
         await actor_of(buffer=FakeBuffer(failures=10**6), buffer_patience_s=0.05).run(encode(make_task()))
 
 
-async def test_evaluation_goes_past_the_buffer():
+async def test_evaluation_goes_past_the_buffer() -> None:
     buffer = FakeBuffer()
     completions = decode(await actor_of(buffer=buffer).sample(encode(make_task(group_size=1))))
     assert [c.text for c in completions] == ["0"]
     assert buffer.messages == []
 
 
-async def test_tasks_of_another_source_and_incomplete_groups_are_refused():
+async def test_tasks_of_another_source_and_incomplete_groups_are_refused() -> None:
     with pytest.raises(EngineError, match="samples from the policy"):
         await actor_of().run(encode(make_task(source="teacher")))
     with pytest.raises(EngineError, match="after 1 of 2 sequences"):
         await actor_of(FakeEngine(missing=1)).run(encode(make_task()))
 
 
-async def test_updates_and_aborts_reach_the_engine_as_messages():
+async def test_updates_and_aborts_reach_the_engine_as_messages() -> None:
     engine = FakeEngine()
     actor = actor_of(engine)
     version = Version(incarnation=1, updates=8)
@@ -190,7 +193,7 @@ async def test_updates_and_aborts_reach_the_engine_as_messages():
     assert (await actor.stats()).sums["swaps"] == 1
 
 
-async def test_shares_are_of_the_time_since_the_last_report():
+async def test_shares_are_of_the_time_since_the_last_report() -> None:
     engine = FakeEngine()
     actor = actor_of(engine)
     engine.busy_s, engine.idle_s = 100.0, 300.0
@@ -205,7 +208,7 @@ async def test_shares_are_of_the_time_since_the_last_report():
     assert (report.sums["running"], report.sums["queued"]) == (2, 3)
 
 
-async def test_only_an_absent_buffer_is_worth_another_try():
+async def test_only_an_absent_buffer_is_worth_another_try() -> None:
     from ray.exceptions import ActorDiedError, ActorUnavailableError
 
     class Handle:
@@ -222,13 +225,13 @@ async def test_only_an_absent_buffer_is_worth_another_try():
         await accept_of(Handle(ActorDiedError()))(b"")
 
 
-async def test_a_placed_actor_builds_its_own_parts(tmp_path):
+async def test_a_placed_actor_builds_its_own_parts(tmp_path: Path) -> None:
     pytest.importorskip("corewarding.questions.template")
     pytest.importorskip("corewarding.rewards.answers.extract")
 
     class Handle(FakeBuffer):
         @property
-        def accept(self):
+        def accept(self) -> Handle:
             return self
 
         async def remote(self, message: bytes) -> None:

@@ -13,17 +13,17 @@ from corewarding.actors.sglang.relay import described, in_buckets
 from corewarding.actors.sglang.server import SglangServer
 
 
-def test_a_server_that_ends_at_once_shows_the_end_of_its_log():
+def test_a_server_that_ends_at_once_shows_the_end_of_its_log() -> None:
     with pytest.raises(EngineError, match=r"exit code 1(.|\n)*No module named .?sglang"):
         SglangServer({"model_path": "x"}, EngineSettings(kind="sglang", python=sys.executable), {})
 
 
-def test_a_python_that_is_not_there_is_named():
+def test_a_python_that_is_not_there_is_named() -> None:
     with pytest.raises(EngineError, match=r"engine.python /no/python: cannot be started"):
         SglangServer({}, EngineSettings(kind="sglang", python="/no/python"), {})
 
 
-def test_a_server_that_does_not_become_healthy_leaves_the_log_that_is_named(tmp_path):
+def test_a_server_that_does_not_become_healthy_leaves_the_log_that_is_named(tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho thinking\nsleep 60\n")
     python.chmod(0o755)
@@ -35,13 +35,13 @@ def test_a_server_that_does_not_become_healthy_leaves_the_log_that_is_named(tmp_
     shutil.rmtree(log.parent)
 
 
-def test_a_url_without_a_server_is_given_up():
+def test_a_url_without_a_server_is_given_up() -> None:
     settings = EngineSettings(kind="sglang", url="http://127.0.0.1:9", start_timeout_s=0.5)
     with pytest.raises(EngineError, match=r"http://127.0.0.1:9 was not healthy after 0.5 s"):
         SglangServer({}, settings, {})
 
 
-def test_buckets_hold_whole_tensors_in_order():
+def test_buckets_hold_whole_tensors_in_order() -> None:
     tensors = {name: torch.zeros(size) for name, size in (("a", 2), ("b", 2), ("c", 9), ("d", 1), ("e", 3))}
     assert [list(bucket) for bucket in in_buckets(tensors, 16)] == [["a", "b"], ["c"], ["d", "e"]]
     assert described(in_buckets(tensors, 16)[0]) == {

@@ -15,7 +15,7 @@ BACKENDS = ["gloo", "ipc"]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_broadcast_reaches_every_member_without_a_default_group(backend):
+def test_broadcast_reaches_every_member_without_a_default_group(backend: str) -> None:
     rendezvous, store = serve(channel="policy", group_epoch=3, world_size=3, backend=backend, timeout_s=10)
 
     def member(rank: int) -> list[int]:
@@ -38,7 +38,7 @@ def test_broadcast_reaches_every_member_without_a_default_group(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_missing_members_are_named_at_the_timeout(backend):
+def test_missing_members_are_named_at_the_timeout(backend: str) -> None:
     rendezvous, store = serve(channel="policy", group_epoch=1, world_size=3, backend=backend, timeout_s=0.5)
     started = time.monotonic()
     with pytest.raises(TransportError, match=r"ranks \[1, 2\] of 3 did not join .* within 0.5 s"):
@@ -47,7 +47,7 @@ def test_missing_members_are_named_at_the_timeout(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_member_that_stays_silent_ends_the_wait(backend):
+def test_a_member_that_stays_silent_ends_the_wait(backend: str) -> None:
     rendezvous, store = serve(channel="teacher", group_epoch=1, world_size=2, backend=backend, timeout_s=1)
     release = threading.Event()
 
@@ -70,6 +70,6 @@ def test_a_member_that_stays_silent_ends_the_wait(backend):
 @pytest.mark.parametrize(
     ("backend", "host", "message"), [("mpi", None, "gloo, nccl or ipc"), ("gloo", "192.0.2.77", "listen")]
 )
-def test_a_place_that_cannot_be_served_is_refused(backend, host, message):
+def test_a_place_that_cannot_be_served_is_refused(backend: str, host: str | None, message: str) -> None:
     with pytest.raises(TransportError, match=message):
         serve(channel="policy", group_epoch=1, world_size=2, backend=backend, timeout_s=1, host=host)

@@ -157,7 +157,7 @@ def take(pool: ThreadPoolExecutor, group: WeightGroup, manifest: WeightManifest)
     return pool.submit(run)
 
 
-def test_uneven_shards_arrive_whole_at_every_receiver(learner, receivers):
+def test_uneven_shards_arrive_whole_at_every_receiver(learner: Learner, receivers: ThreadPoolExecutor) -> None:
     groups = learner.open(receivers, 2, epoch=1)
     for with_checksums in (True, False):
         manifest = learner.manifest(with_checksums=with_checksums)
@@ -174,7 +174,7 @@ def test_uneven_shards_arrive_whole_at_every_receiver(learner, receivers):
         group.close()
 
 
-def test_a_corrupted_checksum_is_refused(learner, receivers):
+def test_a_corrupted_checksum_is_refused(learner: Learner, receivers: ThreadPoolExecutor) -> None:
     (group,) = learner.open(receivers, 1, epoch=2)
     manifest = learner.manifest()
     tensors = list(manifest.tensors)
@@ -187,7 +187,9 @@ def test_a_corrupted_checksum_is_refused(learner, receivers):
     group.close()
 
 
-def test_a_lost_receiver_fails_the_transfer_and_a_new_group_carries_on(learner, receivers):
+def test_a_lost_receiver_fails_the_transfer_and_a_new_group_carries_on(
+    learner: Learner, receivers: ThreadPoolExecutor
+) -> None:
     scale = 200  # more than the sockets can hold, so that the loss is met in mid-stream
     lost, kept = learner.open(receivers, 2, epoch=3)
     manifest = learner.manifest(scale=scale)
@@ -212,7 +214,7 @@ def test_a_lost_receiver_fails_the_transfer_and_a_new_group_carries_on(learner, 
     group.close()
 
 
-def test_the_sender_holds_two_buckets_and_never_a_full_tensor(learner, receivers):
+def test_the_sender_holds_two_buckets_and_never_a_full_tensor(learner: Learner, receivers: ThreadPoolExecutor) -> None:
     scale = 6
     (group,) = learner.open(receivers, 1, epoch=5)
     manifest = learner.manifest(scale=scale, with_checksums=False)
@@ -227,7 +229,7 @@ def test_the_sender_holds_two_buckets_and_never_a_full_tensor(learner, receivers
     group.close()
 
 
-def test_a_receiver_that_never_joins_is_named(learner):
+def test_a_receiver_that_never_joins_is_named(learner: Learner) -> None:
     learner.tell("serve", "teacher", 1, 2, "gloo", 0.3, ranks=(0,))
     (rendezvous,) = learner.answers((0,))
     assert isinstance(rendezvous, Rendezvous)
@@ -237,7 +239,7 @@ def test_a_receiver_that_never_joins_is_named(learner):
     assert "ranks [1, 2] of 3 did not join" in str(error)
 
 
-def test_shards_that_leave_a_hole_are_refused():
+def test_shards_that_leave_a_hole_are_refused() -> None:
     sender = WeightSender(0, 1, CPU, bucket_bytes=64, wire_dtype=torch.bfloat16)
     rendezvous = sender.serve("policy", 1, 1, "gloo", 5.0)
     with ThreadPoolExecutor(1) as pool:

@@ -26,7 +26,7 @@ def manifest_of(shapes: dict[str, tuple[int, ...]], bucket_bytes: int, dtype: st
     return WeightManifest(channel="policy", version=version, group_epoch=1, bucket_bytes=bucket_bytes, tensors=specs)
 
 
-def test_plan_by_hand():
+def test_plan_by_hand() -> None:
     manifest = manifest_of({"a": (3,), "b": (2, 3)}, bucket_bytes=16)  # 12 + 24 bytes: buckets of 16, 16 and 4
     cuts = [[(p.index, p.start, p.count, p.offset) for p in pieces] for pieces in plan(manifest)]
     assert cuts == [[(0, 0, 3, 0), (1, 0, 1, 12)], [(1, 1, 4, 0)], [(1, 5, 1, 0)]]
@@ -34,7 +34,7 @@ def test_plan_by_hand():
 
 
 @given(sizes=st.lists(st.integers(0, 40), max_size=8), bucket=st.integers(1, 20))
-def test_plan_covers_every_byte_once_in_order(sizes, bucket):
+def test_plan_covers_every_byte_once_in_order(sizes: list[int], bucket: int) -> None:
     manifest = manifest_of({str(i): (n,) for i, n in enumerate(sizes)}, bucket_bytes=4 * bucket)
     buckets = list(plan(manifest))
     covered = [(p.index, p.start + k) for pieces in buckets for p in pieces for k in range(p.count)]
@@ -42,7 +42,7 @@ def test_plan_covers_every_byte_once_in_order(sizes, bucket):
     assert all(bucket_size(pieces, manifest) == 4 * bucket for pieces in buckets[:-1])
 
 
-def test_plan_refuses_what_would_cut_an_element():
+def test_plan_refuses_what_would_cut_an_element() -> None:
     with pytest.raises(TransportError, match="would cut"):
         list(plan(manifest_of({"a": (3,)}, bucket_bytes=6)))
     manifest = manifest_of({"a": (3,)}, bucket_bytes=16)
@@ -53,7 +53,7 @@ def test_plan_refuses_what_would_cut_an_element():
 
 @settings(deadline=None)
 @given(values=st.lists(st.floats(width=32), min_size=1, max_size=60), data=st.data())
-def test_checksums_of_shards_add_up(values, data):
+def test_checksums_of_shards_add_up(values: list[float], data: st.DataObject) -> None:
     tensor = torch.tensor(values, dtype=torch.float32)
     cut = data.draw(st.integers(0, len(values)))
     parts = checksum(tensor[:cut]) + checksum(tensor[cut:], cut)
@@ -62,14 +62,14 @@ def test_checksums_of_shards_add_up(values, data):
 
 @settings(deadline=None)
 @given(index=st.integers(0, 99), bit=st.integers(0, 31))
-def test_checksum_sees_any_single_bit(index, bit):
+def test_checksum_sees_any_single_bit(index: int, bit: int) -> None:
     tensor = torch.arange(100, dtype=torch.float32)
     flipped = tensor.clone()
     flipped.view(torch.int32)[index] ^= -(2**31) if bit == 31 else 1 << bit
     assert checksum(flipped) != checksum(tensor)
 
 
-def test_checksum_sees_moved_elements_and_is_of_the_wire_dtype():
+def test_checksum_sees_moved_elements_and_is_of_the_wire_dtype() -> None:
     tensor = torch.randn(3_000_000)  # more than one chunk
     swapped = tensor.clone()
     swapped[[5, 2_000_000]] = tensor[[2_000_000, 5]]
@@ -77,7 +77,7 @@ def test_checksum_sees_moved_elements_and_is_of_the_wire_dtype():
     assert checksum(tensor, dtype=torch.bfloat16) == checksum(tensor.to(torch.bfloat16)) != checksum(tensor)
 
 
-def test_shards_refuse_ranges_outside_the_tensor():
+def test_shards_refuse_ranges_outside_the_tensor() -> None:
     with pytest.raises(TransportError, match=r"covers 3\.\.5 of 4"):
         Shard(name="w", shape=(2, 2), start=3, local=torch.zeros(2))
 
@@ -105,7 +105,7 @@ def transfer(
 
 
 @pytest.mark.parametrize("backend", ["gloo", "ipc"])
-def test_receive_casts_and_verifies(backend):
+def test_receive_casts_and_verifies(backend: str) -> None:
     weights = torch.randn(40)
     wire = weights.to(torch.bfloat16)
     manifest = manifest_of({"w": (5, 8)}, bucket_bytes=32, dtype="bfloat16")
@@ -131,7 +131,7 @@ def test_receive_casts_and_verifies(backend):
         ({"w": torch.zeros(2, 4)[:, :2]}, "contiguous: False"),
     ],
 )
-def test_receive_takes_exactly_what_was_announced(into, message):
+def test_receive_takes_exactly_what_was_announced(into: dict[str, torch.Tensor], message: str) -> None:
     manifest = manifest_of({"w": (2, 2)}, bucket_bytes=16)
     with pytest.raises(TransportError, match=message):
         receive(None, manifest, into)  # type: ignore[arg-type]  # refused before the group is touched
