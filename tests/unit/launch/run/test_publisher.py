@@ -131,12 +131,20 @@ async def test_checksums_travel_as_often_as_asked(group_of):
     await publisher.close()
 
 
-DEATH, REFUSAL = MemberLostError("policy-0 died"), EngineError("refused")
+DEATH, REFUSAL, MISFIT = MemberLostError("policy-0 died"), EngineError("refused"), TransportError("does not fit")
 
 
 @pytest.mark.parametrize(
     ("method", "fault"),
-    [("join", DEATH), ("begin", DEATH), ("receive", DEATH), ("commit", DEATH), ("begin", REFUSAL), ("commit", REFUSAL)],
+    [
+        ("join", DEATH),
+        ("begin", DEATH),
+        ("receive", DEATH),
+        ("commit", DEATH),
+        ("begin", MISFIT),
+        ("commit", MISFIT),
+        ("commit", REFUSAL),
+    ],
 )
 async def test_one_that_fails_is_fenced_and_the_rest_get_the_version(group_of, method, fault):
     learner, group = LocalLearner(), group_of(2)
@@ -153,7 +161,7 @@ async def test_one_that_fails_is_fenced_and_the_rest_get_the_version(group_of, m
 async def test_a_broken_group_is_rebuilt_where_nobody_is_to_blame(group_of, method):
     learner, group = LocalLearner(), group_of(2)
     publisher = publisher_of(learner, group, timeout_s=0.3)
-    group.faults[0, method] = REFUSAL  # the sender fails of it, and so does the other receiver
+    group.faults[0, method] = MISFIT  # then the sender fails too, and so does the other receiver
     learner.updates = 1
     assert (await publisher.publish(updates(1))).num_acknowledged == 2
     assert await versions(group) == [1, 1]
