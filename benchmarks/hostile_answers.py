@@ -97,26 +97,9 @@ def random_texts(num: int, *, seed: int) -> Iterator[str]:
     rng = random.Random(seed)
     names = sorted(tokens.FUNCTIONS | tokens.GREEK | {name for name in tokens.RELATIONS if name.isalpha()})
     commands = [
-        r"\frac",
-        r"\sqrt",
-        r"\binom",
-        r"\left(",
-        r"\right)",
-        r"\text{",
-        r"\circ",
-        r"\%",
-        r"\\",
-        r"\cup",
-        r"\pm",
-        r"\infty",
-        r"\pi",
-        r"\lfloor",
-        r"\rfloor",
-        r"\begin{pmatrix}",
-        r"\end{pmatrix}",
-        r"\boxed{",
-        r"\overline{",
-    ]
+        r"\frac", r"\sqrt", r"\binom", r"\left(", r"\right)", r"\text{", r"\circ", r"\%", r"\\", r"\cup",
+        r"\pm", r"\infty", r"\pi", r"\lfloor", r"\rfloor", r"\begin{pmatrix}", r"\end{pmatrix}", r"\boxed{", r"\overline{",
+    ]  # fmt: skip
     words = sorted(tokens.UNITS | tokens.WORDS)
     plain = [
         *"^_{}{}(())[]$,./-+*!0123579xyzei°−|:;=<>&' ",
