@@ -89,6 +89,17 @@ def test_98_percent_of_signatures_are_annotated():
     assert len(bare) <= 0.02 * len(found), bare
 
 
+def test_tests_use_no_private_name_of_another_module():
+    private = []
+    for path in (path for path in FILES if name_of(path).startswith("tests/")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else []
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) not in ("self", "cls"):
+                names = [node.attr]
+            private += [f"{name_of(path)}:{node.lineno} {name}" for name in names if re.match(r"_(?!_)", name)]
+    assert private == []
+
+
 def test_contributing_names_places_that_exist():
     for row in (ROOT / "CONTRIBUTING.md").read_text().splitlines():
         words = re.findall(r"`([^` ]+)`", row) if row.startswith("|") else []
