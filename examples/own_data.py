@@ -20,6 +20,5 @@ recipe = cw.recipe("cpu").override(
     run={"name": "own-data"},
 )
 run = cw.train(recipe)
-for sample in run.samples(update=2).to_dict("records")[:3]:
-    print(sample["text"], "| answer", sample["answer"], "| label", sample["label"], "| reward", sample["reward"])
+print(run.samples(update=2).query("source == 'policy'")[["text", "answer", "label", "reward"]].head())
 print("labels read:", run.summary["labels_read"])

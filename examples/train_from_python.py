@@ -16,4 +16,4 @@ print("before", run.summary["before"]["greedy"], "after", run.summary["after"]["
 print("model for from_pretrained:", run.model)
 
 again = cw.load_run(run.folder)  # any time later
-print(again.samples(update=3)[["question", "source", "answer", "label", "reward"]].head())
+print(again.samples(update=3).query("source == 'policy'")[["question", "answer", "label", "reward"]].head())
