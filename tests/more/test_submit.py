@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from corewarding.dataflow import plugins
 from corewarding.launch.commands.submit import CONFIG_NAME, prepare
 from corewarding.launch.config.load import make_config
 from tests.more.cluster import SMALL, cluster_of, environment, free_port
@@ -76,13 +77,16 @@ def test_no_cluster_is_one_message(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.usefixtures("fresh_tables")
 def test_what_is_sent_is_small_and_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HOME", "/models")
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     monkeypatch.setenv("SECRET_OF_THE_LAPTOP", "1")
     (tmp_path / "pairs.jsonl").write_text("")
-    config = make_config({"data": {"kind": "files", "train": "pairs.jsonl"}, "run": {"root": "runs"}}, where="test")
+    (tmp_path / "mine.py").write_text("# a plug-in")
+    content = {"data": {"kind": "files", "train": "pairs.jsonl"}, "run": {"root": "runs"}, "plugins": ["mine.py"]}
+    config = make_config(content, where="test")
     folder = tmp_path / "sent"
     folder.mkdir()
     job = prepare(config, folder, address="http://head:8265")
@@ -91,6 +95,8 @@ def test_what_is_sent_is_small_and_named(tmp_path, monkeypatch):
     assert job.env_vars == {"HF_HOME": "/models", "HF_TOKEN": "hf_secret"}
     assert "/models" in job.command()
     assert "hf_secret" not in job.command()
+    shipped = folder / plugins.SHIPPED.name / plugins.shipped_name(str(tmp_path / "mine.py"))
+    assert shipped.read_text() == "# a plug-in"
     sent = (folder / CONFIG_NAME).read_text()
     assert str(tmp_path / "pairs.jsonl") in sent
     assert f"root: {tmp_path / 'runs'}" in sent
