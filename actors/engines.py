@@ -1,4 +1,4 @@
-"""The table of engine kinds: what each can do and what it needs. The rest of the project asks a row, never the name.
+"""The table of engine kinds: the capabilities and needs of each. The rest of the project reads a row and never tests the name.
 
 An engine is one folder in actors/ and one row here; a plug-in registers a row of its own.
 This module imports no engine and no torch.
@@ -20,7 +20,7 @@ from corewarding.dataflow.registry import Registry
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineKind:
-    """One row. The defaults are those of an engine that samples from a model and has no special features."""
+    """One row. The defaults describe an engine that samples from a model and has no special features."""
 
     make: str | Callable[[EngineContext], RolloutEngine]
     """Builds the engine: a callable, or `module:name` of one, imported when an engine of this kind is built."""

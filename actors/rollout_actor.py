@@ -199,7 +199,7 @@ class PlacedRolloutActor(RolloutActor):
     ) -> None:
         """context: the engine's; its eos_token_ids are taken from the model's chat template.
 
-        buffer: the replay buffer's Ray handle, whose `accept` takes the bytes. fallbacks: see rewards.answers.extract.
+        buffer: the replay buffer's Ray handle; its `accept` takes the bytes. fallbacks: see rewards.answers.extract.
         """
         import torch
 

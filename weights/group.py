@@ -35,7 +35,7 @@ _NCCL_WATCHDOG_FACTOR = 10
 
 
 class TransportError(RunError):
-    """A weight transfer failed: a member is missing or gone, or what arrived is not what was announced."""
+    """A weight transfer failed: a member is missing or lost, or the data differ from the manifest."""
 
 
 def serve(

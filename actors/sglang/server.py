@@ -151,7 +151,7 @@ class SglangServer:
     def _release(self) -> None:
         """Ends an earlier user's requests, open update and pause. A paused server does not report itself healthy."""
         self.call("/abort_request", {"abort_all": True})
-        self.call("/end_weight_update", {})  # refused where none is open
+        self.call("/end_weight_update", {})  # refused if none is open
         self.call("/continue_generation", {})
 
     def _take_over(self, version: str) -> None:

@@ -203,7 +203,7 @@ async def test_a_wrong_manifest_is_refused_and_the_old_weights_stay(
 
 
 async def test_two_engines_in_one_weight_group(kind: str, tied: list[str], learner: Learner) -> None:
-    """The second is ours: one stream, whatever takes it in, over sockets and through mapped memory."""
+    """The second is the embedded engine. One stream serves both, over sockets and through mapped memory."""
     engines = [start(kind, tied[0]), start("embedded", tied[0])]
     task = task_of(5, temperature=0.0, group_size=1)
     for updates, backend in [(1, "gloo"), (2, "ipc")]:
@@ -237,7 +237,7 @@ async def test_a_server_that_runs_already_is_used_and_left_running(
         pytest.skip("this engine has no server")
     address = local_address("192.0.2.1", 9)  # not loopback, if this machine has a network: as a server on another node
     monkeypatch.setattr("corewarding.actors.sglang.server.LOOPBACK", address)
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "so that what is set here is taken back")
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "undone after the test")
     monkeypatch.delenv("GLOO_SOCKET_IFNAME")
     owner = start(kind, tied[0])
     left = asyncio.create_task(run(owner, task_of(1, max_new_tokens=100)))  # as by an actor that died amid an update

@@ -96,7 +96,7 @@ async def swap_when(engine: EmbeddedEngine, folder: str, num_tokens: int) -> Non
 
 
 def over_the_old_cache(old: str, new: str, task: RolloutTask, sequence: SampledSequence) -> np.ndarray:
-    """[L] logprobs where `old` computed the keys and values of the tokens it sampled, and `new` goes on over them."""
+    """[L] logprobs when `new` continues over the keys and values that `old` computed for the tokens it sampled."""
     first, second = model_of(old), model_of(new)
     switch = int(np.argmax(sequence.token_versions == 5))
     ids = torch.from_numpy(np.concatenate([task.prompt_token_ids, sequence.token_ids[:-1]])).long()[None]
@@ -232,7 +232,7 @@ def test_draws_are_uniform_and_follow_the_distribution() -> None:
 
 
 async def test_deterministic_samples_do_not_depend_on_what_else_is_sampled(folders: list[str]) -> None:
-    """To the last bit: a task alone, and the same task among others that come before it, beside it and after it."""
+    """Compares, to the last bit, a task alone with the same task among earlier, simultaneous and later ones."""
     mine = task_of(5, max_new_tokens=60)
     alone = start(folders[0], slots=32, deterministic=True)
     expected = await run(alone, mine)
