@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -16,21 +17,21 @@ SMALL = [
 ]  # fmt: skip
 
 
-def environment(python=sys.executable, *, checkout=ROOT):
+def environment(python: str | Path = sys.executable, *, checkout: Path | None = ROOT) -> dict[str, str]:
     """As with `python`'s environment activated. checkout: on PYTHONPATH; None: PYTHONPATH is not set."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_") and name != "PYTHONPATH"}
     path = f"{Path(python).parent}{os.pathsep}{kept['PATH']}"
     return kept | {"RAY_AUTH_MODE": "token", "PATH": path} | ({"PYTHONPATH": str(checkout)} if checkout else {})
 
 
-def free_port():
+def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return one.getsockname()[1]
 
 
 @contextlib.contextmanager
-def cluster_of(folder, env, python=sys.executable):
+def cluster_of(folder: Path, env: dict[str, str], python: str | Path = sys.executable) -> Iterator[str]:
     """Starts a node of two CPUs with `python`; yields the dashboard's address. folder: for its log."""
     port = free_port()
     ray = [python, "-m", "ray.scripts.scripts"]

@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,13 +17,13 @@ pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The dashboard's address of a cluster with token authentication."""
     with cluster_of(tmp_path_factory.mktemp("cluster"), environment()) as address:
         yield address
 
 
-def submit(cluster, cwd, *words, **changed):
+def submit(cluster: str, cwd: Path, *words: str, **changed: str) -> subprocess.CompletedProcess[str]:
     command = [
         sys.executable,
         "-m",
@@ -36,7 +38,7 @@ def submit(cluster, cwd, *words, **changed):
 
 
 @pytest.mark.parametrize("changed", [{"HOME": "/nowhere"}, {"RAY_AUTH_TOKEN": "another-clusters-token-0123456789"}])
-def test_a_missing_or_wrong_token_is_one_message(cluster, tmp_path, changed):
+def test_a_missing_or_wrong_token_is_one_message(cluster: str, tmp_path: Path, changed: dict[str, str]) -> None:
     done = submit(cluster, tmp_path, "--dry-run", **changed)
     assert done.returncode == 2
     assert "does not let us in" in done.stderr
@@ -44,7 +46,7 @@ def test_a_missing_or_wrong_token_is_one_message(cluster, tmp_path, changed):
     assert "Traceback" not in done.stderr
 
 
-def test_a_cluster_of_another_ray_is_refused(cluster, tmp_path, monkeypatch):
+def test_a_cluster_of_another_ray_is_refused(cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
     from corewarding.dataflow.errors import UserError
@@ -55,7 +57,7 @@ def test_a_cluster_of_another_ray_is_refused(cluster, tmp_path, monkeypatch):
         connect(cluster)
 
 
-def test_a_job_trains_follows_its_log_and_leaves_its_run_where_the_user_is(cluster, tmp_path):
+def test_a_job_trains_follows_its_log_and_leaves_its_run_where_the_user_is(cluster: str, tmp_path: Path) -> None:
     done = submit(cluster, tmp_path, *SMALL, "--run.root", "mine", "--run.name", "job")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert done.stdout.startswith("ray job submit --address")
@@ -64,13 +66,13 @@ def test_a_job_trains_follows_its_log_and_leaves_its_run_where_the_user_is(clust
     assert summary["updates"] == 2
 
 
-def test_the_exit_code_of_the_job_is_passed_on(cluster, tmp_path):
+def test_the_exit_code_of_the_job_is_passed_on(cluster: str, tmp_path: Path) -> None:
     done = submit(cluster, tmp_path, "--dry-run", "--learner.gpus-per-rank", "1")
     assert done.returncode == 2
     assert "the cluster lacks 1 GPU" in done.stdout
 
 
-def test_no_cluster_is_one_message(tmp_path):
+def test_no_cluster_is_one_message(tmp_path: Path) -> None:
     done = submit(f"http://127.0.0.1:{free_port()}", tmp_path, "--dry-run")
     assert done.returncode == 2
     assert "no Ray cluster answers at" in done.stderr
@@ -78,7 +80,7 @@ def test_no_cluster_is_one_message(tmp_path):
 
 
 @pytest.mark.usefixtures("fresh_tables")
-def test_what_is_sent_is_small_and_named(tmp_path, monkeypatch):
+def test_what_is_sent_is_small_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HOME", "/models")
     monkeypatch.setenv("HF_TOKEN", "hf_secret")

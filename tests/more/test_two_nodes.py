@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,16 +22,16 @@ DIVIDED = ["--rollout.resources", "sampling", "1", "--learner.resources", "train
 OURS = ("ray::LearnerActor", "ray::PlacedRolloutActor", "ray::BufferActor", "corewarding.launch.cli train")
 
 
-def ip(*words):
+def ip(*words: str) -> str:
     return subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout
 
 
-def inside(namespace, *words):
+def inside(namespace: str, *words: str) -> list[str]:
     return ["ip", "netns", "exec", namespace, *words]
 
 
 @pytest.fixture(scope="module")
-def namespaces():
+def namespaces() -> Iterator[list[str]]:
     """Two, joined by one cable."""
     if os.geteuid() != 0 or shutil.which("ip") is None:
         pytest.skip("network namespaces need root and iproute2")
@@ -54,7 +55,7 @@ def namespaces():
 
 
 @pytest.fixture(scope="module")
-def cluster(namespaces, tmp_path_factory):
+def cluster(namespaces: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The namespace of the head, whose dashboard listens at HEAD:8265."""
     subprocess.run([RAY, "get-auth-token", "--generate"], env=environment(), check=True, capture_output=True)
     folder = tmp_path_factory.mktemp("cluster")
@@ -80,24 +81,24 @@ def cluster(namespaces, tmp_path_factory):
             node.wait(60)
 
 
-def address():
+def address() -> tuple[str, str]:
     return "--address", f"http://{HEAD}:8265"
 
 
-def call(namespace, *words, cwd=None):
+def call(namespace: str, *words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         inside(namespace, *words), cwd=cwd, env=environment(), capture_output=True, text=True, check=False
     )
 
 
-def _wait_for(condition, what, *, seconds):
+def _wait_for(condition: Callable[[], bool], what: str, *, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not come about within {seconds} s"
         time.sleep(0.5)
 
 
-def ours():
+def ours() -> list[str]:
     """Processes of a run, anywhere on the machine."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
@@ -107,7 +108,7 @@ def ours():
     return found
 
 
-def test_corewarding_submit_divides_a_run_over_both_nodes(cluster, tmp_path):
+def test_corewarding_submit_divides_a_run_over_both_nodes(cluster: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "corewarding.launch.cli", "submit", str(ROOT / "configs" / "cpu.yaml"), *address()]
     done = call(cluster, *command, *SMALL, *DIVIDED, "--run.root", "mine", "--run.name", "two", cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -115,7 +116,7 @@ def test_corewarding_submit_divides_a_run_over_both_nodes(cluster, tmp_path):
     assert json.loads((tmp_path / "mine" / "two" / "summary.json").read_text())["updates"] == 2
 
 
-def test_a_plugin_of_one_file_works_on_both_nodes(cluster, tmp_path):
+def test_a_plugin_of_one_file_works_on_both_nodes(cluster: str, tmp_path: Path) -> None:
     write_plugin(tmp_path)
     command = [sys.executable, "-m", "corewarding.launch.cli", "submit", "cpu", *address(), *WORDS, *DIVIDED]
     done = call(cluster, *command, "--run.name", "plugged", cwd=tmp_path)
@@ -123,7 +124,7 @@ def test_a_plugin_of_one_file_works_on_both_nodes(cluster, tmp_path):
     check(tmp_path / "mine" / "plugged")
 
 
-def test_ray_job_submit_takes_the_same_configuration(cluster, tmp_path):
+def test_ray_job_submit_takes_the_same_configuration(cluster: str, tmp_path: Path) -> None:
     words = [
         "submit",
         "--working-dir",
@@ -141,7 +142,7 @@ def test_ray_job_submit_takes_the_same_configuration(cluster, tmp_path):
     assert json.loads((tmp_path / "plain" / "summary.json").read_text())["updates"] == 2
 
 
-def test_ray_job_stop_leaves_no_process_of_ours(cluster, tmp_path):
+def test_ray_job_stop_leaves_no_process_of_ours(cluster: str, tmp_path: Path) -> None:
     words = ["--no-wait", "--submission-id", "stopped", "--working-dir", str(ROOT / "configs"), "--"]
     train = [
         sys.executable,
@@ -163,7 +164,7 @@ def test_ray_job_stop_leaves_no_process_of_ours(cluster, tmp_path):
     _wait_for(lambda: not ours(), "the end of all processes of the run", seconds=60)
 
 
-def test_room_that_no_node_has_is_named(cluster, tmp_path):
+def test_room_that_no_node_has_is_named(cluster: str, tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
-def python(tmp_path_factory):
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Interpreter of an environment that has the wheel and, through a .pth file, the packages of this environment."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
@@ -41,35 +42,38 @@ def python(tmp_path_factory):
     return python
 
 
-def site_packages(python):
+def site_packages(python: Path) -> Path:
     (folder,) = (python.parents[1] / "lib").glob("python*/site-packages")
     return folder
 
 
-@pytest.fixture(scope="module")
-def run(python, tmp_path_factory):
-    """Calls the installed command in one empty folder, and returns that folder and what it prints."""
-    cwd = tmp_path_factory.mktemp("empty")
+@dataclass(frozen=True)
+class Installed:
+    """Calls the installed command in one empty folder, and returns what it prints."""
 
-    def call(*words, code=0):
-        command = [python.with_name("corewarding"), *words]
-        done = subprocess.run(
-            command, cwd=cwd, env=environment(python, checkout=None), capture_output=True, text=True, check=False
-        )
+    python: Path
+    cwd: Path
+
+    def __call__(self, *words: str, code: int = 0) -> str:
+        command = [self.python.with_name("corewarding"), *words]
+        env = environment(self.python, checkout=None)
+        done = subprocess.run(command, cwd=self.cwd, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
         return done.stdout
 
-    call.cwd = cwd
-    return call
+
+@pytest.fixture(scope="module")
+def run(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    return Installed(python, tmp_path_factory.mktemp("empty"))
 
 
 @pytest.fixture(scope="module")
-def trained(run):
+def trained(run: Installed) -> Path:
     run("train", "cpu", *SMALL, "--run.name", "wheel")
     return run.cwd / "runs" / "wheel"
 
 
-def test_commands_that_need_no_run(run):
+def test_commands_that_need_no_run(run: Installed) -> None:
     shown = run("--help")
     assert all(f"  {command} " in shown for command in COMMANDS)
     assert run("--version").startswith("corewarding ")
@@ -79,7 +83,7 @@ def test_commands_that_need_no_run(run):
     assert "0 failed" in run("doctor")
 
 
-def test_a_recipe_trains_and_its_model_is_evaluated_and_exported(run, trained):
+def test_a_recipe_trains_and_its_model_is_evaluated_and_exported(run: Installed, trained: Path) -> None:
     assert json.loads((trained / "summary.json").read_text())["updates"] == 2
     assert "mean@2" in run("eval", str(trained), "--num-questions", "4", "--samples", "2")
     run("export", str(trained), "--out", "model")
@@ -87,7 +91,7 @@ def test_a_recipe_trains_and_its_model_is_evaluated_and_exported(run, trained):
     run("trace", str(trained))
 
 
-def test_every_process_uses_the_installed_package(trained, python):
+def test_every_process_uses_the_installed_package(trained: Path, python: Path) -> None:
     """The actors' folder on PYTHONPATH shows corewarding alone: an engine's interpreter must not see other site-packages."""
     path = site_packages(python) / "corewarding" / "import_path"
     code = "import corewarding, corewarding.actors.settings as s; print(corewarding.__file__, s.__file__)"
@@ -105,7 +109,7 @@ def test_every_process_uses_the_installed_package(trained, python):
     assert [entry.name for entry in path.iterdir()] == ["corewarding"]
 
 
-def test_submit_sends_the_installed_package(run, python, tmp_path):
+def test_submit_sends_the_installed_package(run: Installed, python: Path, tmp_path: Path) -> None:
     env = environment(python, checkout=None)
     with cluster_of(tmp_path, env, python) as address:
         told = run("submit", "cpu", "--address", address, *SMALL, "--run.name", "job")
@@ -113,7 +117,7 @@ def test_submit_sends_the_installed_package(run, python, tmp_path):
     assert json.loads((run.cwd / "runs" / "job" / "summary.json").read_text())["updates"] == 2
 
 
-def test_the_wheel_has_what_the_checkout_has(python):
+def test_the_wheel_has_what_the_checkout_has(python: Path) -> None:
     """Every module and data file of the linked folders, under one name each."""
     installed = site_packages(python) / "corewarding"
     tracked = subprocess.run(

@@ -8,7 +8,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_conda_pins_are_pyprojects():
+def test_conda_pins_are_pyprojects() -> None:
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     pip = next(entry["pip"] for entry in conda if isinstance(entry, dict))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -4,6 +4,7 @@ import ast
 import graphlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,11 @@ BELOW["launch"] = {*BELOW}
 OURS = {*BELOW, "transport", "models", "configs"}
 
 
-def files(*folders):
+def files(*folders: str) -> list[Path]:
     return [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
 
 
-def imports_of(path):
+def imports_of(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -29,7 +30,7 @@ def imports_of(path):
 
 
 @pytest.mark.parametrize("package", BELOW)
-def test_imports_go_one_way(package):
+def test_imports_go_one_way(package: str) -> None:
     for path in files(package):
         for name in imports_of(path):
             parts = [*name.split("."), ""]
@@ -38,14 +39,14 @@ def test_imports_go_one_way(package):
             assert parts[0] != "tests", f"{path} imports tests"
 
 
-def test_every_module_has_one_name():
+def test_every_module_has_one_name() -> None:
     """`import actors` from a checkout would load a file a second time, under another name than `corewarding.actors`."""
     for path in files(*BELOW, "corewarding", "tests", "benchmarks"):
         for name in imports_of(path):
             assert name.split(".")[0] not in OURS, f"{path} imports {name}; write corewarding.{name}"
 
 
-def test_no_circle_among_files():
+def test_no_circle_among_files() -> None:
     modules = {}
     for path in files(*BELOW):
         parts = path.relative_to(ROOT).with_suffix("").parts
@@ -58,13 +59,13 @@ def test_no_circle_among_files():
     order.prepare()  # CycleError names the circle
 
 
-def test_only_the_generator_sees_the_solver():
+def test_only_the_generator_sees_the_solver() -> None:
     solver = "corewarding.questions.arithmetic.solver"
     users = [path.name for path in files(*BELOW) if any(name.startswith(solver) for name in imports_of(path))]
     assert users == ["world.py"]
 
 
-def test_the_configuration_needs_neither_torch_nor_ray():
+def test_the_configuration_needs_neither_torch_nor_ray() -> None:
     blocked = ("torch", "ray", "transformers", "vllm", "sglang")
     code = (
         f"import sys\nfor name in {blocked!r}: sys.modules[name] = None\n"

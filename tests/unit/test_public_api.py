@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,7 +15,7 @@ import corewarding as cw
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
-def test_importing_is_light_and_every_name_is_there():
+def test_importing_is_light_and_every_name_is_there() -> None:
     code = (
         "import sys, corewarding\n"
         "heavy = {'torch', 'ray', 'numpy', 'pydantic', 'transformers'}\n"
@@ -30,12 +31,12 @@ def test_importing_is_light_and_every_name_is_there():
         _ = cw.majority
 
 
-def test_a_vote_reads_well():
+def test_a_vote_reads_well() -> None:
     vote = cw.majority_vote([r"\frac12", "0.5", None, "1/3"])
     assert repr(vote) == r"Vote(answer='\\frac12', share=0.67, votes={'\\frac12': 2, '1/3': 1}, version=0)"
 
 
-def test_a_recipe_is_changed_key_by_key():
+def test_a_recipe_is_changed_key_by_key() -> None:
     base = cw.recipe("cpu")
     changed = base.override(rule="entropy", train={"updates": 7}, rollout={"resources": {"node": 1}})
     assert (changed.config.rule, changed.config.train.updates) == ("entropy", 7)
@@ -56,18 +57,18 @@ def test_a_recipe_is_changed_key_by_key():
         ({"plugins": ["nowhere.py"]}, r"plugins: there is no file nowhere\.py"),
     ],
 )
-def test_mistakes_are_told_as_the_command_tells_them(sections, message):
+def test_mistakes_are_told_as_the_command_tells_them(sections: dict[str, Any], message: str) -> None:
     with pytest.raises(cw.UserError, match=message):
         cw.recipe("cpu").override(**sections)
 
 
-def test_an_unknown_recipe_is_named():
+def test_an_unknown_recipe_is_named() -> None:
     with pytest.raises(cw.UserError, match="did you mean cpu"):
         cw.recipe("cpy")
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path: Path) -> cw.Run:
     folder = tmp_path / "mine"
     (folder / "samples").mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump({"train": {"updates": 9}}))
@@ -80,7 +81,7 @@ def run(tmp_path):
     return cw.load_run(folder)
 
 
-def test_a_run_gives_its_tables(run):
+def test_a_run_gives_its_tables(run: cw.Run) -> None:
     assert run.metrics().to_dict("records") == [{"update": 1, "kind": "update", "reward/mean": 0.25}]
     assert list(run.evaluations()["greedy"]) == [0.5]
     assert list(run.samples()["update"]) == [1, 2]
@@ -89,12 +90,12 @@ def test_a_run_gives_its_tables(run):
     assert repr(run) == f"Run({str(run.folder)!r}, not ended)"
 
 
-def test_tables_are_columns_where_pandas_is_not_installed(run, monkeypatch):
+def test_tables_are_columns_where_pandas_is_not_installed(run: cw.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     assert run.metrics() == {"update": [1], "kind": ["update"], "reward/mean": [0.25]}
 
 
-def test_what_a_run_lacks_is_named(run, tmp_path):
+def test_what_a_run_lacks_is_named(run: cw.Run, tmp_path: Path) -> None:
     with pytest.raises(cw.UserError, match=r"has not ended: summary\.json"):
         _ = run.summary
     with pytest.raises(cw.UserError, match="holds no samples of update 3"):
@@ -106,7 +107,7 @@ def test_what_a_run_lacks_is_named(run, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["vote", "loss_by_hand"])
-def test_examples_that_only_calculate(name):
+def test_examples_that_only_calculate(name: str) -> None:
     environment = os.environ | {"PYTHONPATH": str(EXAMPLES.parent)}
     words = [sys.executable, EXAMPLES / f"{name}.py"]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)

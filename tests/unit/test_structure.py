@@ -3,6 +3,7 @@
 import ast
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,22 +23,22 @@ BORDERS = {
 }
 
 
-def name_of(path):
+def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def functions(path):
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node
 
 
-def is_broad(handler):
+def is_broad(handler: ast.ExceptHandler) -> bool:
     caught = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
     return any(kind is None or ast.unparse(kind) in ("Exception", "BaseException") for kind in caught)
 
 
-def is_annotated(function):
+def is_annotated(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     arguments = function.args
     named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
     others = [argument for argument in (arguments.vararg, arguments.kwarg) if argument is not None]
@@ -45,12 +46,12 @@ def is_annotated(function):
     return function.returns is not None and all(argument.annotation is not None for argument in asked)
 
 
-def test_no_file_is_longer_than_300_lines():
+def test_no_file_is_longer_than_300_lines() -> None:
     long = {name_of(path): lines for path in FILES if (lines := path.read_text().count("\n")) > 300}
     assert {name: lines for name, lines in long.items() if name not in LONG_FILES} == {}
 
 
-def test_no_function_is_longer_than_60_lines():
+def test_no_function_is_longer_than_60_lines() -> None:
     long = [
         f"{name_of(path)}:{node.lineno} {node.name} has {node.end_lineno - node.lineno + 1}"
         for path in FILES
@@ -60,13 +61,13 @@ def test_no_function_is_longer_than_60_lines():
     assert long == []
 
 
-def test_no_folder_has_more_than_14_files_at_one_level():
+def test_no_folder_has_more_than_14_files_at_one_level() -> None:
     sizes = Counter(name_of(path.parent) for path in FILES if path.name != "__init__.py")
     sizes.update(name_of(path.parent) for path in (ROOT / "configs").iterdir())
     assert {folder: size for folder, size in sizes.items() if size > 14} == {}
 
 
-def test_errors_of_every_kind_are_caught_at_the_known_borders_only():
+def test_errors_of_every_kind_are_caught_at_the_known_borders_only() -> None:
     swallowing = {
         name_of(path)
         for path in FILES
@@ -78,7 +79,7 @@ def test_errors_of_every_kind_are_caught_at_the_known_borders_only():
     assert swallowing == BORDERS
 
 
-def test_98_percent_of_signatures_are_annotated():
+def test_98_percent_of_signatures_are_annotated() -> None:
     found = [
         (f"{name_of(path)}:{node.lineno} {node.name}", is_annotated(node))
         for path in FILES
@@ -89,7 +90,7 @@ def test_98_percent_of_signatures_are_annotated():
     assert len(bare) <= 0.02 * len(found), bare
 
 
-def test_tests_use_no_private_name_of_another_module():
+def test_tests_use_no_private_name_of_another_module() -> None:
     private = []
     for path in (path for path in FILES if name_of(path).startswith("tests/")):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -100,7 +101,7 @@ def test_tests_use_no_private_name_of_another_module():
     assert private == []
 
 
-def test_contributing_names_places_that_exist():
+def test_contributing_names_places_that_exist() -> None:
     for row in (ROOT / "CONTRIBUTING.md").read_text().splitlines():
         words = re.findall(r"`([^` ]+)`", row) if row.startswith("|") else []
         paths = [ROOT / word for word in words if "/" in word]

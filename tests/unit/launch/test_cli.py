@@ -11,14 +11,16 @@ from corewarding.launch.config.load import load_config, recipes
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help(command, capsys):
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
     assert stop.value.code == 0
     assert f"usage: corewarding {command}" in capsys.readouterr().out
 
 
-def test_help_has_a_line_for_each_command_and_train_and_submit_list_their_own_flags(capsys):
+def test_help_has_a_line_for_each_command_and_train_and_submit_list_their_own_flags(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main(["--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines if line.startswith("  ")] == list(COMMANDS)
@@ -32,7 +34,7 @@ def test_help_has_a_line_for_each_command_and_train_and_submit_list_their_own_fl
         assert flags <= set(capsys.readouterr().out.replace(",", " ").split())
 
 
-def test_help_imports_nothing_heavy():
+def test_help_imports_nothing_heavy() -> None:
     blocked = ("torch", "ray", "transformers", "tyro", "pydantic", "numpy")
     code = (
         f"import sys\nfor name in {blocked!r}: sys.modules[name] = None\n"
@@ -41,19 +43,21 @@ def test_help_imports_nothing_heavy():
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-def test_a_command_that_does_not_exist_is_answered_with_the_nearest(capsys):
+def test_a_command_that_does_not_exist_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["trian"]) == 2
     assert "did you mean train?" in capsys.readouterr().err
 
 
-def test_recipes_are_listed_with_their_first_comment(capsys):
+def test_recipes_are_listed_with_their_first_comment(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(recipes())
     assert "two CPU cores" in next(line for line in lines if line.startswith("cpu "))
 
 
-def test_init_copies_a_recipe_once(tmp_path, monkeypatch, capsys):
+def test_init_copies_a_recipe_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["init", "my.yaml", "--from", "cpu"]) == 0
     assert load_config("my.yaml") == load_config("cpu")

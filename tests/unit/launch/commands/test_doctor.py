@@ -2,6 +2,8 @@
 
 import socket
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
@@ -9,27 +11,27 @@ from corewarding.launch.commands import doctor
 from corewarding.launch.commands.doctor import Finding
 
 
-def statuses(findings):
+def statuses(findings: Iterable[Finding]) -> dict[str, str]:
     return {finding.what: finding.status for finding in findings}
 
 
-def test_this_machine_can_run():
+def test_this_machine_can_run() -> None:
     assert doctor.doctor(vllm_python=None, sglang_python=None, root=".") == 0
 
 
-def test_an_interface_that_is_not_there_fails_and_the_ones_that_are_get_named():
+def test_an_interface_that_is_not_there_fails_and_the_ones_that_are_get_named() -> None:
     (finding, *_) = doctor.network({"GLOO_SOCKET_IFNAME": "nonesuch0"})
     assert finding.status == "fail"
     assert socket.if_nameindex()[0][1] in finding.remedy
     assert "GLOO_SOCKET_IFNAME" not in statuses(doctor.network({"GLOO_SOCKET_IFNAME": "lo"}))
 
 
-def test_a_proxy_for_loopback_is_named():
+def test_a_proxy_for_loopback_is_named() -> None:
     assert statuses(doctor.proxy({"http_proxy": "http://proxy:3128"}))["http_proxy"] == "warn"
     assert "http_proxy" not in statuses(doctor.proxy({"http_proxy": "http://proxy:3128", "no_proxy": "127.0.0.1"}))
 
 
-def test_a_cluster_that_does_not_answer_and_a_token_that_is_missing_fail(tmp_path):
+def test_a_cluster_that_does_not_answer_and_a_token_that_is_missing_fail(tmp_path: Path) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]  # taken, and nobody listens
@@ -44,7 +46,7 @@ def test_a_cluster_that_does_not_answer_and_a_token_that_is_missing_fail(tmp_pat
     assert found["RAY_ADDRESS"] == found["Ray token"] == "fail"
 
 
-def test_an_engine_that_cannot_be_imported_fails_with_the_command_to_see_why(tmp_path):
+def test_an_engine_that_cannot_be_imported_fails_with_the_command_to_see_why(tmp_path: Path) -> None:
     (finding,) = doctor.engine("sglang", sys.executable)
     assert finding.status == "fail"
     assert sys.executable in finding.remedy
@@ -52,7 +54,7 @@ def test_an_engine_that_cannot_be_imported_fails_with_the_command_to_see_why(tmp
     assert finding.status == "fail"
 
 
-def test_an_engine_of_another_version_is_a_warning(tmp_path, monkeypatch):
+def test_an_engine_of_another_version_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "output_of", lambda *_, **__: "9.9 2.13.0")
     assert next(doctor.engine("vllm", "python")) == Finding(
         "vllm",
@@ -63,12 +65,12 @@ def test_an_engine_of_another_version_is_a_warning(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("wanted", "status"), [(1, "ok"), (2**60, "warn")])
-def test_space_is_that_of_the_folder_that_will_hold_it(tmp_path, wanted, status):
+def test_space_is_that_of_the_folder_that_will_hold_it(tmp_path: Path, wanted: int, status: str) -> None:
     (finding,) = doctor.space(str(tmp_path / "not" / "yet"), wanted, "more")
     assert finding.status == status
     assert finding.remedy == ("" if status == "ok" else "more")
 
 
-def test_more_threads_than_cores_is_a_warning():
+def test_more_threads_than_cores_is_a_warning() -> None:
     assert statuses(doctor.threads_and_files({"OMP_NUM_THREADS": "4096"}))["OMP_NUM_THREADS"] == "warn"
     assert "OMP_NUM_THREADS" not in statuses(doctor.threads_and_files({"OMP_NUM_THREADS": "1"}))

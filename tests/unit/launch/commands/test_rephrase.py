@@ -3,7 +3,10 @@
 import json
 import threading
 from collections import Counter
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,23 +28,27 @@ WORDINGS = {
 }
 
 
+Answer = Callable[[str, int], tuple[int, str]]
+Serve = Callable[[Answer], "Server"]
+
+
 class Server(ThreadingHTTPServer):
     """Answers chat completions by `answer(user message, how often it was asked)`, which returns (status, text)."""
 
     daemon_threads = True
 
-    def __init__(self, answer):
+    def __init__(self, answer: Answer) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.answer, self.asked, self.keys, self.lock = answer, Counter(), set(), threading.Lock()
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
-    def words(self):
+    def words(self) -> list[str]:
         return ["--endpoint", f"http://127.0.0.1:{self.server_port}/v1", "--endpoint-model", "served"]
 
 
 class Handler(BaseHTTPRequestHandler):
-    def do_POST(self):
+    def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         user = body["messages"][-1]["content"]
         with self.server.lock:
@@ -57,16 +64,16 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    def log_message(self, *_):
+    def log_message(self, *_: object) -> None:
         pass
 
 
 @pytest.fixture
-def serve(monkeypatch):
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     monkeypatch.setattr("corewarding.actors.chat.FIRST_BACKOFF_S", 0.01)
     servers = []
 
-    def start(answer):
+    def start(answer: Answer) -> Server:
         servers.append(Server(answer))
         return servers[-1]
 
@@ -77,25 +84,27 @@ def serve(monkeypatch):
 
 
 @pytest.fixture
-def source(tmp_path):
+def source(tmp_path: Path) -> Path:
     path = tmp_path / "questions.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
     return path
 
 
-def wording_of(user):
+def wording_of(user: str) -> str:
     return next(wording for name, wording in WORDINGS.items() if name in user)
 
 
-def good(user, _):
+def good(user: str, _: object) -> tuple[int, str]:
     return 200, f"{BEGIN}{wording_of(user)}{END}"
 
 
-def report(out):
+def report(out: Path) -> dict[str, Any]:
     return json.loads((out / "report.json").read_text())
 
 
-def test_a_pair_of_files_that_training_reads(serve, source, tmp_path, monkeypatch, capsys):
+def test_a_pair_of_files_that_training_reads(
+    serve: Serve, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     server, out = serve(good), tmp_path / "out"
     assert main(["rephrase", str(source), "--out", str(out), *server.words]) == 0
@@ -110,8 +119,10 @@ def test_a_pair_of_files_that_training_reads(serve, source, tmp_path, monkeypatc
     assert "3 of 3 questions rephrased" in capsys.readouterr().out
 
 
-def test_bad_replies_are_asked_for_again_and_what_never_comes_is_left_out(serve, source, tmp_path):
-    def answer(user, times):
+def test_bad_replies_are_asked_for_again_and_what_never_comes_is_left_out(
+    serve: Serve, source: Path, tmp_path: Path
+) -> None:
+    def answer(user: str, times: int) -> tuple[int, str]:
         if "Ann" in user:
             return 200, "I would rather not."
         return good(user, times) if "Cy" in user or times > 1 else (200, f"{BEGIN}On 4 days he went 31 miles.{END}")
@@ -123,7 +134,9 @@ def test_bad_replies_are_asked_for_again_and_what_never_comes_is_left_out(serve,
     assert [e.id for e in read_entries(str(out / "rephrased.parquet"), key="k", split="train")] == ["b", "c"]
 
 
-def test_an_endpoint_that_fails_loses_nothing_and_the_same_command_goes_on(serve, source, tmp_path, capsys):
+def test_an_endpoint_that_fails_loses_nothing_and_the_same_command_goes_on(
+    serve: Serve, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     down = serve(lambda user, times: good(user, times) if "Ann" in user else (401, "bad key"))
     out = tmp_path / "out"
     words = ["rephrase", str(source), "--out", str(out), "--concurrency", "1", *down.words]
@@ -139,14 +152,14 @@ def test_an_endpoint_that_fails_loses_nothing_and_the_same_command_goes_on(serve
     assert down.asked[rephrase_prompt(QUESTIONS[0]["question"])] == 1  # what was kept is not asked again
 
 
-def test_what_passes_is_tried_again(serve, source, tmp_path):
+def test_what_passes_is_tried_again(serve: Serve, source: Path, tmp_path: Path) -> None:
     server = serve(lambda user, times: (503, "loading") if times < 3 else good(user, times))
     assert main(["rephrase", str(source), "--out", str(tmp_path / "out"), *server.words]) == 0
     assert set(server.asked.values()) == {3}
 
 
-def test_wordings_whose_votes_differ_are_refused(serve, source, tmp_path):
-    def answer(user, times):
+def test_wordings_whose_votes_differ_are_refused(serve: Serve, source: Path, tmp_path: Path) -> None:
+    def answer(user: str, times: int) -> tuple[int, str]:
         if BEGIN in user:
             return good(user, times)
         bob_reworded = "somebody travels" in user
@@ -159,7 +172,7 @@ def test_wordings_whose_votes_differ_are_refused(serve, source, tmp_path):
     assert report(out)["refused"] == {"answers differ": 1}
 
 
-def test_an_engine_in_this_process(source, tmp_path):
+def test_an_engine_in_this_process(source: Path, tmp_path: Path) -> None:
     script = tmp_path / "script.jsonl"
     rows = [
         {"question": rephrase_prompt(row["question"]), "completions": [f"{BEGIN}{wording}{END}"]}
@@ -172,7 +185,9 @@ def test_an_engine_in_this_process(source, tmp_path):
     assert report(out)["kept"] == 3
 
 
-def test_a_model_that_cannot_rephrase_is_reported_not_hidden(source, tmp_path, capsys):
+def test_a_model_that_cannot_rephrase_is_reported_not_hidden(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     words = ["--model", "models/arithmetic-base", "--max-new-tokens", "24", "--attempts", "1"]
     assert main(["rephrase", str(source), "--out", str(out), *words]) == 0
@@ -180,7 +195,9 @@ def test_a_model_that_cannot_rephrase_is_reported_not_hidden(source, tmp_path, c
     assert not (out / "rephrased.parquet").exists()
 
 
-def test_mistakes_are_one_message(serve, source, tmp_path, capsys):
+def test_mistakes_are_one_message(
+    serve: Serve, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     server, out = serve(good), tmp_path / "out"
     words = ["rephrase", str(source), "--out", str(out)]
     assert main(words) == 2

@@ -1,6 +1,7 @@
 """Every shipped recipe parses; what cannot be run is refused with key, value and remedy."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,6 +9,7 @@ from corewarding.launch.cli import main
 from corewarding.launch.commands.train import TrainArguments
 from corewarding.launch.config.command_line import parse_config
 from corewarding.launch.config.load import ConfigError, load_config, make_config, recipes
+from corewarding.launch.config.tree import TrainConfig
 from corewarding.launch.run.placement import needed
 
 CONFIGS = sorted((Path(__file__).resolve().parents[4] / "configs").glob("*.yaml"))
@@ -15,13 +17,13 @@ CPU = str(next(path for path in CONFIGS if path.name == "cpu.yaml"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_every_recipe_parses(path):
+def test_every_recipe_parses(path: Path) -> None:
     config = load_config(path)
     assert Path(config.run.root).is_absolute()
     assert config.completions_per_update >= config.train.questions_per_update * config.rollout.group_size
 
 
-def test_a_recipes_line_counts_its_gpus():
+def test_a_recipes_line_counts_its_gpus() -> None:
     for name, line in recipes().items():
         gpus = needed(load_config(name)).get("GPU", 0)
         assert f"on {gpus:g} GPUs" in line or (gpus == 1 and "one GPU" in line) or gpus == 0, name
@@ -77,22 +79,22 @@ def test_a_recipes_line_counts_its_gpus():
         ({"engine": {"kind": "vllm", "deterministic": True}}, r"engine\.kind embedded and engine\.threads 1, got vllm"),
     ],
 )
-def test_mistakes_are_named(content, message):
+def test_mistakes_are_named(content: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_config(content, where="test")
 
 
-def parse_train(words):
+def parse_train(words: list[str]) -> TrainConfig:
     return parse_config(TrainArguments, words, command="train").settings
 
 
-def test_the_command_line_overrides_any_key():
+def test_the_command_line_overrides_any_key() -> None:
     config = parse_train([CPU, "--train.updates", "3", "--staleness.max", "0", "--rule", "majority_vote"])
     assert (config.train.updates, config.staleness.max, config.rule) == (3, 0, "majority_vote")
     assert config.train.lr == pytest.approx(2e-4)  # the file's
 
 
-def test_key_equals_value_is_yaml_and_mixes_with_flags():
+def test_key_equals_value_is_yaml_and_mixes_with_flags() -> None:
     words = [
         "engine.arguments={swap: 1}",
         "engine.kind=vllm",
@@ -112,7 +114,9 @@ def test_key_equals_value_is_yaml_and_mixes_with_flags():
         parse_train(["cpu", "train.lrr=1"])
 
 
-def test_names_of_plugins_are_in_the_help_and_in_did_you_mean(tmp_path, capsys, fresh_tables):
+def test_names_of_plugins_are_in_the_help_and_in_did_you_mean(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], fresh_tables: None
+) -> None:
     plugin = tmp_path / "mine.py"
     plugin.write_text("import corewarding as cw\n@cw.reward_rule('short_vote')\ndef short_vote(r, c): ...\n")
     with pytest.raises(SystemExit):
@@ -124,7 +128,9 @@ def test_names_of_plugins_are_in_the_help_and_in_did_you_mean(tmp_path, capsys, 
         parse_train(["cpu", f"plugins=[{plugin}]", "rule=shortvote"])
 
 
-def test_a_recipe_is_named_without_path_and_a_file_with_its_suffix(tmp_path, monkeypatch):
+def test_a_recipe_is_named_without_path_and_a_file_with_its_suffix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("cpu").write_text("rule: entropy")
     Path("cpu.yaml").write_text("rule: random")
@@ -138,14 +144,14 @@ def test_a_recipe_is_named_without_path_and_a_file_with_its_suffix(tmp_path, mon
         load_config("co_rewarding_4")
 
 
-def test_a_key_that_occurs_twice_is_refused_with_both_lines(tmp_path):
+def test_a_key_that_occurs_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
     file = tmp_path / "twice.yaml"
     file.write_text("rule: entropy\ntrain:\n  lr: 1.0e-3\n  updates: 2\n  lr: 1.0e-4\n")
     with pytest.raises(ConfigError, match=r"key 'lr' occurs twice, in lines 3 and 5"):
         load_config(file)
 
 
-def test_a_users_mistake_is_one_message_and_exit_code_two(capsys):
+def test_a_users_mistake_is_one_message_and_exit_code_two(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "no-such-file.yaml"]) == 2
     assert capsys.readouterr().err.strip() == "corewarding: no-such-file.yaml: there is no such configuration file"
     assert main(["fly"]) == 2
@@ -160,13 +166,15 @@ def test_a_users_mistake_is_one_message_and_exit_code_two(capsys):
         (["--rule", "co_rewarding_iv"], "rule 'co_rewarding_iv' does not exist; did you mean"),
     ],
 )
-def test_a_bad_override_is_one_line_that_names_the_key(words, message, capsys):
+def test_a_bad_override_is_one_line_that_names_the_key(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["train", CPU, *words]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
 
 
-def test_an_unknown_override_is_answered_with_the_nearest_key(capsys):
+def test_an_unknown_override_is_answered_with_the_nearest_key(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["train", CPU, "--trian.lr", "1"])
     assert stop.value.code == 2
