@@ -90,51 +90,36 @@ def hostile_texts() -> list[str]:
     return list(dict.fromkeys(towers + factorials + nesting + broken + long + code + unicode + algebra))
 
 
+COMMANDS = [r"\frac", r"\sqrt", r"\binom", r"\left(", r"\right)", r"\text{", r"\circ", r"\%", r"\\", r"\cup", r"\pm", r"\infty", r"\pi", r"\lfloor", r"\rfloor",
+            r"\begin{pmatrix}", r"\end{pmatrix}", r"\boxed{", r"\overline{"]  # fmt: skip
+PLAIN = [
+    *"^_{}{}(())[]$,./-+*!0123579xyzei°−|:;=<>&' ",
+    "10",
+    "0.5",
+    "1,000",
+    "^{",
+    "_{",
+    "**",
+    "<=",
+    "½",
+    "√",
+    "∞",
+    "3:30 p.m.",
+]
+READABLE = [r"\frac{1}{2}", "x^2+1", r"\sqrt{3}", "(1,2)", r"\{1,2\}", "[0,1)", "x<3", "2^{10}", r"25\%", r"\sin x", r"\lfloor n/2 \rfloor", "|x-3|", "y=2x"]  # fmt: skip
+
+
 def random_texts(num: int, *, seed: int) -> Iterator[str]:
     """Texts of up to 14 tokens of answers, half of them around expressions that can be read."""
     from corewarding.rewards.answers import tokens
 
     rng = random.Random(seed)
     names = sorted(tokens.FUNCTIONS | tokens.GREEK | {name for name in tokens.RELATIONS if name.isalpha()})
-    commands = [
-        r"\frac", r"\sqrt", r"\binom", r"\left(", r"\right)", r"\text{", r"\circ", r"\%", r"\\", r"\cup",
-        r"\pm", r"\infty", r"\pi", r"\lfloor", r"\rfloor", r"\begin{pmatrix}", r"\end{pmatrix}", r"\boxed{", r"\overline{",
-    ]  # fmt: skip
-    words = sorted(tokens.UNITS | tokens.WORDS)
-    plain = [
-        *"^_{}{}(())[]$,./-+*!0123579xyzei°−|:;=<>&' ",
-        "10",
-        "0.5",
-        "1,000",
-        "^{",
-        "_{",
-        "**",
-        "<=",
-        "½",
-        "√",
-        "∞",
-        "3:30 p.m.",
-    ]
-    whole = [
-        r"\frac{1}{2}",
-        "x^2+1",
-        r"\sqrt{3}",
-        "(1,2)",
-        r"\{1,2\}",
-        "[0,1)",
-        "x<3",
-        "2^{10}",
-        r"25\%",
-        r"\sin x",
-        r"\lfloor n/2 \rfloor",
-        "|x-3|",
-        "y=2x",
-    ]
-    pieces = [*(rf"\{name} " for name in names), *commands, *words, *plain * 2]
+    pieces = [*(rf"\{name} " for name in names), *COMMANDS, *sorted(tokens.UNITS | tokens.WORDS), *PLAIN * 2]
     for number in range(num):
         soup = [rng.choice(pieces) for _ in range(rng.randint(1, 14))]
         if number % 2:
-            soup = [rng.choice(whole) if rng.random() < 0.5 else piece for piece in soup[:6]]
+            soup = [rng.choice(READABLE) if rng.random() < 0.5 else piece for piece in soup[:6]]
         yield "".join(soup)
 
 
