@@ -13,6 +13,7 @@ import os
 import shlex
 import shutil
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,8 @@ PASSED_ON = (
     "NCCL_DEBUG",
 )
 CONFIG_NAME = "submitted.yaml"
+RETRY_S, START_S = 1.0, 60.0
+"""A cluster that has just started refuses jobs: pause between two attempts, and how long to try."""
 _DATA_KEYS = ("train", "rephrased", "heldout")
 
 
@@ -149,7 +152,7 @@ def connect(address: str) -> JobSubmissionClient:
 
 async def _follow(job: Submission) -> int:
     client = connect(job.address)
-    job_id = client.submit_job(entrypoint=job.entrypoint, runtime_env=job.runtime_env)
+    job_id = await start_job(client, job)
     print(f"job {job_id}; stop it with: ray job stop --address {job.address} {job_id}", flush=True)
     async for lines in client.tail_job_logs(job_id):
         print(lines, end="", flush=True)
@@ -157,3 +160,18 @@ async def _follow(job: Submission) -> int:
     if info.driver_exit_code is None:
         raise UserError(f"job {job_id} ended as {info.status} before its program ran: {info.message}")
     return int(info.driver_exit_code)
+
+
+async def start_job(client: JobSubmissionClient, job: Submission) -> str:
+    """Starts the job and returns its id. A cluster that has just started cannot take a job for some seconds; this waits for it.
+
+    UserError with the cluster's words if it refuses the job.
+    """
+    deadline = time.monotonic() + START_S
+    while True:
+        try:
+            return client.submit_job(entrypoint=job.entrypoint, runtime_env=job.runtime_env)
+        except RuntimeError as error:  # Ray's only word for an answer that is not 200
+            if "No available agent" not in str(error) or time.monotonic() > deadline:
+                raise UserError(f"the Ray cluster at {job.address} does not take the job: {error}") from error
+        await asyncio.sleep(RETRY_S)
