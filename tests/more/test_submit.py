@@ -68,7 +68,7 @@ def test_a_job_trains_follows_its_log_and_leaves_its_run_where_the_user_is(clust
 
 def test_the_exit_code_of_the_job_is_passed_on(cluster: str, tmp_path: Path) -> None:
     done = submit(cluster, tmp_path, "--dry-run", "--learner.gpus-per-rank", "1")
-    assert done.returncode == 2
+    assert done.returncode == 2, done.stdout[-3000:]
     assert "the cluster lacks 1 GPU" in done.stdout
 
 
