@@ -38,8 +38,9 @@ def start(root: Path, updates: int, extra: list[str]) -> subprocess.Popen[bytes]
 
 
 def finish(root: Path, updates: int, extra: list[str]) -> Path:
-    """Starts or resumes the run and waits for its end. Returns the weights' file of the last checkpoint."""
-    if start(root, updates, extra).wait() != 0:
+    """Starts or resumes the run, unless it had finished before it was killed. Returns the weights' file of the last checkpoint."""
+    finished = (root / "run" / "summary.json").exists()
+    if not finished and start(root, updates, extra).wait() != 0:
         raise SystemExit(f"the run in {root} failed:\n{(root / 'log').read_text()[-2000:]}")
     return root / "run" / "checkpoints" / f"step-{updates:06d}" / "model" / "model.safetensors"
 
