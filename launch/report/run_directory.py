@@ -75,9 +75,11 @@ class RunDir:
 
 
 def _environment() -> dict[str, object]:
-    revision = subprocess.run(
-        ["git", "-C", str(PACKAGE), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
+    revision = ""
+    if (PACKAGE.parent / ".git").exists():  # an installed package may lie inside another project's repository
+        revision = subprocess.run(
+            ["git", "-C", str(PACKAGE), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        ).stdout.strip()
     packages = ("torch", "transformers", "ray", "numpy")
     return {
         "command": sys.argv,
