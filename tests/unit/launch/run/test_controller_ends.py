@@ -30,12 +30,12 @@ async def test_the_watchdog_sees_a_learner_that_hangs(world_of):
 
 
 async def test_updates_are_progress_for_the_watchdog(world_of):
-    world = world_of(depth=6, run={"watchdog_s": 0.2}, train={"updates": 6})  # all questions are ready from the start
+    world = world_of(depth=6, run={"watchdog_s": 0.5}, train={"updates": 6})  # all questions are ready from the start
     world.learner.updating.close()
     _, running = world.start()
     for update in range(1, 7):
         await world.until(lambda update=update: ("update begins", update) in world.events)
-        await asyncio.sleep(0.06)
+        await asyncio.sleep(0.12)
         world.learner.updating.open()
         await world.until(lambda update=update: ("update ends", update) in world.events)
         world.learner.updating.close()
