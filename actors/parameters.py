@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from corewarding.weights.names import parts_of, stored_views
+
 
 def parameters_of(model_path: str, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The model's parameters by Hugging Face name, on the meta device; tied ones once, as the learner sends them."""
+    """The model's weights by the checkpoint's names, on the meta device; tied ones once, as the learner sends them."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model_path), dtype=dtype)
-    return dict(model.named_parameters())
+    return stored_views(parts_of(model), dict(model.named_parameters()))

@@ -24,7 +24,7 @@ class Rendezvous:
 class TensorSpec:
     """One tensor of a transfer. The stream is the bytes of all tensors, in the order of the manifest."""
 
-    name: str  # Hugging Face parameter name
+    name: str  # the checkpoint's
     shape: tuple[int, ...]
     dtype: str  # "float32", "bfloat16", "float16"
     num_bytes: int

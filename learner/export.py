@@ -12,17 +12,25 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, AutoTokenizer
 
+from corewarding.weights.names import Part
+
 _COPIED = ("generation_config.json", "chat_template.jinja")
 
 
 @torch.no_grad()
-def write_folder(names: Sequence[str], parameters: Sequence[Tensor], folder: Path, base: str, *, rank: int) -> None:
-    """Gathers each tensor and writes `folder` on rank 0, with config, tokenizer and generation config of `base`."""
-    tensors = {}
-    for name, parameter in zip(names, parameters, strict=True):
+def write_folder(
+    parts: Sequence[Sequence[Part]], parameters: Sequence[Tensor], folder: Path, base: str, *, rank: int
+) -> None:
+    """Gathers each tensor and writes `folder` on rank 0, with config, tokenizer and generation config of `base`.
+
+    parts: the tensors to write from each parameter, under the names of `base`.
+    """
+    tensors: dict[str, Tensor] = {}
+    for some, parameter in zip(parts, parameters, strict=True):
         whole = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
         if rank == 0:
-            tensors[name] = whole.detach().cpu().contiguous().clone()
+            whole = whole.detach().cpu().contiguous()
+            tensors |= {part.name: part.of(whole).clone() for part in some}
     if rank != 0:
         return
     folder.mkdir(parents=True, exist_ok=True)

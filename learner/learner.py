@@ -189,4 +189,4 @@ class Learner:
     def export(self, folder: Path, channel: Channel = "policy") -> None:
         """Writes a Hugging Face folder that `from_pretrained` opens; rank 0 gathers the weights tensor by tensor."""
         with self.sets.using(channel):
-            write_folder(self.sets.names, self.sets.parameters, folder, self.plan.model_path, rank=self.rank)
+            write_folder(self.sets.parts, self.sets.parameters, folder, self.plan.model_path, rank=self.rank)

@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor
 
 from corewarding.dataflow.ids import Channel, SetName
 from corewarding.learner.model import PREFIX, PolicyModel, forget_gathered
+from corewarding.weights.names import parts_of
 from corewarding.weights.stream import Shard
 
 
@@ -26,7 +27,10 @@ class ParameterSets:
         self._model = model
         self._kept: dict[SetName, list[Tensor]] = {}
         self.names = [name.removeprefix(PREFIX) for name, _ in model.named_parameters()]
-        """The parameters' Hugging Face names."""
+        """The parameters' names in memory, by which a checkpoint's learner state knows them."""
+        parts = parts_of(model.model)
+        self.parts = [parts[name] for name in self.names]
+        """The tensors of a Hugging Face folder in each parameter."""
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -81,12 +85,19 @@ class ParameterSets:
         }
 
     def to_send(self, channel: Channel) -> list[Shard]:
-        """This rank's part of every parameter for the engines. It is contiguous, because FSDP2 cuts along the first axis."""
+        """This rank's elements of every tensor for the engines, under the checkpoint's names.
+
+        They are contiguous views, because FSDP2 cuts parameters along the first axis.
+        """
         rank, world_size = dist.get_rank(), dist.get_world_size()
         shards = []
-        for name, parameter, local in zip(self.names, self._model.parameters(), self.shards_of(channel), strict=True):
-            shape = tuple(parameter.shape)
+        for parts, parameter, local in zip(self.parts, self._model.parameters(), self.shards_of(channel), strict=True):
+            shape, flat = parameter.shape, local.detach().reshape(-1)
             rows = -(-shape[0] // world_size)
-            start = min(rank * rows, shape[0]) * math.prod(shape[1:])
-            shards.append(Shard(name=name, shape=shape, start=start, local=local.detach().reshape(-1)))
+            begin = min(rank * rows, shape[0]) * math.prod(shape[1:])  # of this rank's elements in the parameter
+            for part in parts:
+                first = min(max(begin, part.start), part.start + part.size)
+                end = max(first, min(begin + len(flat), part.start + part.size))
+                own = flat[first - begin : end - begin] if end > first else flat[:0]
+                shards.append(Shard(name=part.name, shape=part.shape, start=first - part.start, local=own))
         return shards

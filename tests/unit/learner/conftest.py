@@ -19,6 +19,11 @@ VOCAB = 50
 def write_tiny_model(folder: Path) -> None:
     """A random two-layer Qwen3 with tied embeddings and a vocabulary of VOCAB words."""
     write_model(folder, vocab=VOCAB, spread=0.02)
+    write_tokenizer(folder)
+
+
+def write_tokenizer(folder: Path) -> None:
+    """A tokenizer of VOCAB words."""
     vocabulary = {f"t{i}": i for i in range(VOCAB)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="t0"))
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="t0").save_pretrained(folder)

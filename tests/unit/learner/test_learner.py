@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -16,7 +17,8 @@ from corewarding.learner.learner import Learner, LearnerError
 from corewarding.learner.schedule import learning_rate
 from corewarding.learner.settings import LearnerPlan, LearnerSettings, TeacherSettings, TrainSettings
 from corewarding.learner.teacher import alpha
-from tests.unit.learner.conftest import make_samples
+from tests.toy_models import write_toy
+from tests.unit.learner.conftest import make_samples, write_tokenizer
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -173,3 +175,16 @@ def test_a_checkpoint_continues_bit_for_bit_and_exports(tiny_model: str, tmp_pat
         other.load(tmp_path / "saved", incarnation=1)
     fresh = Learner(plan_of(tiny_model)).sets.shards_of("policy")
     assert all(torch.equal(a, b) for a, b in zip(other.sets.shards_of("policy"), fresh, strict=True))
+
+
+def test_experts_leave_under_the_names_of_the_checkpoint(tmp_path: Path) -> None:
+    base = write_toy("qwen3_moe", tmp_path / "base")
+    write_tokenizer(tmp_path / "base")
+    learner = Learner(plan_of(base))
+    stored = load_file(Path(base) / "model.safetensors")
+    sent = {shard.name: shard.local.view(shard.shape) for shard in learner.shards("policy")}
+    learner.export(tmp_path / "exported", "teacher")
+    exported = load_file(tmp_path / "exported" / "model.safetensors")
+    for found in (sent, exported):
+        assert found.keys() == stored.keys()
+        assert all(torch.equal(found[name], values) for name, values in stored.items())
