@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from corewarding.dataflow.settings import Settings
+from corewarding.dataflow.settings import (
+    CPUs,
+    Fraction,
+    GPUs,
+    Number,
+    Processes,
+    Seconds,
+    Settings,
+    Threads,
+    Tokens,
+    Unit,
+    Whole,
+)
 
 InflightMode = Literal["recompute", "keep_kv", "drain"]
 
@@ -14,23 +26,23 @@ InflightMode = Literal["recompute", "keep_kv", "drain"]
 class RolloutSettings(Settings):
     """What is sampled, and by how many actors."""
 
-    group_size: int = Field(8, ge=1)
-    """Completions per (question, view, source). At least 2: a group of one has no mean to compare with."""
-    temperature: float = Field(1.0, gt=0)
+    group_size: Annotated[int, Unit("completions")] = Field(8, ge=1)
+    """Completions per question, wording and sampler (policy or teacher). At least 2: a group of one has no mean to compare with."""
+    temperature: Number = Field(1.0, gt=0)
     """Sampling temperature. Training uses neither top-p nor top-k."""
-    max_new_tokens: int = Field(1024, ge=1)
-    """Longest completion in tokens; a longer one is cut, with finish reason `length`."""
-    policy_actors: int = Field(1, ge=1)
-    """Rollout actors that sample from the policy."""
-    teacher_actors: int = Field(1, ge=1)
-    """Rollout actors that sample from the EMA teacher; started only if the rule needs a teacher."""
-    cpus_per_actor: float = Field(0.5, gt=0)
+    max_new_tokens: Tokens = Field(1024, ge=1)
+    """Longest completion, in tokens; a longer one is cut, with finish reason `length`."""
+    policy_actors: Processes = Field(1, ge=1)
+    """Number of rollout actors that sample from the policy, a process each."""
+    teacher_actors: Processes = Field(1, ge=1)
+    """Number of rollout actors that sample from the EMA teacher, a process each; started only if the rule needs a teacher."""
+    cpus_per_actor: CPUs = Field(0.5, gt=0)
     """CPUs that Ray reserves for one rollout actor; may be a fraction."""
-    gpus_per_actor: float = Field(0.0, ge=0)
-    """GPUs that Ray reserves for one rollout actor; 0 runs it on the CPU."""
+    gpus_per_actor: GPUs = Field(0.0, ge=0)
+    """GPUs that Ray reserves for one rollout actor; 0 runs it on the CPU, a fraction shares a GPU."""
     resources: dict[str, float] = Field(default_factory=dict)
     """Custom Ray resources of one rollout actor; it runs on nodes that were started with them (`ray start --resources`)."""
-    max_restarts: int = Field(3, ge=0)
+    max_restarts: Whole = Field(3, ge=0)
     """How often a rollout actor that died is restarted before the run ends with an error."""
 
 
@@ -42,42 +54,42 @@ class EngineSettings(Settings):
     starts, or the one at `url`. `scripted`: replays recorded completions from `script`, without a model. Or a plug-in's engine."""
     python: str | None = None
     """Python interpreter that has vLLM or SGLang; None: the run's own. For vllm it also needs corewarding and the same Ray."""
-    slots: int = Field(128, ge=1)
+    slots: Annotated[int, Unit("sequences")] = Field(128, ge=1)
     """Sequences decoded together. A slot is refilled as soon as its sequence ends."""
-    max_model_len: int | None = Field(None, ge=2)
-    """Longest prompt + completion in tokens; None: the longest prompt with its template + rollout.max_new_tokens."""
-    prefill_tokens: int = Field(8192, ge=1)
+    max_model_len: Tokens | None = Field(None, ge=2)
+    """Longest prompt + completion, in tokens; None: the longest prompt with its template + rollout.max_new_tokens."""
+    prefill_tokens: Tokens = Field(8192, ge=1)
     """Prompt tokens prefilled in one forward pass, including padding (vllm: tokens of one step)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Dtype of the engine's weights and KV cache."""
-    threads: int = Field(1, ge=1)
+    """Number format of the engine's weights and KV cache."""
+    threads: Threads = Field(1, ge=1)
     """OpenMP threads of one engine. More threads than cores are several times slower."""
     deterministic: bool = False
     """Makes tokens and logprobs depend, to the last bit, only on weights, prompt and seed, not on other sequences: every step
     computes all slots over the whole cache, and every prompt is prefilled alone. Needs the embedded engine and one thread; slower
     while slots are free."""
     cores: tuple[int, ...] | None = None
-    """CPU cores for all threads of an engine's process; None: any."""
-    tensor_parallel: int = Field(1, ge=1)
+    """CPU cores, by number, for all threads of an engine's process; None: any."""
+    tensor_parallel: Annotated[int, Unit("GPUs")] = Field(1, ge=1)
     """GPUs (on the CPU: processes) that share one engine's model (vllm, sglang)."""
-    memory_fraction: float = Field(0.9, gt=0, lt=1)
+    memory_fraction: Fraction = Field(0.9, gt=0, lt=1)
     """Fraction of a GPU's memory for weights and KV cache (vllm, sglang); at most the actor's share of the GPU."""
-    kv_cache_mb: int | None = Field(None, ge=1)
+    kv_cache_mb: Annotated[int, Unit("MiB")] | None = Field(None, ge=1)
     """KV cache in MiB (vllm); None: on a GPU what memory_fraction leaves, on the CPU enough for all slots at full length."""
     quantization: str | None = None
-    """Quantization of the weights by the engine's own name, for example `fp8` (vllm, sglang)."""
+    """Quantization of the weights by the engine's own name, for example `fp8` (vllm, sglang); None: none."""
     arguments: dict[str, bool | int | float | str] = Field(default_factory=dict)
     """More arguments by the engine's own names (vllm: EngineArgs, sglang: ServerArgs); they override ours."""
     url: str | None = None
     """A running SGLang server, for example http://node3:30000; it is left running at the end. It must serve `model.path` to one actor
-    and nobody else, and reach that actor's node, which sends it weights over gloo."""
+    and nobody else, and reach that actor's node, which sends it weights over gloo. None: the actor starts its own engine."""
     api_key: str | None = None
-    """API key of the server at `url`; a server that the actor starts gets a new key."""
-    start_timeout_s: float = Field(300.0, gt=0)
+    """API key of the server at `url`; a server that the actor starts gets a new key. Masked where it is printed or saved."""
+    start_timeout_s: Seconds = Field(300.0, gt=0)
     """Seconds until an SGLang server must be healthy."""
     script: str | None = None
     """JSONL file of recorded completions for `kind: scripted`: objects with `question` and `completions`."""
-    script_seconds_per_token: float = Field(0.0, ge=0)
+    script_seconds_per_token: Seconds = Field(0.0, ge=0)
     """Seconds per token of a replayed completion; 0: no delay."""
 
 

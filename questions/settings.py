@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from corewarding.dataflow.settings import Settings
+from corewarding.dataflow.settings import Questions, Settings, Tokens
 
 DEFAULT_SYSTEM_PROMPT = r"Let's think step by step and output the final answer within \boxed{}."
 """The system message of the paper's recipes and of the built-in base model."""
@@ -39,20 +39,20 @@ class DataSettings(Settings):
     """Columns with other names, as {question: prompt, answer: solution}; fields are question, answer, id and rephrased, and a dot
     reaches into a struct (reward_model.ground_truth)."""
     heldout_columns: dict[str, str] | None = None
-    """The same for `heldout`; None: as `columns`."""
+    """Columns of `heldout` with other names; None: as `columns`."""
     reader: str = "auto"
     """How rows become questions: `plain`, `verl`, a plug-in's reader, or `auto`, which chooses by the columns."""
     heldout_reader: str | None = None
-    """The same for `heldout`; None: as `reader`."""
-    limit: int | None = Field(default=None, ge=1)
+    """How rows of `heldout` become questions; None: as `reader`."""
+    limit: Questions | None = Field(default=None, ge=1)
     """Use only the first so many training questions of `train`; None: all."""
-    num_train: int = Field(default=2048, ge=1)
+    num_train: Questions = Field(default=2048, ge=1)
     """Training questions of the arithmetic world."""
-    num_heldout: int = Field(default=512, ge=1)
+    num_heldout: Questions = Field(default=512, ge=1)
     """Held-out questions of the arithmetic world; none of them is a training question."""
     levels: tuple[int, ...] = Field(default=(1, 2, 3), min_length=1)
     """Levels of difficulty of the arithmetic world that are mixed."""
     system_prompt: str = DEFAULT_SYSTEM_PROMPT
     """System message before every question; replaces one in the data set. Empty: none."""
-    max_prompt_tokens: int = Field(default=512, ge=1)
-    """A question is dropped if the templated prompt of any view that is asked is longer."""
+    max_prompt_tokens: Tokens = Field(default=512, ge=1)
+    """Longest prompt, in tokens with its template; a question is dropped if any wording that is asked is longer."""

@@ -6,16 +6,16 @@ from typing import Literal
 
 from pydantic import Field
 
-from corewarding.dataflow.settings import Settings
+from corewarding.dataflow.settings import Completions, Fraction, Settings, Updates
 
 
 class VoteSettings(Settings):
     """How completions elect a pseudo-label."""
 
-    min_share: float = Field(0.0, ge=0, le=1)
-    """A vote abstains if winners / voters is below this; the paper uses 0."""
-    min_voters: int = Field(1, ge=1)
-    """A vote abstains if fewer completions have an answer."""
+    min_share: Fraction = Field(0.0, ge=0, le=1)
+    """A vote abstains if the winning answer has a smaller fraction of the votes; 0: never, as in the paper."""
+    min_voters: Completions = Field(1, ge=1)
+    """A vote abstains if fewer completions of the group have an answer."""
     equivalence: Literal["canonical", "exact"] = "canonical"
     """`canonical`: equal values vote together. `exact`: equal texts vote together, as in the authors' code."""
     fallbacks: tuple[Literal["hashes", "phrase"], ...] = ()
@@ -30,15 +30,15 @@ class CollapseSettings(Settings):
     on_collapse: Literal["warn", "pause", "stop"] = "warn"
     """`warn`: log a warning. `pause`: wait until a person resumes the run. `stop`: end with exit code 1. No checkpoint is written, so
     the last one is from before the alarm."""
-    patience: int = Field(3, ge=1)
-    """A signal must exceed its threshold for this many updates in a row."""
-    rise: float = Field(0.2, ge=0, le=1)
-    """A signal must also exceed its mean over the first `patience` updates by this; base models often truncate at first."""
-    top_answer_frac: float | None = Field(0.4, gt=0, le=1)
-    """Share of the most common answer over different questions; it is small for a healthy model."""
-    no_answer_frac: float | None = Field(0.6, gt=0, le=1)
-    """Share of completions without an answer."""
-    truncated_frac: float | None = Field(0.6, gt=0, le=1)
-    """Share of completions cut off at rollout.max_new_tokens."""
-    repetition_frac: float | None = Field(0.5, gt=0, le=1)
-    """Share of a completion's 4-grams that occurred earlier in it, mean over completions."""
+    patience: Updates = Field(3, ge=1)
+    """Updates in a row in which a signal must exceed its threshold before the alarm."""
+    rise: Fraction = Field(0.2, ge=0, le=1)
+    """Fraction by which a signal must also exceed its mean over the first `patience` updates; base models often truncate at first."""
+    top_answer_frac: Fraction | None = Field(0.4, gt=0, le=1)
+    """Threshold: fraction of the most common answer over different questions; it is small for a healthy model."""
+    no_answer_frac: Fraction | None = Field(0.6, gt=0, le=1)
+    """Threshold: fraction of completions without an answer."""
+    truncated_frac: Fraction | None = Field(0.6, gt=0, le=1)
+    """Threshold: fraction of completions cut off at rollout.max_new_tokens."""
+    repetition_frac: Fraction | None = Field(0.5, gt=0, le=1)
+    """Threshold: fraction of a completion's 4-grams that occurred earlier in it, mean over completions."""

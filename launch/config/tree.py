@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from corewarding.actors.settings import EngineSettings, InflightSettings, RolloutSettings
 from corewarding.dataflow.ids import Source
-from corewarding.dataflow.settings import Settings
+from corewarding.dataflow.settings import Questions, Seconds, Settings, Unit, Updates
 from corewarding.evals.settings import EvalSettings
 from corewarding.launch.config.paths import PACKAGE
 from corewarding.learner.settings import (
@@ -33,16 +33,16 @@ class ModelSettings(Settings):
     """The model that is trained."""
 
     path: str = "models/arithmetic-base"
-    """Folder (in the working directory or in the package) or Hugging Face hub id."""
+    """The model to start from: a folder (in the working directory or in the package) or a Hugging Face hub id."""
 
 
 class CheckpointSettings(Settings):
     """Checkpoints to resume from."""
 
-    every_updates: int = Field(20, ge=0)
+    every_updates: Updates = Field(20, ge=0)
     """Updates between two checkpoints; 0: only after the last update, which always makes one."""
-    keep: int = Field(2, ge=1)
-    """Number of newest checkpoints to keep."""
+    keep: Annotated[int, Unit("checkpoints")] = Field(2, ge=1)
+    """Newest checkpoints to keep; older ones are removed."""
 
 
 class RunSettings(Settings):
@@ -54,12 +54,12 @@ class RunSettings(Settings):
     """Folder of all runs; made absolute when the configuration is loaded. On a cluster all nodes must share it."""
     resume: Literal["auto", "never", "must"] = "auto"
     """`auto`: continue an interrupted run of the same name; `never`: refuse its folder; `must`: refuse to start a new run."""
-    max_wall_s: float | None = Field(None, gt=0)
-    """Stop with a checkpoint after this many seconds of training."""
-    watchdog_s: float = Field(300.0, gt=0)
-    """End the run after this many seconds without an update and without a ready question."""
-    sample_questions: int = Field(4, ge=0)
-    """Number of questions per update whose completions go to the sample log."""
+    max_wall_s: Seconds | None = Field(None, gt=0)
+    """Seconds of training after which the run stops with a checkpoint; None: only after train.updates."""
+    watchdog_s: Seconds = Field(300.0, gt=0)
+    """Seconds without an update and without a ready question after which the run ends with an error."""
+    sample_questions: Questions = Field(4, ge=0)
+    """Questions per update whose completions go to the sample log, with their votes and rewards."""
 
 
 class TrainConfig(Settings):
@@ -69,7 +69,8 @@ class TrainConfig(Settings):
     """Python files or modules that register rules, readers, metrics, engines and the like; imported in every process. A file is
     looked for in the configuration's folder and in the working directory, and made absolute."""
     rule: str = "co_rewarding_ii"
-    """Reward rule: ground_truth, majority_vote, self_certainty, entropy, random, co_rewarding_i, _ii, _iii, or a plug-in's."""
+    """Reward rule: how completions become rewards, for example co_rewarding_i, _ii, _iii or majority_vote. `corewarding train --help`
+    ends with all names, those of plug-ins included."""
     model: ModelSettings = ModelSettings()
     """The model that is trained."""
     data: DataSettings = DataSettings()
