@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from corewarding.weights.group import TransportError, local_address
 from tests.engines.world import MAX_LEN, Learner, start
 from tests.tiny_models import forward, logprobs_of, run, task_of
 
-SWAP_TOKENS = 140
+LANES = (80, 110, 140)  # tokens of the completions that follow each other in a lane
 
 
 async def test_greedy_is_the_argmax_of_a_transformers_forward(kind: str, tied: list[str]) -> None:
@@ -84,20 +85,17 @@ async def test_a_swap_splits_versions_exactly_and_serves_no_old_cache(
     long = task_of(2, prompt_length=100, temperature=0.0, group_size=1)  # longer than any engine's cache block
     (before,) = await run(engine, long)
 
-    task = task_of(3, group_size=6, max_new_tokens=SWAP_TOKENS)
-    running = asyncio.create_task(run(engine, task))
-    await asyncio.sleep(0)
-    await learner.publish(new, 5, engine)
-    sequences = await running
-    for sequence in sequences:
+    crossed = 0
+    for task, sequence in await through_a_swap(engine, learner, new):
         versions = sequence.token_versions.tolist()
         assert versions == sorted(versions)
         assert set(versions) <= {0, 5}
         switch = versions.count(0)
+        crossed += 0 < switch < len(versions)
         for folder, part in ((old, slice(0, switch)), (new, slice(switch, None))):
             expected = logprobs_of(folder, task, sequence)
             np.testing.assert_allclose(sequence.behavior_logprobs[part], expected[part], atol=1e-4)
-    assert any(set(s.token_versions.tolist()) == {0, 5} for s in sequences)
+    assert crossed
 
     assert engine.version == Version(incarnation=0, updates=5)
     (after,) = await run(engine, dataclasses.replace(long, attempt=1))
@@ -120,16 +118,12 @@ async def test_keep_kv_goes_on_and_serves_new_requests_from_the_new_weights(
     await learner.meet(engine)
     long = task_of(2, prompt_length=100, temperature=0.0, group_size=1)
     await run(engine, long)
-    task = task_of(3, group_size=6, max_new_tokens=SWAP_TOKENS)
-    running = asyncio.create_task(run(engine, task))
-    await asyncio.sleep(0)
-    await learner.publish(new, 5, engine)
     crossed = 0
-    for sequence in await running:
+    for task, sequence in await through_a_swap(engine, learner, new):
         switch = sequence.token_versions.tolist().count(0)
         expected = logprobs_of(old, task, sequence)[:switch]
         np.testing.assert_allclose(sequence.behavior_logprobs[:switch], expected, atol=1e-4)
-        if 0 < switch < SWAP_TOKENS:
+        if 0 < switch < len(sequence.token_ids):
             crossed += 1
             rebuilt = logprobs_of(new, task, sequence)[switch:]
             assert np.abs(sequence.behavior_logprobs[switch:] - rebuilt).max() > 1e-3
@@ -143,41 +137,36 @@ async def test_drain_lets_no_completion_cross(kind: str, tied: list[str], learne
     old, new = tied
     engine = start(kind, old, slots=4, inflight="drain")
     await learner.meet(engine)
-    tasks = [task_of(number, max_new_tokens=100) for number in (1, 2)]
-    both = [asyncio.create_task(run(engine, task)) for task in tasks]
-    await asyncio.sleep(0.05)
-    await learner.publish(new, 5, engine)
     seen = set()
-    for task, running in zip(tasks, both, strict=True):
-        for sequence in await running:
-            (version,) = set(sequence.token_versions.tolist())
-            seen.add(version)
-            expected = logprobs_of(old if version == 0 else new, task, sequence)
-            np.testing.assert_allclose(sequence.behavior_logprobs, expected, atol=1e-4)
+    for task, sequence in await through_a_swap(engine, learner, new):
+        (version,) = set(sequence.token_versions.tolist())
+        seen.add(version)
+        expected = logprobs_of(old if version == 0 else new, task, sequence)
+        np.testing.assert_allclose(sequence.behavior_logprobs, expected, atol=1e-4)
     assert seen == {0, 5}
     await engine.close()
 
 
 async def test_abort_pause_and_resume_lose_nothing(kind: str, tied: list[str]) -> None:
     engine = start(kind, tied[0], slots=8)
-    doomed, kept = task_of(1, max_new_tokens=140), task_of(2, max_new_tokens=100)
-    running = [asyncio.create_task(run(engine, task)) for task in (doomed, kept)]
-    await asyncio.sleep(0.02)
+    kept, doomed = task_of(2, max_new_tokens=100), task_of(1, group_size=64, max_new_tokens=140)
+    running = [asyncio.create_task(run(engine, task)) for task in (kept, doomed)]
+    await until_full(engine, 8)
     await engine.abort(doomed)
     with pytest.raises(EngineError, match="aborted"):
-        await running[0]
+        await running[1]
     await engine.pause()
     late = asyncio.create_task(run(engine, task_of(3)))
     await asyncio.sleep(0.3)
     assert not late.done()
     await engine.resume()
-    for task, sequences in ((kept, await running[1]), (task_of(3), await late)):
+    for task, sequences in ((kept, await running[0]), (task_of(3), await late)):
         assert len(sequences) == 4
         for sequence in sequences:
             assert len(sequence.token_ids) == task.max_new_tokens
             np.testing.assert_allclose(sequence.behavior_logprobs, logprobs_of(tied[0], task, sequence), atol=5e-5)
     again = await run(engine, dataclasses.replace(doomed, attempt=1))  # as a new attempt it is a task like any other
-    assert len(again) == 4
+    assert len(again) == 64
     await engine.abort(task_of(9))  # unknown
     await engine.close()
 
@@ -259,15 +248,51 @@ async def test_a_server_that_runs_already_is_used_and_left_running(
 
 
 async def test_a_dead_engine_gives_one_clear_error(kind: str, tied: list[str]) -> None:
-    engine = start(kind, tied[0])
-    running = asyncio.create_task(run(engine, task_of(1, max_new_tokens=150)))
-    await asyncio.sleep(0.05)
+    engine = start(kind, tied[0], slots=4)
+    running = asyncio.create_task(run(engine, task_of(1, group_size=64, max_new_tokens=150)))
+    await until_full(engine, 4)
     kill(engine)
     with pytest.raises(EngineError, match=r"engine|server"):
         await asyncio.wait_for(running, 30)
     with pytest.raises(EngineError):
         await asyncio.wait_for(run(engine, task_of(2)), 30)
     await engine.close()
+
+
+async def through_a_swap(engine: Any, learner: Learner, folder: str) -> list[tuple[RolloutTask, SampledSequence]]:
+    """Publishes the folder's weights as version 5 amid completions; returns all completions, from before it to after it.
+
+    Three lanes of requests of different lengths run without a gap, so at any moment some completion is under way, however slow or
+    fast this machine is.
+    """
+    swapped = asyncio.Event()
+    begun = [asyncio.Event() for _ in LANES]
+
+    async def lane(index: int) -> list[tuple[RolloutTask, SampledSequence]]:
+        done = []
+        for number in itertools.count(10 + index, len(LANES)):
+            last = swapped.is_set()  # one request more after the swap
+            task = task_of(number, group_size=2, max_new_tokens=LANES[index])
+            done += [(task, sequence) for sequence in await run(engine, task)]
+            begun[index].set()
+            if last:
+                break
+        return done
+
+    async with asyncio.TaskGroup() as group:
+        lanes = [group.create_task(lane(index)) for index in range(len(LANES))]
+        for event in begun:
+            await event.wait()
+        await learner.publish(folder, 5, engine)
+        swapped.set()
+    return [pair for done in lanes for pair in done.result()]
+
+
+async def until_full(engine: Any, slots: int) -> None:
+    """Returns once all slots are taken."""
+    async with asyncio.timeout(60):
+        while engine.stats().running < slots:
+            await asyncio.sleep(0.001)
 
 
 async def _repeats(engine: Any, tasks: list[RolloutTask], groups: list[list[SampledSequence]]) -> None:

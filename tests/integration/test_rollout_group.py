@@ -105,7 +105,7 @@ def world(tmp_path_factory):
 
 
 async def test_a_killed_actor_is_replaced_and_its_tasks_are_requeued(world):
-    group = world.group(2, seconds_per_token=0.1)
+    group = world.group(2, seconds_per_token=0.2)
     current: list[str] = []
 
     async def bring_up(member: Member) -> None:
@@ -116,8 +116,9 @@ async def test_a_killed_actor_is_replaced_and_its_tasks_are_requeued(world):
     await group.start()
     tasks = [make_task(f"k{i}", group_size=3) for i in range(6)]
     running = [asyncio.create_task(group.run(task)) for task in tasks]
-    await asyncio.sleep(0.5)  # a completion takes 1.5 s
-    assert [member.load for member in group.healthy()] == [3, 3]
+    async with asyncio.timeout(2):  # a completion takes 3 s
+        while [member.load for member in group.healthy()] != [3, 3]:
+            await asyncio.sleep(0.01)
     await world.signal(group, 0, signal.SIGKILL)
     tokens = await asyncio.gather(*running)
     assert len(set(tokens)) == 1

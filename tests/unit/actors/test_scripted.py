@@ -61,10 +61,11 @@ async def test_it_replays_the_script_in_order_and_cuts_at_the_limit(engine_of: E
 async def test_versions_rise_inside_a_sequence_at_the_swap(engine_of: EngineOf) -> None:
     engine, learner = engine_of(script_seconds_per_token=0.03), LocalLearner()
     learner.updates = 4
-    sampling = asyncio.create_task(run(engine, make_task(group_size=1)))
-    await asyncio.sleep(0.1)
-    assert engine.stats().running == 1
     await learner.meet(engine)
+    sampling = asyncio.create_task(run(engine, make_task(group_size=1)))
+    while engine.stats().generated_tokens < 2:
+        await asyncio.sleep(0.001)
+    assert engine.stats().running == 1
     await learner.transfer(engine)
     assert engine.version == Version(incarnation=0, updates=4)
     (sequence,) = await sampling
@@ -82,9 +83,10 @@ async def test_versions_rise_inside_a_sequence_at_the_swap(engine_of: EngineOf) 
 async def test_drain_lets_what_runs_end_and_the_rest_start_under_the_new_version(engine_of: EngineOf) -> None:
     engine, learner = engine_of(script_seconds_per_token=0.03, slots=1, inflight="drain"), LocalLearner()
     learner.updates = 4
-    sampling = asyncio.create_task(run(engine, make_task(group_size=2)))
-    await asyncio.sleep(0.05)
     await learner.meet(engine)
+    sampling = asyncio.create_task(run(engine, make_task(group_size=2)))
+    while not engine.stats().running:
+        await asyncio.sleep(0.001)
     await learner.transfer(engine)
     assert [set(sequence.token_versions.tolist()) for sequence in await sampling] == [{3}, {4}]
     await learner.close_channel("policy")
@@ -115,8 +117,8 @@ async def test_an_aborted_task_ends_by_an_error_and_pause_holds_tokens_back(engi
     await asyncio.sleep(0.05)
     assert (engine.stats().generated_tokens, engine.stats().running, engine.stats().queued) == (0, 1, 1)
     await engine.resume()
-    await asyncio.sleep(0.05)
-    assert engine.stats().generated_tokens > 0
+    while not engine.stats().generated_tokens:
+        await asyncio.sleep(0.001)
     await engine.abort(task)
     with pytest.raises(EngineError, match="was aborted"):
         await sampling
