@@ -7,7 +7,7 @@ r"""Label-free reinforcement learning of reasoning models: Co-rewarding on Ray.
     run.metrics(), run.samples(update=10), run.summary, run.model
     cw.load_run("runs/cpu").metrics()
 
-Answers: `extract_answer`, `canonical_key`, `same_answer`, `grade`, `majority_vote`.
+Answers: `extract_answer`, `canonical_key`, `explain_answer`, `same_answer`, `grade`, `majority_vote`.
 Training: `recipe`, `recipes`, `train`, `load_run`. Errors: `UserError` for the input, `RunError` for a run that failed.
 Plug-ins, files named in `plugins:` of the configuration: `reward_rule` with `judge_by_vote`, `judge_by_label` and `without_label`;
 `question_reader` with `Entry`; `evaluation_set`, `question_metric`, `engine_kind`, `correction_mode`.
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from corewarding.launch.config.load import recipes
     from corewarding.learner.objective.corrections import correction_mode
     from corewarding.questions.readers import Entry, question_reader
+    from corewarding.rewards.answers.explain import explain_answer
     from corewarding.rewards.answers.extract import extract_answer
     from corewarding.rewards.answers.grading import grade
     from corewarding.rewards.answers.key import canonical_key, same_answer
@@ -48,6 +49,7 @@ _MODULES = {
     "correction_mode": "learner.objective.corrections",
     "engine_kind": "actors.engines",
     "evaluation_set": "evals.named",
+    "explain_answer": "rewards.answers.explain",
     "extract_answer": "rewards.answers.extract",
     "grade": "rewards.answers.grading",
     "judge_by_label": "rewards.rules.labels",
@@ -75,6 +77,7 @@ __all__ = [
     "correction_mode",
     "engine_kind",
     "evaluation_set",
+    "explain_answer",
     "extract_answer",
     "grade",
     "judge_by_label",

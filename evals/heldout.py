@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from corewarding.dataflow.carriers import Completion, FinishReason
 from corewarding.evals.estimates import bootstrap_interval, ks_of, pass_at_k
 from corewarding.questions.gold import GoldAnswers
 from corewarding.rewards.answers.grading import grade
-from corewarding.rewards.answers.key import canonical_key
+from corewarding.rewards.answers.key import answer_key, canonical_key
+from corewarding.rewards.answers.structure import Units
 from corewarding.rewards.voting import majority_vote
 
 GREEDY_EPOCH, SAMPLED_EPOCH = -1, -2  # never used by training, so its random streams are others
@@ -105,14 +107,19 @@ class EvalResult:
         return cls(n=n, mean=values[f"mean@{n}"], maj=values[f"maj@{n}"], **fields)
 
 
-def score_completions(completions: Sequence[Completion], gold: GoldAnswers, *, n: int) -> EvalResult:
-    """`summarize` of completions that are not scored yet."""
+def score_completions(
+    completions: Sequence[Completion], gold: GoldAnswers, *, n: int, units: Units = "drop"
+) -> EvalResult:
+    """`summarize` of completions that are not scored yet. units: as in a run's votes."""
     generations = [Generation.of(completion) for completion in completions]
-    return summarize(score_questions(generations, gold), generations, n=n)
+    return summarize(score_questions(generations, gold, units=units), generations, n=n)
 
 
-def score_questions(generations: Sequence[Generation], gold: GoldAnswers) -> list[QuestionScore]:
+def score_questions(
+    generations: Sequence[Generation], gold: GoldAnswers, *, units: Units = "drop"
+) -> list[QuestionScore]:
     """Scores by id of the questions that were asked greedily and have a known answer. ValueError if there are none."""
+    key = partial(answer_key, units=units)
     groups: dict[str, list[Generation]] = defaultdict(list)
     for generation in sorted(generations, key=lambda g: (g.question_id, not g.greedy, g.sample_index)):
         groups[generation.question_id].append(generation)
@@ -120,14 +127,14 @@ def score_questions(generations: Sequence[Generation], gold: GoldAnswers) -> lis
     for question_id, (first, *others) in groups.items():
         right = gold.read(question_id, reader="eval") if first.greedy else None
         if right is not None:
-            elected = majority_vote([g.answer for g in others]).answer
+            elected = majority_vote([g.answer for g in others], key=key).answer
             scores.append(
                 QuestionScore(
                     question_id=question_id,
-                    greedy=grade(first.answer, right),
-                    samples=tuple(grade(g.answer, right) for g in others),
+                    greedy=grade(first.answer, right, units=units),
+                    samples=tuple(grade(g.answer, right, units=units) for g in others),
                     elected=elected,
-                    majority=grade(elected, right),
+                    majority=grade(elected, right, units=units),
                 )
             )
     if not scores:

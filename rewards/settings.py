@@ -21,7 +21,7 @@ class VoteSettings(Settings):
     fallbacks: tuple[Literal["hashes", "phrase"], ...] = ()
     """For completions without a box: `hashes` takes the text after the last "####", `phrase` the text after the last "answer is"."""
     units: Literal["drop", "keep"] = "drop"
-    """`drop`: 5 cm votes for 5. `keep`: it votes for 5 cm. A percentage never equals its number."""
+    """`drop`: 5 cm and 5% vote for 5. `keep`: for 5 cm and 5%. Rewards, label accuracy and evaluation follow; 5% is never 0.05."""
 
 
 class CollapseSettings(Settings):

@@ -10,6 +10,7 @@ import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from corewarding.dataflow.errors import UserError
 from corewarding.launch.config.tree import ModelSettings, TrainConfig
@@ -17,6 +18,7 @@ from corewarding.questions.pairs import check_pair
 from corewarding.questions.readers import Entry, pair, read_entries
 from corewarding.questions.settings import DEFAULT_SYSTEM_PROMPT
 from corewarding.questions.template import PromptTemplate
+from corewarding.rewards.answers.explain import AnswerReading, explain_answer
 from corewarding.rewards.answers.key import canonical_key
 
 
@@ -36,6 +38,8 @@ class InspectArguments:
     """System message in the chat template."""
     examples: int = 2
     """Questions to show."""
+    explain: bool = False
+    """Also show how answers were read: tokens, kind and key of the first of each kind, and of all that are no more than text."""
 
 
 SHOWN = 3  # examples of each kind
@@ -56,16 +60,24 @@ def run(words: list[str]) -> int:
         model=arguments.model,
         system_prompt=arguments.system_prompt,
         examples=arguments.examples,
+        explain=arguments.explain,
     )
     return 0
 
 
 def inspect_data(
-    source: str, *, rephrased: str | None, split: str, model: str | None, system_prompt: str, examples: int
+    source: str,
+    *,
+    rephrased: str | None,
+    split: str,
+    model: str | None,
+    system_prompt: str,
+    examples: int,
+    explain: bool = False,
 ) -> dict[str, int]:
     """Prints rows, lengths, answers by kind, pairs that look wrong and example questions; returns the number of pairs by problem.
 
-    model: a folder whose tokenizer gives the lengths; None: lengths in words. DataSetError if a source cannot be read.
+    model: a folder whose tokenizer gives the lengths; None: lengths in words. explain: also how answers were read. DataSetError if a source cannot be read.
     """
     entries = read_entries(source, key="the data set", split=split)
     if rephrased is not None:
@@ -74,6 +86,8 @@ def inspect_data(
     console.print(f"{source}: {len(entries)} rows, {sum(e.rephrased is not None for e in entries)} with a rephrasing")
     _lengths(console, entries, model, system_prompt)
     _answers(console, entries)
+    if explain:
+        _readings(console, entries)
     _repeats(console, entries)
     problems = _pairs(console, entries)
     for entry in entries[:examples]:
@@ -113,6 +127,23 @@ def _answers(console: Console, entries: Sequence[Entry]) -> None:
     kinds = Counter(canonical_key(answer).kind for answer in answers)
     listed = ", ".join(f"{kind} {number}" for kind, number in kinds.most_common())
     console.print(f"answers: {len(answers)} of {len(entries)} rows ({listed or 'none'})")
+
+
+def _readings(console: Console, entries: Sequence[Entry]) -> None:
+    """How answers were read: the first of each kind, and all that are no more than text."""
+    kinds: dict[str, list[AnswerReading]] = defaultdict(list)
+    for answer in dict.fromkeys(entry.answer for entry in entries if entry.answer is not None):
+        kind = canonical_key(answer).kind
+        if len(kinds[kind]) < SHOWN or kind in ("text", "unevaluated"):
+            kinds[kind].append(explain_answer(answer))
+    table = Table(title="how answers were read")
+    for column in ("kind", "answer", "tokens", "key", "note"):
+        table.add_column(column)
+    for kind, readings in sorted(kinds.items()):
+        for one in readings:
+            tokens = " ".join(token.text for token in one.tokens)
+            table.add_row(kind, *map(Text, (one.answer, tokens, one.key, one.note or "")))
+    console.print(table)
 
 
 def _repeats(console: Console, entries: Sequence[Entry]) -> None:

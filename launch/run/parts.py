@@ -189,4 +189,5 @@ async def _evaluate(config: TrainConfig, inputs: Inputs, policy: RolloutGroup, *
         max_new_tokens=config.rollout.max_new_tokens,
         seed=config.train.seed,
     )
-    return score_completions(await policy.sample(tasks), inputs.heldout_gold, n=config.eval.samples)
+    completions = await policy.sample(tasks)
+    return score_completions(completions, inputs.heldout_gold, n=config.eval.samples, units=config.vote.units)

@@ -1,11 +1,12 @@
-"""Whether an answer is right, given the correct one. Accepts more than equal keys, because grading need not be transitive."""
+"""Whether an answer is right, given the correct one: by the same keys that vote, so one policy decides votes, rewards and grades."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
 
-from corewarding.rewards.answers.key import CanonicalAnswer, canonical_key
+from corewarding.rewards.answers.key import canonical_key
+from corewarding.rewards.answers.structure import Units
 
 
 def grader_version() -> str:
@@ -14,9 +15,6 @@ def grader_version() -> str:
     return hashlib.sha256(b"".join(module.read_bytes() for module in modules)).hexdigest()[:12]
 
 
-def grade(answer: str | None, gold: str) -> bool:
-    """Whether the keys are equal; if the correct answer is a percentage, its number without the sign is right, too. None is wrong."""
-    if answer is None:
-        return False
-    given, right = canonical_key(answer), canonical_key(gold)
-    return given == right or (right.kind == "percent" and CanonicalAnswer(given.key + "%", "percent") == right)
+def grade(answer: str | None, gold: str, *, units: Units = "drop") -> bool:
+    """Whether the keys are equal; None is wrong."""
+    return answer is not None and canonical_key(answer, units=units) == canonical_key(gold, units=units)

@@ -5,7 +5,7 @@ symmetric and transitive by construction, and a vote only counts keys.
 |---|---|---|
 | integer, rational, decimal | 1/2, \frac12, 0.5, 1\frac12, 0.1\overline{6}, 0.333..., 3\times10^5 | numbers of equal exact value |
 | real, complex | radicals, \pi, e, i, logarithms, trigonometry | values that agree to 20 digits |
-| percent | 25\% | percentages only: neither 25 nor 1/4 |
+| percent | 25\% | a number with a unit: 25, never 1/4 (`units="keep"`: percentages only) |
 | expression | letters: compared at fixed points | x(x+1) and x^2+x |
 | equation | compared up to a constant factor | y=2x and 2y-4x=0; a single letter = a value is that value |
 | interval, inequality | bracketed ends; x>3 is (3,\infty) | ends of equal keys, same brackets |
@@ -18,8 +18,8 @@ symmetric and transitive by construction, and a vote only counts keys.
 | unevaluated | 1/0, 9^{9^{9^9}}: no value, or one beyond the bounds | the same tree |
 | text | everything else, without case, spaces, markup and full stop | |
 
-Of "exact \approx decimal" the exact side counts. Units, degree and dollar signs after a number are dropped (`units="drop"`) or kept
-(`units="keep"`). Time is bounded for any text (see parser.py and operations.py), so no call has to be killed.
+Of "exact \approx decimal" the exact side counts. Units, the percent sign among them, are dropped (`units="drop"`) or kept
+(`units="keep"`); degree and dollar signs are always dropped. Time is bounded for any text (see parser.py and operations.py), so no call has to be killed.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _rational(value: Fraction, *, decimal: bool = False) -> CanonicalAnswer:
 
 @lru_cache(maxsize=16_384)
 def _canonical(answer: str, units: Units) -> CanonicalAnswer:
-    text = _undelimited(answer.strip())
+    text = undelimited(answer.strip())
     bare = _SPACING.sub(" ", _WRAPPED.sub(r" \1 ", text.replace(r"\!", ""))).strip(" .,")
     for pattern, kind in ((_CHOICE, "choice"), (_TIME, "time"), (_DATE, "date")):
         match = pattern.fullmatch(bare)
@@ -113,7 +113,8 @@ def _canonical(answer: str, units: Units) -> CanonicalAnswer:
         return CanonicalAnswer(f"text:{_as_text(text)}", "text")
 
 
-def _undelimited(text: str) -> str:
+def undelimited(text: str) -> str:
+    """The text between dollar signs or LaTeX delimiters, if they enclose all of it."""
     for opening, closing in _DELIMITERS:
         inside = text[len(opening) : -len(closing)]
         wrapped = len(text) > len(opening) + len(closing) and text == opening + inside + closing

@@ -45,6 +45,9 @@ class _Keys:
     def _or_expression(self, node: Node) -> CanonicalAnswer:
         if _contains(node, "pm"):
             return self._members([self.of(_choose(node, plus)) for plus in (True, False)])
+        in_percent = _in_percent(node) if node.head in ("add", "neg") else None
+        if in_percent is not None:
+            return self._percentage(self.of(in_percent))
         if any(_contains(node, head) for head in ("ratio", "bracket", "list", "relation", "matrix", "base")):
             raise NotMathError("structure inside an expression")
         return self._expression(node)
@@ -60,12 +63,16 @@ class _Keys:
         if letters_of(inner):
             raise NotMathError("words after letters")
         answer = self.of(inner)
-        if node.value in ("percent", "per cent", "pct"):
-            return CanonicalAnswer(f"{answer.key}%", "percent")
+        if _is_percentage(node):
+            return self._percentage(answer)
         return answer if self._units == "drop" else CanonicalAnswer(f"{answer.key} {node.value}", "unit")
 
     def _percent(self, node: Node) -> CanonicalAnswer:
-        return CanonicalAnswer(f"{self.of(node.children[0]).key}%", "percent")
+        return self._percentage(self.of(node.children[0]))
+
+    def _percentage(self, number: CanonicalAnswer) -> CanonicalAnswer:
+        """Percent is a unit: 60% is 60, as a question that asks for a percentage expects it, and never 0.6."""
+        return CanonicalAnswer(number.key if self._units == "drop" else f"{number.key}%", "percent")
 
     def _base(self, node: Node) -> CanonicalAnswer:
         digits, base = (child.value for child in node.children)
@@ -130,7 +137,7 @@ class _Keys:
             try:
                 return CanonicalAnswer("0=" + proportion(difference, signed=False), "equation")
             except OutOfBoundsError:
-                return CanonicalAnswer("tree:0=" + _written(difference), "unevaluated")
+                return CanonicalAnswer("tree:0=" + written(difference), "unevaluated")
         if operators == ["in"]:
             return self.of(parts[1])
         if operators == ["!="] and parts[0].head == "letter" and not letters_of(parts[1]):
@@ -166,7 +173,7 @@ class _Keys:
         try:
             key = fingerprint(node)
         except OutOfBoundsError:
-            return CanonicalAnswer("tree:" + _written(node), "unevaluated")
+            return CanonicalAnswer("tree:" + written(node), "unevaluated")
         if key.startswith("f:"):
             return CanonicalAnswer(key, "expression")
         if key.endswith("i"):
@@ -192,11 +199,30 @@ def _contains(node: Node, head: str) -> bool:
     return node.head == head or any(_contains(child, head) for child in node.children)
 
 
-def _written(node: Node) -> str:
+def _is_percentage(node: Node) -> bool:
+    """Whether the node is something in percent."""
+    words = str(node.value) if node.head == "unit" else ""
+    return node.head == "percent" or words.startswith("per cent") or words.split(" ")[0] in ("percent", "pct")
+
+
+def _in_percent(node: Node) -> Node | None:
+    """A sum without its percent signs if each of its terms has one: 30% + 30% is 60%."""
+    if _is_percentage(node):
+        return node.children[0]
+    if node.head not in ("add", "neg", "group"):
+        return None
+    terms = [term for term in node.children if term.value != 0]  # \pm 5% is 0 + 5% and 0 - 5%
+    known = tuple(bare for bare in map(_in_percent, terms) if bare is not None)
+    if len(known) < len(terms) or not terms:
+        return None
+    return known[0] if node.head == "add" and len(known) == 1 else Node(node.head, known, node.value)
+
+
+def written(node: Node) -> str:
     """The tree as text, for expressions without a value: spelling does not matter, but no algebra is done."""
     if node.head == "group":
-        return _written(node.children[0])
-    inside = " ".join(_written(child) for child in node.children)
+        return written(node.children[0])
+    inside = " ".join(written(child) for child in node.children)
     return f"({node.head}{'' if node.value is None else f' {node.value}'}{' ' + inside if inside else ''})"
 
 

@@ -51,5 +51,10 @@ def test_the_command_reports_a_data_set(tmp_path, capsys) -> None:
         "answer: 5",
     ):
         assert words in said, words
+    assert "how answers were read" not in said
+    assert main(["data", "inspect", str(file), "--explain"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "how answers were read" in said
+    assert "integer │ 5 │ 5 │ 5" in said
     assert main(["data", "inspect", str(tmp_path / "none.jsonl")]) == 2
     assert main(["data", "look"]) == 2

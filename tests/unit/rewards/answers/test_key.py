@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 
+from corewarding.rewards.answers.explain import explain_answer
 from corewarding.rewards.answers.grading import grade
 from corewarding.rewards.answers.key import answer_key, canonical_key, same_answer
 
@@ -35,8 +36,12 @@ CLASSES: list[tuple[str, list[str]]] = [
     ("decimal", ["0.33", "33/100"]),
     ("decimal", ["3.14", "3.140", "157/50"]),
     ("decimal", ["0.000012", r"1.2 \times 10^{-5}", r"1.2\cdot10^{-5}"]),
-    ("percent", ["25%", r"25\%", r"25 \%", r"25.0\%", r"$25\%$", r"25\text{ percent}"]),
-    ("percent", [r"\frac{1}{4}\%", r"0.25\%"]),
+    ("percent", ["25%", r"25\%", r"25 \%", r"25.0\%", r"$25\%$", r"25\text{ percent}", "25", r"15\% + 10\%", "0.25 = 25%", "x = 25%"]),
+    ("rational", [r"\frac14", r"\frac{1}{4}\%", r"0.25\%"]),
+    ("percent", [r"-35\%", "-35", r"-(35\%)"]),
+    ("set", [r"\pm 5\%", r"5\%, -5\%", r"\pm 5"]),
+    ("tuple", [r"(5\%, 10\%)", "(5, 10)"]),
+    ("rational", ["1/20", "0.05"]),
     ("real", [r"\sqrt{2}", r"\sqrt2", "2^{1/2}", r"\sqrt{2.0}", r"\frac{2}{\sqrt{2}}", "√2", "sqrt(2)", r"\sqrt[4]{4}"]),
     ("real", [r"\frac{\sqrt{6}}{3}", r"\frac{\sqrt6}3", r"\dfrac{\sqrt 6}{3}", r"\sqrt{\frac{2}{3}}", r"\frac{2}{\sqrt{6}}"]),
     ("real", [r"1+\sqrt{2}", r"\sqrt2+1", r"\frac{1}{\sqrt{2}-1}"]),
@@ -80,7 +85,7 @@ CLASSES: list[tuple[str, list[str]]] = [
     ("real", [r"\sin^{-1} \frac12", r"\frac{\pi}{6}", r"\arcsin 0.5"]),
     ("real", [r"\sin 22\frac12^\circ", r"\sin 22.5^\circ", r"\sin(\frac{\pi}{8})"]),
     ("rational", [r"22\frac{1}{2}^\circ", r"22\frac12^{\circ}", r"22.5^\circ", "22 1/2°", r"\frac{45}{2}"]),
-    ("percent", [r"33\frac{1}{3}\%", r"33\frac13%", "33 1/3%", r"\frac{100}{3}\%"]),
+    ("percent", [r"33\frac{1}{3}\%", r"33\frac13%", "33 1/3%", r"\frac{100}{3}\%", r"33\frac13"]),
     ("percent", [r"16\frac{2}{3}\%", "16 2/3 %", r"\frac{50}{3}\%"]),
     ("percent", [r"-33\frac13\%"]),
     ("text", [r"\ln_5 25"]),
@@ -89,9 +94,13 @@ CLASSES: list[tuple[str, list[str]]] = [
     ("rational", ["0.785", r"\approx 0.785", r"x \approx 0.785"]),
     ("matrix", [r"\left[\begin{array}{cc}1&2\\3&5\end{array}\right]", r"\begin{pmatrix}1&2\\3&5\end{pmatrix}", r"\left(\begin{array}{c|c}1&2\\3&5\end{array}\right)"]),
     ("real", ["√14", "√ 14", r"\sqrt{14}"]),
-    ("integer", ["1200000", "1.2e6", r"1.2\times 10^6"]),
+    ("integer", ["1200000", "1.2e6", r"1.2\times 10^6", "1.2E6", "12e5", "1.2e+6."]),
+    ("integer", ["100000", "1e5", "1E5", "1e+5", "10^5"]),
+    ("rational", ["1/100000", "1e-5", r"10^{-5}"]),
+    ("real", ["2e-3", r"2 e - 3", r"2\cdot e-3"]),
+    ("real", ["2e"]),
     ("rational", ["0.0025", "2.5e-3", "1/400"]),
-    ("percent", ["28 pct", r"28\%", "28 percent"]),
+    ("percent", ["28 pct", r"28\%", "28 percent", "28 percent of the students"]),
     ("union", ["x != 5", r"x \ne 5", r"x\neq5"]),
     ("interval", ["-x > -8", "x<8", r"(-\infty,8)"]),
     ("interval", [r"-8 \le -x < 9", r"-9 < x \le 8", "(-9,8]"]),
@@ -170,13 +179,13 @@ CLASSES: list[tuple[str, list[str]]] = [
 ROWS = [(kind, members[0], member) for kind, members in CLASSES for member in members]
 
 NEAR_MISSES = [
-    ("½", "⅓"), ("5", "5%"), ("0.05", "5%"), ("(1,2)", r"\{1,2\}"), ("0.33", "1/3"), ("0.333333", "1/3"), ("3.14", r"\pi"),
+    ("½", "⅓"), ("0.05", "5%"), ("0.6", r"60\%"), ("1e5x", "100000x"), ("(1,2)", r"\{1,2\}"), ("0.33", "1/3"), ("0.333333", "1/3"), ("3.14", r"\pi"),
     ("22/7", r"\pi"), ("1.41421356", r"\sqrt{2}"), ("2.718281828", "e"), ("[1,2]", "(1,2)"), ("[1,2)", "(1,2]"), ("x^2", "x^3"),
     ("x+1", "y+1"), ("x-1", "1-x"), (r"\sqrt{x^2}", "x"), ("12", "1,2"), ("1,2,3", "1,2"), ("(1,2,3)", "(1,2)"), ("-3", "3"),
     ("10^3", "10^{-3}"), ("204_5", "204"), ("3:5", "3/5"), ("A", "B"), ("A", "a"), ("i", "-i"), ("x=1, y=2", "x=2"), ("1000", "1,00"),
     (r"\frac{1}{2}", r"\frac{2}{1}"), (r"\log 2", r"\ln 2"), (r"\sqrt[3]{8}", r"\sqrt{8}"), ("2x", "x^2"), (r"x \le 3", "x<3"),
     (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1&2\end{pmatrix}"), ("(a,b)", "(b,a)"), ("5!", "5"), (r"\pm 3", "3"),
-    ("1.5", "15"), (r"\emptyset", "0"), (r"\infty", r"-\infty"), ("10,000", "10.000"), ("7 8", "78"), ("3 4", "12"), ("1e5", "100000"),
+    ("1.5", "15"), (r"\emptyset", "0"), (r"\infty", r"-\infty"), ("10,000", "10.000"), ("7 8", "78"), ("3 4", "12"),
     (r"\tan^{-1} 2", r"\cot 2"), ("0.333...", "0.333"), ("3.1415...", "3.1415"), ("f(-x)=f(x)", "f(x)=0"), ("1,1,2", "1,2,2"), ("284,285,286", "284285286"),
     ("1,1,2", "1,2"), ("e^{100}+1", "e^{100}"), ("(x,x)=(3,2)", "(3,2)"), ("no 7 8", "no 78"), (r"\frac{\pi}{4}", "0.785"), ("-x > -1", "x > 1"), (r"\lfloor n/2 \rfloor", "n/2"), (r"\lfloor x \rfloor", r"\lceil x \rceil"), (r"|x-3|", "x-3"), (r"\log_5 25", r"\ln_5 25"),
     (r"2\frac12^2", r"\frac{25}{4}"), (r"\lfloor n/2 \rfloor", "0"), (r"\sqrt{(x-5)^2}", "5-x"), (r"y=|x-3|", "y=3-x"),
@@ -210,16 +219,38 @@ def test_exact_compares_raw_text() -> None:
 
 @pytest.mark.parametrize(
     ("one", "other", "drop", "keep"),
-    [("6 cm", "6", True, False), ("6 cm", r"6\text{ cm}", True, True), ("6 cm", "6 ft", True, False)],
+    [("6 cm", "6", True, False), ("6 cm", r"6\text{ cm}", True, True), ("6 cm", "6 ft", True, False), (r"60\%", "60", True, False), (r"60\%", "60 percent", True, True),
+     (r"\pm 5\%", r"5\%, -5\%", True, True), (r"60\%", "0.6", False, False), (r"30\%+30\%", r"60\%", True, True)],
 )
 def test_units_by_policy(one: str, other: str, drop: bool, keep: bool) -> None:
     assert (canonical_key(one) == canonical_key(other)) is drop
     assert (canonical_key(one, units="keep") == canonical_key(other, units="keep")) is keep
 
 
-def test_grading_forgives_what_a_vote_must_not() -> None:
-    assert grade("25", r"25\%")
-    assert grade(r"25\%", r"25\%")
-    assert not grade(r"25\%", "25")
-    assert not grade("0.25", r"25\%")
+def test_one_policy_for_percentages_in_votes_and_grades() -> None:
+    for one, other in itertools.product(["60", r"60\%", "60 percent"], repeat=2):
+        assert grade(one, other)
+        assert same_answer(one, other)
+    assert not grade("0.6", r"60\%")
+    assert not grade(r"60\%", "0.6")
+    assert not grade("60", r"60\%", units="keep")
     assert grade("142", "142.0")
+    assert not grade(None, "142")
+
+
+@pytest.mark.parametrize(
+    ("answer", "tokens", "kind", "key", "note"),
+    [
+        (r"60\%", "number 60  symbol %", "percent", "60", None),
+        (r"$\sqrt{8}$", "command sqrt  symbol {  number 8  symbol }", "real", "~2.8284271247461900976", None),
+        ("(B)", "", "choice", "choice:b", "recognised by its form"),
+        ("7 8", "number 7  number 8", "text", "text:7 8", "text: two numbers side by side"),
+        ("no ☃", "", "text", "text:no☃", "text: character"),
+    ],
+)
+def test_a_reading_says_tokens_kind_and_key(answer: str, tokens: str, kind: str, key: str, note: str | None) -> None:
+    reading = explain_answer(answer)
+    assert "  ".join(f"{token.kind} {token.text}" for token in reading.tokens) == tokens
+    assert (reading.kind, reading.key) == (kind, key)
+    assert reading.note is None if note is None else (reading.note or "").startswith(note)
+    assert f"key     {key}" in str(reading)

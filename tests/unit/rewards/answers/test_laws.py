@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corewarding.rewards.answers import tokens
+from corewarding.rewards.answers.explain import explain_answer
 from corewarding.rewards.answers.key import canonical_key, same_answer
 
 atoms = st.integers(-50, 50).map(str) | st.sampled_from(
@@ -70,6 +71,11 @@ def test_it_is_an_equivalence(a: str, b: str, c: str) -> None:
     assert not (same_answer(a, b) and same_answer(b, c)) or same_answer(a, c)
 
 
+@given(expressions)
+def test_a_percentage_is_its_number(text: str) -> None:
+    assert same_answer(rf"({text})\%", f"({text})")
+
+
 FRAGMENTS = [r"\frac", r"\sqrt", r"\text{", r"\left(", r"\right)", r"\,", r"\!", r"\circ", r"\$", r"\\", r"\%", r"\begin{pmatrix}", r"\end{pmatrix}",
              r"\cup", r"\pm", r"\infty", r"\lfloor", r"\rfloor", r"\binom", r"\overline{", r"\boxed{", *"^_{}$(),./-+% 01x°−|:;=<>!&",
              *(rf"\{name} " for name in sorted(tokens.FUNCTIONS)), *sorted(tokens.UNITS), *sorted(tokens.WORDS)]  # fmt: skip
@@ -81,6 +87,7 @@ spliced = st.tuples(expressions, token_soup, expressions).map("".join)
 def test_any_text_has_a_key_soon(text: str) -> None:
     began = time.process_time()
     assert canonical_key(text).key or not text.strip()
+    assert explain_answer(text).key == canonical_key(text).key
     assert time.process_time() - began < 1.0
 
 
