@@ -1,14 +1,16 @@
-"""Our keys beside other graders: `python -m benchmarks.answers --data FOLDER [--verl FILE] [--pairs N]`.
+"""Our keys beside other graders: `python -m benchmarks.answers --data FOLDER [--verl FILE] [--pairs N] [--tests FILE ...]`.
 
 FOLDER holds train/math_original.parquet, eval/math_test.parquet and completions/math_50x8.jsonl. Prints the kinds of the gold answers
 and those read as text only, keys per second, and the agreement with published extractions and grades. If math-verify is installed
 or --verl names verl's scorer (verl/utils/reward_score/math_reward.py), compares them on the same pairs: a gold answer with another
-spelling of it (must be equal) or with another gold answer (must differ, unless both keys agree).
+spelling of it (must be equal) or with another gold answer (must differ, unless both keys agree). --tests: test files of other graders (parametrized by gold, pred and expected, or unittest
+with test_in and test_out); every case that we decide in another way is printed.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib.util
 import json
 import random
@@ -16,7 +18,7 @@ import re
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -150,12 +152,63 @@ def report_pairs(gold: list[str], found: dict[str, Same], num_pairs: int) -> Non
         print(f"| {name} | {cells} | {len(times) / sum(times):,.0f} | {p99 * 1e3:.1f} ms |", flush=True)
 
 
+def cases(path: Path) -> Iterator[tuple[str, str, bool]]:
+    """(gold, answer, expected verdict) of each test in the file whose three values are written out."""
+    for test in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)):
+        for decorator in (one for one in test.decorator_list if isinstance(one, ast.Call) and len(one.args) == 2):
+            names = [name.strip() for name in str(ast.literal_eval(decorator.args[0])).split(",")]
+            for row in getattr(decorator.args[1], "elts", []):
+                values = dict(zip(names, getattr(row, "elts", []), strict=False))
+                found = [values.get("gold"), values.get("pred"), values.get("expected", values.get("result"))]
+                if all(isinstance(one, ast.Constant) for one in found):
+                    gold, answer, expected = (ast.literal_eval(one) for one in found if one is not None)
+                    yield gold, answer, bool(expected)
+        given = {
+            ast.unparse(line.targets[0]): ast.literal_eval(line.value)
+            for line in test.body
+            if isinstance(line, ast.Assign) and isinstance(line.value, ast.Constant)
+        }
+        asserted = ast.unparse(test.body[-1])
+        if given.keys() >= {"test_in", "test_out"}:
+            yield given["test_out"], given["test_in"], "assertTrue" in asserted
+
+
+def answer_in(text: str) -> str | None:
+    """The answer in a test's text: the last box, else the last formula if there are words around it, else the text."""
+    if re.search(r"\\f?boxed", text):
+        return extract_answer(text)
+    formula = r"\$\$?(.+?)\$\$?|\\\[(.+?)\\\]|\\\((.+?)\\\)"
+    spans = re.findall(formula, text, re.DOTALL)
+    around = re.sub(formula, "", text, flags=re.DOTALL)
+    if not spans or re.fullmatch(r"[\s,;.]*(?:(?:and|or)[\s,;.]*)*", around):
+        return text.replace("$", "") if len(spans) > 1 else text
+    return next(part for part in spans[-1] if part) if re.search("[a-z]{2}", around) else text
+
+
+def report_tests(paths: list[Path]) -> None:
+    for path in paths:
+        found = list(cases(path))
+        differing = [
+            (gold, answer, expected)
+            for gold, answer, expected in found
+            if ((right := answer_in(gold)) is not None and grade(answer_in(answer), right)) != expected
+        ]
+        print(f"## {path.name}: {len(found)} cases, {len(differing)} decided in another way\n")
+        for gold, answer, expected in differing:
+            print(f"{answer!r} against {gold!r}: theirs {expected}, ours {not expected}")
+        print()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path)
     parser.add_argument("--verl", type=Path)
     parser.add_argument("--pairs", type=int, default=3000)
+    parser.add_argument("--tests", type=Path, nargs="*", default=[])
     arguments = parser.parse_args()
+    if arguments.tests:
+        report_tests(arguments.tests)
+        return
     gold = gold_answers(arguments.data)
     report_kinds(gold)
     report_completions(arguments.data / "completions" / "math_50x8.jsonl")

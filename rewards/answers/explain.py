@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from corewarding.rewards.answers.key import canonical_key, undelimited
+from corewarding.rewards.answers.key import canonical_key, normalized
 from corewarding.rewards.answers.operations import OutOfBoundsError
 from corewarding.rewards.answers.parser import parse
 from corewarding.rewards.answers.structure import Units, tree_key, written
@@ -37,7 +37,7 @@ class AnswerReading:
 def explain_answer(answer: str, *, units: Units = "drop") -> AnswerReading:
     """How `answer` is read, as `canonical_key` reads it. Never raises."""
     found = canonical_key(answer, units=units)
-    text = undelimited(answer.strip())
+    text = normalized(answer)
     tokens: tuple[Token, ...] = ()
     tree = note = None
     if found.kind in ("choice", "time", "date") or found.key.startswith("{choice:"):

@@ -53,6 +53,7 @@ _MONTHS = "january|february|march|april|may|june|july|august|september|october|n
 _DATE = re.compile(rf"({_MONTHS})\s+([0-9]{{1,2}})(?:\s*,\s*([0-9]{{4}}))?", re.IGNORECASE)
 _SPACING = re.compile(r"\\[,:;>!\s]|\\q?quad(?![A-Za-z])|~|[\s$]+")
 
+_DOUBLED = re.compile(r"\\(?=\\[A-Za-z]{2})")
 _MARKUP = re.compile(r"\\(?:left|right)(?![A-Za-z])")
 _NEEDLESS_SPACE = re.compile(
     r"(?P<needed>\\[a-z]+[ ](?=[a-z]))|(?<![0-9])[ ]|[ ](?![0-9])"
@@ -95,7 +96,7 @@ def _rational(value: Fraction, *, decimal: bool = False) -> CanonicalAnswer:
 
 @lru_cache(maxsize=16_384)
 def _canonical(answer: str, units: Units) -> CanonicalAnswer:
-    text = undelimited(answer.strip())
+    text = normalized(answer)
     bare = _SPACING.sub(" ", _WRAPPED.sub(r" \1 ", text.replace(r"\!", ""))).strip(" .,")
     for pattern, kind in ((_CHOICE, "choice"), (_TIME, "time"), (_DATE, "date")):
         match = pattern.fullmatch(bare)
@@ -113,8 +114,12 @@ def _canonical(answer: str, units: Units) -> CanonicalAnswer:
         return CanonicalAnswer(f"text:{_as_text(text)}", "text")
 
 
-def undelimited(text: str) -> str:
-    """The text between dollar signs or LaTeX delimiters, if they enclose all of it."""
+def normalized(answer: str) -> str:
+    r"""The text that is read: without enclosing dollar signs or delimiters, and \\\\frac as \\frac (in a matrix, \\\\ ends a row)."""
+    return _undelimited((answer if r"\begin" in answer else _DOUBLED.sub("", answer)).strip())
+
+
+def _undelimited(text: str) -> str:
     for opening, closing in _DELIMITERS:
         inside = text[len(opening) : -len(closing)]
         wrapped = len(text) > len(opening) + len(closing) and text == opening + inside + closing

@@ -123,7 +123,7 @@ class _Keys:
             if not operators:
                 return self.of(parts[0])
         if set(operators) == {"="}:
-            if parts[0].head == "letter" and not letters_of(parts[-1]):
+            if _names_quantity(parts[0]) and not letters_of(parts[-1]):
                 return self.of(parts[-1])
             if not any(map(letters_of, parts)):
                 return self.of(parts[-1])
@@ -195,6 +195,12 @@ def _is_named(left: Node, right: Node) -> bool:
     return both and len(names) == len(left.children) == len(right.children)
 
 
+def _names_quantity(node: Node) -> bool:
+    """Whether the left of an equation only names what the right is: a letter, or capital letters as in AB = 4, |AB| = 4, A:B = 1."""
+    named = node.head in ("mul", "div", "ratio", "abs", "group") and all(map(_names_quantity, node.children))
+    return node.head == "letter" or (named and all(letter[:1].isupper() for letter in letters_of(node)))
+
+
 def _contains(node: Node, head: str) -> bool:
     return node.head == head or any(_contains(child, head) for child in node.children)
 
@@ -202,7 +208,7 @@ def _contains(node: Node, head: str) -> bool:
 def _is_percentage(node: Node) -> bool:
     """Whether the node is something in percent."""
     words = str(node.value) if node.head == "unit" else ""
-    return node.head == "percent" or words.startswith("per cent") or words.split(" ")[0] in ("percent", "pct")
+    return node.head == "percent" or words.startswith("per cent") or words.split(" ")[0] in ("percent", "percentage", "pct")
 
 
 def _in_percent(node: Node) -> Node | None:
