@@ -3,8 +3,10 @@
 FOLDER holds train/math_original.parquet, eval/math_test.parquet and completions/math_50x8.jsonl. Prints the kinds of the gold answers
 and those read as text only, keys per second, and the agreement with published extractions and grades. If math-verify is installed
 or --verl names verl's scorer (verl/utils/reward_score/math_reward.py), compares them on the same pairs: a gold answer with another
-spelling of it (must be equal) or with another gold answer (must differ, unless both keys agree). --tests: test files of other graders (parametrized by gold, pred and expected, or unittest
-with test_in and test_out); every case that we decide in another way is printed.
+spelling of it (must be equal) or with another gold answer (must differ, unless both keys agree).
+
+--tests: test files of other graders (parametrized by gold, pred and expected, or unittest with test_in and test_out); every case that
+we decide in another way is printed.
 """
 
 from __future__ import annotations

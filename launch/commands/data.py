@@ -77,7 +77,8 @@ def inspect_data(
 ) -> dict[str, int]:
     """Prints rows, lengths, answers by kind, pairs that look wrong and example questions; returns the number of pairs by problem.
 
-    model: a folder whose tokenizer gives the lengths; None: lengths in words. explain: also how answers were read. DataSetError if a source cannot be read.
+    model: a folder whose tokenizer gives the lengths; None: lengths in words. explain: also how answers were read. DataSetError if a
+    source cannot be read.
     """
     entries = read_entries(source, key="the data set", split=split)
     if rephrased is not None:

@@ -19,7 +19,8 @@ symmetric and transitive by construction, and a vote only counts keys.
 | text | everything else, without case, spaces, markup and full stop | |
 
 Of "exact \approx decimal" the exact side counts. Units, the percent sign among them, are dropped (`units="drop"`) or kept
-(`units="keep"`); degree and dollar signs are always dropped. Time is bounded for any text (see parser.py and operations.py), so no call has to be killed.
+(`units="keep"`); degree and dollar signs are always dropped. Time is bounded for any text (see parser.py and operations.py), so no
+call has to be killed.
 """
 
 from __future__ import annotations

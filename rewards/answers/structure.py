@@ -208,7 +208,11 @@ def _contains(node: Node, head: str) -> bool:
 def _is_percentage(node: Node) -> bool:
     """Whether the node is something in percent."""
     words = str(node.value) if node.head == "unit" else ""
-    return node.head == "percent" or words.startswith("per cent") or words.split(" ")[0] in ("percent", "percentage", "pct")
+    return (
+        node.head == "percent"
+        or words.startswith("per cent")
+        or words.split(" ")[0] in ("percent", "percentage", "pct")
+    )
 
 
 def _in_percent(node: Node) -> Node | None:

@@ -46,7 +46,8 @@ UNITS = _words(
     """
     cm mm km m dm ft in inch inches feet foot yd yard yards mi mile miles mph g kg mg lb lbs pound pounds oz ounce ounces l ml
     liter liters litre litres gallon gallons s sec second seconds min minute minutes h hr hrs hour hours day days week weeks month
-    months year years degree degrees rad radians dollar dollars cent cents euro euros pct unit units square cubic sq cu per percent percentage
+    months year years degree degrees rad radians dollar dollars cent cents euro euros pct unit units square cubic sq cu per percent
+    percentage
     meter meters metre metres centimeter centimeters kilometer kilometers newton newtons joule joules watt watts volt volts
     """
 )

@@ -224,8 +224,16 @@ def test_exact_compares_raw_text() -> None:
 
 @pytest.mark.parametrize(
     ("one", "other", "drop", "keep"),
-    [("6 cm", "6", True, False), ("6 cm", r"6\text{ cm}", True, True), ("6 cm", "6 ft", True, False), (r"60\%", "60", True, False), (r"60\%", "60 percent", True, True),
-     (r"\pm 5\%", r"5\%, -5\%", True, True), (r"60\%", "0.6", False, False), (r"30\%+30\%", r"60\%", True, True)],
+    [
+        ("6 cm", "6", True, False),
+        ("6 cm", r"6\text{ cm}", True, True),
+        ("6 cm", "6 ft", True, False),
+        (r"60\%", "60", True, False),
+        (r"60\%", "60 percent", True, True),
+        (r"\pm 5\%", r"5\%, -5\%", True, True),
+        (r"60\%", "0.6", False, False),
+        (r"30\%+30\%", r"60\%", True, True),
+    ],
 )
 def test_units_by_policy(one: str, other: str, drop: bool, keep: bool) -> None:
     assert (canonical_key(one) == canonical_key(other)) is drop
