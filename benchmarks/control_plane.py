@@ -132,7 +132,7 @@ async def measure(
             await asyncio.sleep(10.0)
 
     with Terminal(total_updates=config.train.updates) as terminal:
-        log = RunLog(run_dir, terminal, total_updates=config.train.updates)
+        log = RunLog(run_dir, terminal)
         controller = Controller(parts_of(config, inputs, groups, BufferClient(buffer), run_dir, log))
         began = time.monotonic()
         looking = asyncio.create_task(look())

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import corewarding
 from corewarding.dataflow.errors import RunError, UserError
+from corewarding.launch.report.plain import plain
 
 COMMANDS = {
     "train": "train",
@@ -50,10 +51,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return int(command.run(words[1:]))
     except UserError as error:
-        print(f"corewarding: {error}", file=sys.stderr)
+        print(f"corewarding: {plain(str(error))}", file=sys.stderr)
         return 2
     except RunError as error:
-        print(f"corewarding: {error}", file=sys.stderr)
+        print(f"corewarding: {plain(str(error))}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # `corewarding ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

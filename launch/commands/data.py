@@ -14,6 +14,7 @@ from rich.text import Text
 
 from corewarding.dataflow.errors import UserError
 from corewarding.launch.config.tree import ModelSettings, TrainConfig
+from corewarding.launch.report.plain import plain
 from corewarding.questions.pairs import check_pair
 from corewarding.questions.readers import Entry, pair, read_entries
 from corewarding.questions.settings import DEFAULT_SYSTEM_PROMPT
@@ -93,10 +94,10 @@ def inspect_data(
     problems = _pairs(console, entries)
     for entry in entries[:examples]:
         console.rule(f"question {entry.id}")
-        console.print(entry.text, markup=False, highlight=False)
+        console.print(plain(entry.text), markup=False, highlight=False)
         if entry.rephrased is not None:
-            console.print(f"rephrased: {entry.rephrased}", markup=False, highlight=False)
-        console.print(f"answer: {entry.answer}", markup=False, highlight=False)
+            console.print(plain(f"rephrased: {entry.rephrased}"), markup=False, highlight=False)
+        console.print(plain(f"answer: {entry.answer}"), markup=False, highlight=False)
     return problems
 
 

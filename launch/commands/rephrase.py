@@ -25,6 +25,7 @@ from corewarding.actors.chat import Chat, ChatError, ChatRefusedError, ChatReque
 from corewarding.actors.settings import EngineSettings
 from corewarding.dataflow.errors import RunStoppedError, UserError
 from corewarding.launch.config.tree import ModelSettings, TrainConfig
+from corewarding.launch.report.plain import plain
 from corewarding.launch.report.progress import progress_bar
 from corewarding.questions.readers import Entry, read_entries
 from corewarding.questions.rephrase import PROMPT, Refusal, read_reply, rephrase_prompt
@@ -231,7 +232,8 @@ def print_report(report: dict[str, Any], out: Path) -> None:
         f"{report['kept']} of {report['questions']} questions rephrased, in {report['replies']} replies", markup=False
     )
     for reason, number in report["refused"].items():
-        console.print(f"refused {number:>5}  {reason}: {'; '.join(report['examples'][reason])}", markup=False)
+        shown = plain("; ".join(report["examples"][reason]), keep="")
+        console.print(f"refused {number:>5}  {reason}: {shown}", markup=False)
     if report["kept"]:
         console.print(
             f"train on them with: --data.kind files --data.train {out / 'original.parquet'} "

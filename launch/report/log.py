@@ -1,4 +1,4 @@
-"""The run log: TensorBoard, metrics.jsonl, samples files, trace.jsonl, and one fixed line per update on the terminal."""
+"""The run log: TensorBoard, metrics.jsonl, samples files, trace.jsonl, and one line per update on the terminal."""
 
 from __future__ import annotations
 
@@ -20,25 +20,13 @@ from corewarding.launch.report.summary import accuracies
 from corewarding.launch.report.terminal import Terminal
 from corewarding.launch.report.trace import TraceLog, drop_torn_line
 
-_LINE = (
-    ("reward", "reward/mean", "{:.2f}"),
-    ("label acc", "label/accuracy_frac", "{:.2f}"),
-    ("vote", "label/share_mean", "{:.2f}"),
-    ("entropy", "policy/entropy", "{:.3f}"),
-    ("len", "length/tokens_mean", "{:.1f}"),
-    ("stale", "staleness/question_mean", "{:.2f}"),
-    ("max", "staleness/max", "{:.0f}"),
-    ("compl/s", "throughput/completions_per_s", "{:.0f}"),
-    ("idle", "time/learner_idle_frac", "{:.0%}"),
-)
-
 
 class RunLog:
     """Writes what happens in a run. Rows of samples are those of learner/replay/sample_log.py."""
 
-    def __init__(self, run_dir: RunDir, terminal: Terminal, *, total_updates: int, resumed_at: int = 0) -> None:
+    def __init__(self, run_dir: RunDir, terminal: Terminal, *, resumed_at: int = 0) -> None:
         """resumed_at: update of the checkpoint; what was logged after it is removed, because those updates happen again."""
-        self._run_dir, self._terminal, self._total = run_dir, terminal, total_updates
+        self._run_dir, self._terminal = run_dir, terminal
         if run_dir.metrics.exists():
             drop_torn_line(run_dir.metrics)
             if resumed_at:
@@ -64,6 +52,10 @@ class RunLog:
         """Prints a line that stays."""
         self._terminal.say(text)
 
+    def warn(self, text: str) -> None:
+        """Prints a line that stays and is seen."""
+        self._terminal.warn(text)
+
     def update(self, update: int, metrics: Metrics, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes one finished update and prints its line."""
         scalars = metrics.scalars
@@ -77,10 +69,7 @@ class RunLog:
             self._board.add_text("samples", _table(rows), update)
             path = self._run_dir.samples / f"update-{update:06d}.jsonl"
             path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-        fields = "  ".join(f"{label} {form.format(scalars[key])}" for label, key, form in _LINE if key in scalars)
-        sync = scalars.get("sync/policy_s", 0.0) + scalars.get("sync/teacher_s", 0.0)
-        left = self._terminal.advance(update)
-        self.say(f"update {update:>4}/{self._total}  {fields}  sync {sync:.2f}s  left {left}")
+        self._terminal.update(update, scalars)
 
     def trace(self, spans: Iterable[Span]) -> None:
         """Appends spans to trace.jsonl."""
@@ -110,7 +99,7 @@ class RunLog:
             if not isinstance(value, list):
                 self._board.add_scalar(f"{group}/{key}", value, update)
         shown = "  ".join(f"{name} {value:.3f}" for name, value in accuracies(result, with_pass_at=False).items())
-        self.say(f"held-out ({moment}, {result.num_questions} questions)  {shown}")
+        self._terminal.say(f"held-out ({moment}, {result.num_questions} questions)  {shown}", style="bold")
 
     def earlier_updates(self) -> list[dict[str, Any]]:
         """The metrics of the updates before a resume, in order."""

@@ -1,25 +1,36 @@
-"""The terminal of a run: its introduction, the lines that stay, and below them a progress line."""
+"""The terminal of a run: a table of updates with lines that stay, and below them a progress line. A log file gets plain lines."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Self
 
-import yaml
 from rich.console import Console
 
-from corewarding.launch.config.tree import TrainConfig
+from corewarding.launch.report.plain import plain
 from corewarding.launch.report.progress import progress_bar
+from corewarding.launch.report.update_line import Column, duration, header, log_line, row, shown
+
+HEADER_EVERY = 20
+"""Rows between two headers, so that one is in sight on a terminal of 24 lines."""
+
+
+def output_console() -> Console:
+    """Standard output: colour on a terminal, and never a control code in a file, whatever FORCE_COLOR says."""
+    return Console(highlight=False, soft_wrap=True, force_terminal=None if sys.stdout.isatty() else False)
 
 
 class Terminal:
-    """A context that shows a run's progress line. What say() prints is plain text, also outside of a terminal."""
+    """A context that shows a run's progress. On a terminal updates are rows of a table, elsewhere lines of plain text."""
 
     def __init__(self, *, total_updates: int, resumed_at: int = 0, console: Console | None = None) -> None:
-        self._console = console or Console(highlight=False, soft_wrap=True)
+        self._console = console or output_console()
         self._first, self._total = resumed_at, total_updates
         self._started: float | None = None  # monotonic
+        self._columns: tuple[Column, ...] = ()
+        self._rows = 0  # since the last header
         self._progress = progress_bar(self._console, "{task.description}", time_left=False)
         self._task = self._progress.add_task("starting", total=total_updates, completed=resumed_at, state="")
 
@@ -39,32 +50,26 @@ class Terminal:
         self._started = time.monotonic()
         self.phase("training")
 
-    def say(self, text: str) -> None:
-        """Prints a line that stays."""
-        self._console.print(text, markup=False)
+    def say(self, text: str, *, style: str = "") -> None:
+        """Prints text that stays. style: of a terminal, in rich's words."""
+        self._console.print(plain(text), style=style, markup=False)
 
-    def advance(self, update: int) -> str:
-        """Shows that `update` is done; returns the time left as m:ss."""
+    def warn(self, text: str) -> None:
+        """Prints a line that stays and is seen."""
+        self.say(text, style="bold yellow")
+
+    def update(self, update: int, scalars: Mapping[str, float]) -> None:
+        """Shows that `update` is done, with its numbers."""
         began = self._started if self._started is not None else time.monotonic()
         seconds = (time.monotonic() - began) / max(1, update - self._first) * (self._total - update)
-        left = f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+        left = duration(seconds)
+        if self._console.is_terminal:
+            columns = shown(self._total, self._console.width)
+            if columns != self._columns or self._rows % HEADER_EVERY == 0:
+                self._console.print(header(self._total, columns))
+                self._columns, self._rows = columns, 0
+            self._rows += 1
+            self._console.print(row(update, self._total, scalars, left, columns))
+        else:
+            self.say(log_line(update, self._total, scalars, left))
         self._progress.update(self._task, completed=update, state=f"{left} left")
-        return left
-
-
-def introduce(config: TrainConfig, facts: Mapping[str, str]) -> None:
-    """Prints what is about to run: the resolved configuration, one section per line, and `facts` that follow from it."""
-    console = Console(highlight=False, soft_wrap=True)
-    for key, value in config.model_dump(mode="json").items():
-        console.print(f"{key}: {_inline(value)}", markup=False)
-    width = max(map(len, facts))
-    console.print()
-    for name, fact in facts.items():
-        console.print(f"{name:<{width}}  {fact}", markup=False)
-    console.print()
-
-
-def _inline(value: Any) -> str:
-    """YAML on one line."""
-    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6)
-    return text.removesuffix("\n").removesuffix("\n...")

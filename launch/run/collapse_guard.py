@@ -29,7 +29,7 @@ class CollapseGuard:
         """Checks one update and prints the alarms it raises."""
         alarms = self._alarm.seen(update, scalars)
         for alarm in alarms:
-            self._log.say(str(alarm))
+            self._log.warn(str(alarm))
         if alarms and self._settings.on_collapse != "warn":
             self._unanswered = "; ".join(map(str, alarms))
 
@@ -43,7 +43,7 @@ class CollapseGuard:
         if self._unanswered is None or self.stops:
             return
         file = self._log.continue_file
-        self._log.say(
+        self._log.warn(
             f"paused after update {update}; `touch {file}` lets it continue; if you end it, it resumes from its last checkpoint"
         )
         while not file.exists():

@@ -64,7 +64,7 @@ class Controller:
         log.phase("publishing the first weights")
         await self._weights.publish()
         await self._weights.acknowledged()
-        log.phase("comparing log-probabilities of engines and learner")
+        log.phase("self-test of engines and learner")
         log.self_test(self.version.updates, await self_test(self._parts))
         if self.before is None:
             log.phase("evaluating before training")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from transformers import AutoConfig
 
 from corewarding.dataflow.errors import UserError
@@ -69,7 +68,6 @@ def sizes(config: TrainConfig, inputs: Inputs) -> dict[str, str]:
         "questions": f"{len(prepared.questions)} ({prepared.num_dropped} dropped: longer than {longest} tokens)",
         **config.derived(),
         "longest prompt + completion": f"{inputs.max_model_len} tokens",
-        "torch": torch.__version__,
     }
 
 

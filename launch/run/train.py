@@ -19,10 +19,11 @@ import ray
 from corewarding.dataflow.errors import RunError, RunStoppedError, UserError, origin
 from corewarding.evals.heldout import EvalResult
 from corewarding.launch.config.tree import TrainConfig
+from corewarding.launch.report.introduction import introduce
 from corewarding.launch.report.log import RunLog
 from corewarding.launch.report.run_directory import RunDir
 from corewarding.launch.report.summary import build_summary, print_summary, write_summary
-from corewarding.launch.report.terminal import Terminal, introduce
+from corewarding.launch.report.terminal import Terminal
 from corewarding.launch.run import placement
 from corewarding.launch.run.controller import Controller
 from corewarding.launch.run.inputs import Inputs, read_inputs, sizes
@@ -140,7 +141,7 @@ async def _run(
     updates = state.get("updates", 0)
     before = EvalResult.from_dict(state["before"]) if state.get("before") else None
     with Terminal(total_updates=config.train.updates, resumed_at=updates) as terminal:
-        log = RunLog(run_dir, terminal, total_updates=config.train.updates, resumed_at=updates)
+        log = RunLog(run_dir, terminal, resumed_at=updates)
         log.phase("starting the actors")
         try:
             async with placed(config, inputs, store, log, checkpoint, room) as parts:

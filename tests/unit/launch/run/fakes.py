@@ -253,6 +253,9 @@ class FakeLog:
     def say(self, text: str) -> None:
         self.said.append(text)
 
+    def warn(self, text: str) -> None:
+        self.said.append(text)
+
     def update(self, update: int, metrics: Metrics, rows: Sequence[Mapping[str, Any]]) -> None:
         if self.error is not None:
             raise self.error

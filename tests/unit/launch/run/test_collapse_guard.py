@@ -22,7 +22,7 @@ def guard_of(tmp_path):
     run_dir = RunDir(config.run.root, config.run.name)
     run_dir.open(config)
     out = io.StringIO()
-    log = RunLog(run_dir, Terminal(total_updates=9, console=Console(file=out, width=400)), total_updates=9)
+    log = RunLog(run_dir, Terminal(total_updates=9, console=Console(file=out, width=400)))
 
     def make(on_collapse):
         guard = CollapseGuard(CollapseSettings(on_collapse=on_collapse, patience=1), log, questions_per_update=16)
