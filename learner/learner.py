@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -22,7 +22,7 @@ from corewarding.dataflow.metrics import Metrics
 from corewarding.learner import passes, state, teacher
 from corewarding.learner.device import choose_device, collective_backend
 from corewarding.learner.export import write_folder
-from corewarding.learner.model import forget_gathered, sharded_policy
+from corewarding.learner.model import forget_gathered, load_policy
 from corewarding.learner.objective.metrics import report
 from corewarding.learner.objective.packing import MicroBatch, pack
 from corewarding.learner.parameter_sets import ParameterSets
@@ -46,8 +46,12 @@ class Learner:
         world_size: int = 1,
         init_method: str | None = None,
         incarnation: int = 0,
+        on_read: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
-        """init_method: where the ranks meet, `tcp://host:port`; None: the existing default group, or a new one of this rank alone."""
+        """init_method: where the ranks meet, `tcp://host:port`; None: the existing default group, or a new one of this rank alone.
+
+        on_read: called while the model is loaded, with the bytes that this rank has read and all that it reads.
+        """
         self.plan = plan
         self.rank, self.world_size = rank, world_size
         self.device = choose_device(plan.learner.device, share=plan.learner.gpus_per_rank)
@@ -57,12 +61,13 @@ class Learner:
                 collective_backend(self.device), init_method=init_method, store=store, rank=rank, world_size=world_size
             )
         torch.manual_seed(plan.train.seed)
-        self.model = sharded_policy(plan.model_path, plan.learner, self.device, world_size)
+        loaded = load_policy(plan.model_path, plan.learner, self.device, world_size, on_read=on_read)
+        self.model = loaded.model
         self.sets = ParameterSets(self.model)
         if plan.keep_teacher:
             self.sets.keep("teacher")
         if plan.kl_reference == "initial" and plan.kl_coef > 0:
-            self.sets.keep("initial")
+            self.sets.keep("initial", loaded.base_dtypes)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
             lr=plan.train.lr,

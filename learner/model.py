@@ -1,38 +1,78 @@
 """The learner's decoder: packed tokens in, logprobs of the completion tokens out, sharded by FSDP2.
 
-Logprobs are computed inside the root module's forward, because FSDP gathers the (tied) output embedding there.
+The model is made without memory, sharded, and only then read from its folder: a rank holds its own shards and never the model.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from transformers import AutoModelForCausalLM
+from torch.distributed.tensor import DTensor
 
 from corewarding.learner.objective.logprobs import token_logprobs
 from corewarding.learner.objective.packing import MicroBatch
 from corewarding.learner.settings import LearnerSettings
+from corewarding.weights.model_loading import BaseWeights, allocate, empty_model
 
 PREFIX = "model."  # the wrapper puts it in front of the Hugging Face parameter names
 
 
+class LogprobHead(nn.Module):
+    """The output embedding with the logprobs on top: a module, so that FSDP gathers the weight for its forward and backward."""
+
+    def __init__(self, weight: nn.Parameter, *, chunk_tokens: int) -> None:
+        super().__init__()
+        self.weight = weight
+        self.chunk_tokens = chunk_tokens
+
+    def forward(
+        self, hidden: Tensor, batch: MicroBatch | None = None, statistics: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor | None, Tensor | None]:
+        """What PolicyModel.forward returns, from [T, H]; without a batch the logits, as the Hugging Face model calls it."""
+        if batch is None:
+            return nn.functional.linear(hidden, self.weight)
+        return token_logprobs(
+            hidden,
+            self.weight,
+            batch.target_T,
+            batch.temperature_T,
+            chunk=self.chunk_tokens,
+            statistics=statistics,
+        )
+
+
 class PolicyModel(nn.Module):
-    """A Hugging Face causal decoder with the logprob head on top."""
+    """A Hugging Face causal decoder whose output embedding also computes logprobs."""
 
     def __init__(self, model: nn.Module, *, chunk_tokens: int) -> None:
         super().__init__()
         self.model = model
-        self.chunk_tokens = chunk_tokens
+        output = model.get_output_embeddings()  # type: ignore[operator]
+        model.set_output_embeddings(LogprobHead(output.weight, chunk_tokens=chunk_tokens))  # type: ignore[operator]
 
     @property
     def layers(self) -> nn.ModuleList:
         layers = self.model.model.layers  # type: ignore[union-attr]
         assert isinstance(layers, nn.ModuleList)
         return layers
+
+    @property
+    def embedding(self) -> nn.Module:
+        embedding = self.model.get_input_embeddings()  # type: ignore[operator]
+        assert isinstance(embedding, nn.Module)
+        return embedding
+
+    @property
+    def head(self) -> LogprobHead:
+        head = self.model.get_output_embeddings()  # type: ignore[operator]
+        assert isinstance(head, LogprobHead)
+        return head
 
     def forward(self, batch: MicroBatch, statistics: bool = False) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """[T] logprobs of the completion tokens and, on request, [T] entropy and [T] self-certainty without gradient."""
@@ -43,30 +83,14 @@ class PolicyModel(nn.Module):
             use_cache=False,
         )
         hidden = output.last_hidden_state.flatten(0, 1).index_select(0, batch.predict_T)
-        weight = self.model.lm_head.weight  # type: ignore[union-attr]
-        return token_logprobs(
-            hidden,
-            weight,  # type: ignore[arg-type]
-            batch.target_T,
-            batch.temperature_T,
-            chunk=self.chunk_tokens,
-            statistics=statistics,
-        )
-
-
-def load_policy(model_path: str | Path, *, chunk_tokens: int, activation_checkpointing: bool) -> PolicyModel:
-    """The model of a Hugging Face folder, in float32 on the CPU."""
-    model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32, attn_implementation="sdpa")
-    model.config.use_cache = False
-    model.train()
-    if activation_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    return PolicyModel(model, chunk_tokens=chunk_tokens)
+        logprobs: tuple[Tensor, Tensor | None, Tensor | None] = self.head(hidden, batch, statistics)
+        return logprobs
 
 
 def shard(policy: PolicyModel, mesh: DeviceMesh, *, param_dtype: torch.dtype) -> None:
-    """fully_shard on every layer and on the root; master weights stay float32, gradients are reduced in float32.
+    """fully_shard on every layer, the embedding, the head and the root, each a group that is gathered by itself.
 
+    A head that is tied to the embedding shares its group. Master weights stay float32, gradients are reduced in float32.
     Activations have the type of the gathered weights, as in a plain Hugging Face model of that type. FSDP must not cast the
     inputs: it would reach into the micro-batch and round its temperatures.
     """
@@ -75,20 +99,65 @@ def shard(policy: PolicyModel, mesh: DeviceMesh, *, param_dtype: torch.dtype) ->
         if param_dtype != torch.float32
         else MixedPrecisionPolicy()
     )
-    for layer in policy.layers:
-        fully_shard(layer, mesh=mesh, mp_policy=precision)
+    ends: list[nn.Module] = [policy.embedding, policy.head]
+    tied = policy.embedding.weight is policy.head.weight
+    for group in [[layer] for layer in policy.layers] + ([ends] if tied else [[end] for end in ends]):
+        fully_shard(group, mesh=mesh, mp_policy=precision)
     fully_shard(policy, mesh=mesh, mp_policy=precision, reshard_after_forward=True)
 
 
-def sharded_policy(model_path: str, settings: LearnerSettings, device: torch.device, world_size: int) -> PolicyModel:
-    """The model on `device`, with parameters sharded over all ranks."""
-    policy = load_policy(
-        model_path,
-        chunk_tokens=settings.logprob_chunk_tokens,
-        activation_checkpointing=settings.activation_checkpointing,
-    ).to(device)
-    shard(policy, init_device_mesh(device.type, (world_size,)), param_dtype=getattr(torch, settings.param_dtype))
-    return policy
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedPolicy:
+    """The sharded model with the base model's weights."""
+
+    model: PolicyModel
+    base_dtypes: list[torch.dtype]  # by parameter: the type in which the base model's folder keeps it
+
+
+def load_policy(
+    folder: str,
+    settings: LearnerSettings,
+    device: torch.device,
+    world_size: int,
+    *,
+    on_read: Callable[[int, int], None] = lambda done, total: None,
+) -> LoadedPolicy:
+    """The model of a folder on `device`, in float32, with parameters sharded over all ranks. ModelFilesError if it cannot be loaded.
+
+    on_read: called with the bytes that this rank has read, and all that it reads.
+    """
+    model = empty_model(folder, dtype=torch.float32, attention="sdpa", device=device)
+    weights = BaseWeights(folder, model)
+    model.config.use_cache = False
+    model.train()
+    if settings.activation_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    policy = PolicyModel(model, chunk_tokens=settings.logprob_chunk_tokens)
+    mesh = init_device_mesh(device.type, (world_size,))
+    shard(policy, mesh, param_dtype=getattr(torch, settings.param_dtype))
+    allocate(policy, device)
+    named = [(name.removeprefix(PREFIX), parameter) for name, parameter in policy.named_parameters()]
+    done = 0
+    total = sum(weights.num_bytes(name) * local_shard(p).numel() // p.numel() for name, p in named)
+    for name, parameter in named:
+        for count in weights.read(name, local_shard(parameter).detach().view(-1), first_element(parameter)):
+            done += count
+            on_read(done, total)
+    return LoadedPolicy(model=policy, base_dtypes=[weights.dtype(name) for name, _ in named])
+
+
+def local_shard(parameter: Tensor) -> Tensor:
+    """This rank's part of a parameter; the memory is shared."""
+    return parameter.to_local() if isinstance(parameter, DTensor) else parameter
+
+
+def first_element(parameter: Tensor) -> int:
+    """Where this rank's part begins in the flattened parameter: FSDP2 cuts along the first axis, in parts of equal length."""
+    if not isinstance(parameter, DTensor):
+        return 0
+    mesh, shape = parameter.device_mesh, parameter.shape
+    rows = -(-shape[0] // mesh.size())
+    return min(mesh.get_local_rank() * rows, shape[0]) * math.prod(shape[1:])
 
 
 def forget_gathered(policy: PolicyModel) -> None:

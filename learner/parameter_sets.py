@@ -1,21 +1,20 @@
 """Policy, teacher and initial weights as named parameter sets over one sharded module.
 
-The module holds the policy. The other sets are copies of this rank's float32 shards, which can be put into the module for a while.
+The module holds the policy. The other sets are copies of this rank's shards, which can be put into the module for a while: the teacher
+in float32, the initial weights in the type of the base model's folder, which keeps them exactly.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from corewarding.dataflow.ids import Channel, SetName
-from corewarding.learner.model import PREFIX, PolicyModel, forget_gathered
+from corewarding.learner.model import PREFIX, PolicyModel, first_element, forget_gathered, local_shard
 from corewarding.weights.names import parts_of
 from corewarding.weights.stream import Shard
 
@@ -42,16 +41,18 @@ class ParameterSets:
         """The sets besides the policy."""
         return tuple(self._kept)
 
-    def keep(self, name: SetName) -> None:
-        """Stores a copy of what the module holds now as the set `name`."""
-        self._kept[name] = [local.clone() for local in self.shards_of("policy")]
+    def keep(self, name: SetName, dtypes: Sequence[torch.dtype] | None = None) -> None:
+        """Stores a copy of what the module holds now as the set `name`, in float32 or in these types, by parameter."""
+        shards = self.shards_of("policy")
+        wanted = [torch.float32] * len(shards) if dtypes is None else dtypes
+        self._kept[name] = [local.to(dtype, copy=True) for local, dtype in zip(shards, wanted, strict=True)]
 
     @torch.no_grad()
     def shards_of(self, name: SetName) -> list[Tensor]:
         """This rank's shard of every parameter; the memory is shared with the set."""
         if name != "policy":
             return self._kept[name]
-        return [p.to_local() if isinstance(p, DTensor) else p for p in self._model.parameters()]
+        return [local_shard(parameter) for parameter in self._model.parameters()]
 
     @contextmanager
     def using(self, name: SetName) -> Iterator[None]:
@@ -89,12 +90,9 @@ class ParameterSets:
 
         They are contiguous views, because FSDP2 cuts parameters along the first axis.
         """
-        rank, world_size = dist.get_rank(), dist.get_world_size()
         shards = []
         for parts, parameter, local in zip(self.parts, self._model.parameters(), self.shards_of(channel), strict=True):
-            shape, flat = parameter.shape, local.detach().reshape(-1)
-            rows = -(-shape[0] // world_size)
-            begin = min(rank * rows, shape[0]) * math.prod(shape[1:])  # of this rank's elements in the parameter
+            begin, flat = first_element(parameter), local.detach().reshape(-1)
             for part in parts:
                 first = min(max(begin, part.start), part.start + part.size)
                 end = max(first, min(begin + len(flat), part.start + part.size))

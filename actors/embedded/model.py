@@ -10,17 +10,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
 from corewarding.actors.embedded.cache import ATTENTION, SlotCache
 from corewarding.actors.engine import EngineSettingsError
+from corewarding.weights.model_loading import BaseWeights, allocate, empty_model
 
 SUPPORTED = ("qwen3", "qwen2", "llama")
 
 
 def load_decoder(model_path: str | Path, *, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
-    """The model in eval mode. EngineSettingsError for an architecture that is not a plain full-attention decoder."""
+    """The model in eval mode, read into its place tensor by tensor.
+
+    EngineSettingsError for an architecture that is not a plain full-attention decoder; ModelFilesError for a damaged folder.
+    """
     config = AutoConfig.from_pretrained(model_path)
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     if config.model_type not in SUPPORTED or kinds != {"full_attention"}:
@@ -28,9 +32,13 @@ def load_decoder(model_path: str | Path, *, dtype: torch.dtype, device: torch.de
             f"the embedded engine serves full-attention decoders ({', '.join(SUPPORTED)}); {model_path} is {config.model_type} "
             f"with layers {sorted(kinds)}"
         )
-    model: Any = AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype, attn_implementation=ATTENTION)
-    decoder: PreTrainedModel = model.to(device).eval()
-    return decoder
+    model: PreTrainedModel = empty_model(model_path, dtype=dtype, attention=ATTENTION, device=device)
+    weights = BaseWeights(model_path, model)
+    allocate(model, device)
+    for name, parameter in model.named_parameters():
+        for _ in weights.read(name, parameter.detach().view(-1)):
+            pass
+    return model.eval()
 
 
 class Decoder:

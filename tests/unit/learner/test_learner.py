@@ -17,8 +17,9 @@ from corewarding.learner.learner import Learner, LearnerError
 from corewarding.learner.schedule import learning_rate
 from corewarding.learner.settings import LearnerPlan, LearnerSettings, TeacherSettings, TrainSettings
 from corewarding.learner.teacher import alpha
+from tests.tiny_models import write_model
 from tests.toy_models import write_toy
-from tests.unit.learner.conftest import make_samples, write_tokenizer
+from tests.unit.learner.conftest import VOCAB, make_samples, write_tokenizer
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -80,7 +81,9 @@ def _rank(rank: int, folder: str, model: str) -> None:
     torch.distributed.destroy_process_group()
 
 
-def test_two_ranks_have_the_numbers_of_one_and_half_the_shards(tiny_model: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("tied", [True, False])
+def test_two_ranks_have_the_numbers_of_one_and_half_the_shards(tmp_path: Path, tied: bool) -> None:
+    tiny_model = write_model(tmp_path / "model", tied=tied, vocab=VOCAB, spread=0.02)
     mp.spawn(_rank, (str(tmp_path), tiny_model), nprocs=2)
     two = torch.load(tmp_path / "result", weights_only=False)
     learner = Learner(plan_of(tiny_model))

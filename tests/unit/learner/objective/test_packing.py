@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from corewarding.dataflow.carriers import TrainingSample
-from corewarding.learner.model import PolicyModel, load_policy
+from corewarding.learner.model import PolicyModel
 from corewarding.learner.objective.packing import pack
 from tests.unit.learner.conftest import make_samples
 
@@ -25,7 +26,7 @@ def separate_logprobs(policy: PolicyModel, sample: TrainingSample) -> Tensor:
 def test_a_shared_prompt_gives_the_logprobs_and_gradients_of_separate_sequences(
     tiny_model: str, row_tokens: int, num_rows: int | None
 ) -> None:
-    policy = load_policy(tiny_model, chunk_tokens=7, activation_checkpointing=False)
+    policy = PolicyModel(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32), chunk_tokens=7)
     samples = {s.id: s for s in make_samples(5, group_size=3)}
     (packed,) = pack(list(samples.values()), micro_batch_tokens=10_000, row_tokens=row_tokens)[0]
     assert num_rows in (None, packed.input_ids.shape[0])
