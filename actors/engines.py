@@ -25,7 +25,9 @@ class EngineKind:
     make: str | Callable[[EngineContext], RolloutEngine]
     """Builds the engine: a callable, or `module:name` of one, imported when an engine of this kind is built."""
     package: str | None = None
-    """The Python package the engine needs, and the name of the extra that installs it; None: it needs no package."""
+    """The Python package that the engine needs; None: it needs no package."""
+    remedy: str = "install its package"
+    """How a user gets the package, for messages."""
     tested: tuple[str, ...] = ()
     """Versions of the package that pass the conformance suite."""
     python_of: Literal["actor", "server"] | None = None
@@ -53,6 +55,7 @@ _KINDS = {
     "vllm": EngineKind(
         make="corewarding.actors.vllm.engine:VllmEngine",
         package="vllm",
+        remedy="make engines makes .venv-vllm/bin/python, which engine.python then names; or pip install 'corewarding[vllm]'",
         tested=("0.32.0",),
         python_of="actor",
         tensor_parallel=True,
@@ -62,6 +65,7 @@ _KINDS = {
     "sglang": EngineKind(
         make="corewarding.actors.sglang.engine:SglangEngine",
         package="sglang",
+        remedy="make engines makes .venv-sglang/bin/python, which engine.python then names; or pip install 'corewarding[sglang]'",
         tested=("0.5.23",),
         python_of="server",
         seeded=False,  # only in its deterministic mode, which has no CPU kernels
@@ -131,6 +135,5 @@ def _check_installed(kind: EngineKind, settings: EngineSettings) -> None:
     if kind.python_of == "server" and (settings.python is not None or settings.url is not None):
         return
     raise EngineSettingsError(
-        f"engine.kind {settings.kind}: {sys.executable} has no {kind.package}; set engine.python to one that has "
-        f"(make engines makes .venv-{kind.package}/bin/python), or pip install corewarding[{kind.package}]"
+        f"engine.kind {settings.kind}: {sys.executable} has no {kind.package}; set engine.python to one that has it: {kind.remedy}"
     )

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from corewarding.dataflow.settings import (
+    Amount,
+    Core,
     CPUs,
     Fraction,
     GPUs,
@@ -28,19 +30,20 @@ class RolloutSettings(Settings):
 
     group_size: Annotated[int, Unit("completions")] = Field(8, ge=1)
     """Completions per question, wording and sampler (policy or teacher). At least 2: a group of one has no mean to compare with."""
-    temperature: Number = Field(1.0, gt=0)
+    temperature: Number = Field(1.0, ge=0.01)
     """Sampling temperature. Training uses neither top-p nor top-k."""
     max_new_tokens: Tokens = Field(1024, ge=1)
     """Longest completion, in tokens; a longer one is cut, with finish reason `length`."""
     policy_actors: Processes = Field(1, ge=1)
     """Number of rollout actors that sample from the policy, a process each."""
-    teacher_actors: Processes = Field(1, ge=1)
-    """Number of rollout actors that sample from the EMA teacher, a process each; started only if the rule needs a teacher."""
+    teacher_actors: Processes = Field(1, ge=0)
+    """Number of rollout actors that sample from the EMA teacher, a process each; started only if the rule needs a teacher, then at
+    least 1."""
     cpus_per_actor: CPUs = Field(0.5, gt=0)
     """CPUs that Ray reserves for one rollout actor; may be a fraction."""
     gpus_per_actor: GPUs = Field(0.0, ge=0)
     """GPUs that Ray reserves for one rollout actor; 0 runs it on the CPU, a fraction shares a GPU."""
-    resources: dict[str, float] = Field(default_factory=dict)
+    resources: dict[str, Amount] = Field(default_factory=dict)
     """Custom Ray resources of one rollout actor; it runs on nodes that were started with them (`ray start --resources`)."""
     max_restarts: Whole = Field(3, ge=0)
     """How often a rollout actor that died is restarted before the run ends with an error."""
@@ -68,7 +71,7 @@ class EngineSettings(Settings):
     """Makes tokens and logprobs depend, to the last bit, only on weights, prompt and seed, not on other sequences: every step
     computes all slots over the whole cache, and every prompt is prefilled alone. Needs the embedded engine and one thread; slower
     while slots are free."""
-    cores: tuple[int, ...] | None = None
+    cores: tuple[Core, ...] | None = Field(None, min_length=1)
     """CPU cores, by number, for all threads of an engine's process; None: any."""
     tensor_parallel: Annotated[int, Unit("GPUs")] = Field(1, ge=1)
     """GPUs (on the CPU: processes) that share one engine's model (vllm, sglang)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Settings(BaseModel):
@@ -40,3 +40,7 @@ CPUs = Annotated[float, Unit("CPUs")]
 GPUs = Annotated[float, Unit("GPUs")]
 Threads = Annotated[int, Unit("threads")]
 Processes = Annotated[int, Unit("processes")]
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Core = Annotated[int, Field(ge=0)]  # a CPU core, by number
+Amount = Annotated[float, Field(gt=0)]  # of one of Ray's resources

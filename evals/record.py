@@ -58,18 +58,26 @@ class EvalRecord:
         EvalError if the folder holds anything else.
         """
         record = cls(folder)
-        if record._path("manifest.json").is_file():
-            different = [key for key in differences(record.manifest, manifest) if not key.startswith("grading")]
+        try:
+            record._open_for(manifest)
+            folder.mkdir(parents=True, exist_ok=True)
+            record._write_rows("questions.jsonl", questions)
+            record._write("manifest.json", manifest)
+        except OSError as error:
+            raise EvalError(f"--out {folder} cannot be written: {error.strerror}; choose another --out") from error
+        return record
+
+    def _open_for(self, manifest: dict[str, Any]) -> None:
+        """Refuses a folder that holds anything but this evaluation."""
+        folder = self.folder
+        if self._path("manifest.json").is_file():
+            different = [key for key in differences(self.manifest, manifest) if not key.startswith("grading")]
             if different:
                 raise EvalError(
                     f"{folder} holds an evaluation that differs in {', '.join(different)}; choose another --out"
                 )
         elif folder.exists() and any(folder.iterdir()):
             raise EvalError(f"{folder} is not empty and holds no evaluation; choose another --out")
-        folder.mkdir(parents=True, exist_ok=True)
-        record._write_rows("questions.jsonl", questions)
-        record._write("manifest.json", manifest)
-        return record
 
     @classmethod
     def open(cls, folder: Path) -> EvalRecord:
@@ -81,9 +89,14 @@ class EvalRecord:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        content = json.loads(self._path("manifest.json").read_text())
-        if content.get("format") != FORMAT:
-            raise EvalError(f"{self.folder}: its format is {content.get('format')}, this version reads {FORMAT}")
+        file = self._path("manifest.json")
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise EvalError(f"{file} is damaged ({error}); sample the evaluation again into another folder") from error
+        found = content.get("format") if isinstance(content, dict) else None
+        if found != FORMAT:
+            raise EvalError(f"{self.folder}: its format is {found}, this version reads {FORMAT}")
         return dict(content)
 
     @property
@@ -96,7 +109,12 @@ class EvalRecord:
 
     def generations(self) -> list[Generation]:
         """All lines; a last line that was cut off by an interruption is left out."""
-        return [Generation(**row) for row in self._rows("generations.jsonl")]
+        try:
+            return [Generation(**row) for row in self._rows("generations.jsonl")]
+        except TypeError as error:
+            raise EvalError(
+                f"{self._path('generations.jsonl')}: a line is no completion of an evaluation ({error})"
+            ) from error
 
     def finished(self, *, samples: int) -> list[Generation]:
         """The generations of groups with all samples. Removes all others from the file."""

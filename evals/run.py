@@ -20,6 +20,7 @@ from corewarding.actors.engines import make_engine
 from corewarding.actors.rollout_actor import RolloutActor
 from corewarding.actors.settings import EngineSettings
 from corewarding.dataflow.codec import decode, encode
+from corewarding.dataflow.errors import RunError
 from corewarding.evals.heldout import EvalResult, Generation, score_questions, summarize
 from corewarding.evals.record import FORMAT, EvalError, EvalRecord, data_hash, model_hash
 from corewarding.evals.tasks import evaluation_tasks
@@ -223,5 +224,7 @@ async def _sample(
         async with asyncio.TaskGroup() as asking:
             for task in tasks:
                 asking.create_task(ask(task))
+    except* RunError as errors:
+        raise errors.exceptions[0] from None
     finally:
         await actor.close()

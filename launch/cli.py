@@ -29,8 +29,11 @@ COMMANDS = {
     "recipes": "recipes",
     "init": "init",
     "doctor": "doctor",
+    "completion": "completion",
 }
 """Command to the name of its file in launch/commands/."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -59,6 +62,14 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # `corewarding ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except KeyboardInterrupt:
+        print("corewarding: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except OSError as error:
+        if error.filename is None:  # nothing that a user could look at
+            raise
+        print(f"corewarding: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
 
 
 def help_text() -> str:

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from corewarding.dataflow.settings import (
+    Amount,
+    Core,
     CPUs,
     Fraction,
     GPUs,
@@ -17,6 +19,7 @@ from corewarding.dataflow.settings import (
     Questions,
     Seconds,
     Settings,
+    Share,
     Threads,
     Tokens,
     Unit,
@@ -33,7 +36,7 @@ class TrainSettings(Settings):
     """Questions in one optimizer update; each gives rollout.group_size completions per trained group."""
     updates: Updates = Field(100, ge=1)
     """Optimizer updates in the run: the length of the schedules of learning rate and teacher."""
-    seed: Whole = 0
+    seed: Whole = Field(0, ge=0, lt=2**63)
     """Seed of question order, sampling and every other random choice."""
     lr: Number = Field(3e-6, gt=0)
     """Peak learning rate of AdamW."""
@@ -41,7 +44,7 @@ class TrainSettings(Settings):
     """Learning rate after the warm-up: `cosine` falls to zero at the last update, `constant` stays at `lr`."""
     warmup_frac: Fraction = Field(0.1, ge=0, lt=1)
     """Fraction of the updates in which the learning rate rises linearly from zero to `lr`."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Share, Share] = (0.9, 0.999)
     """Decay rates per update of AdamW's running means of the gradient and of its square."""
     eps: Number = Field(1e-8, gt=0)
     """Number that AdamW adds to the root of the mean squared gradient, so that it never divides by zero."""
@@ -63,12 +66,12 @@ class LearnerSettings(Settings):
     gpus_per_rank: GPUs = Field(0.0, ge=0)
     """GPUs that Ray reserves for one rank; 0 runs it on the CPU. With a share like 0.5, the rank
     uses at most that part of the GPU's memory."""
-    resources: dict[str, float] = Field(default_factory=dict)
+    resources: dict[str, Amount] = Field(default_factory=dict)
     """Custom Ray resources of one rank, e.g. {train_node: 1}; it runs on nodes that were started with them
     (`ray start --resources`)."""
     threads: Threads = Field(1, ge=1)
     """OpenMP threads of one rank. More threads than cores are several times slower."""
-    cores: tuple[int, ...] | None = None
+    cores: tuple[Core, ...] | None = Field(None, min_length=1)
     """CPU cores, by number, for all threads of a rank's process; None: any."""
     param_dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of weights and activations in the forward and backward pass. Master weights, optimizer, teacher and

@@ -46,15 +46,22 @@ class Journal:
                 raise UserError(
                     f"{out} holds rephrasings made with other settings (it differs in {', '.join(changed)}); choose another --out"
                 )
-            self.attempts = [Attempt(**json.loads(line)) for line in lines]
+            for number, line in enumerate(lines, start=2):
+                try:
+                    self.attempts.append(Attempt(**json.loads(line)))
+                except (ValueError, TypeError) as error:
+                    raise UserError(f"{self.path}: line {number} is damaged ({error}); remove the line") from error
             self.path.write_text(
                 "".join(line + "\n" for line in [first, *lines]), encoding="utf-8"
             )  # drops a line that was cut off
-        elif out.exists() and any(out.iterdir()):
+        elif out.is_dir() and any(out.iterdir()):
             raise UserError(f"--out {out} is not empty and holds no rephrasings; choose another folder")
         else:
-            out.mkdir(parents=True, exist_ok=True)
-            self.path.write_text(json.dumps(header) + "\n", encoding="utf-8")
+            try:
+                out.mkdir(parents=True, exist_ok=True)
+                self.path.write_text(json.dumps(header) + "\n", encoding="utf-8")
+            except OSError as error:
+                raise UserError(f"--out {out} cannot be written: {error.strerror}; choose another folder") from error
 
     def add(self, attempt: Attempt) -> None:
         self.attempts.append(attempt)

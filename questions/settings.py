@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -50,7 +50,7 @@ class DataSettings(Settings):
     """Training questions of the arithmetic world."""
     num_heldout: Questions = Field(default=512, ge=1)
     """Held-out questions of the arithmetic world; none of them is a training question."""
-    levels: tuple[int, ...] = Field(default=(1, 2, 3), min_length=1)
+    levels: tuple[Annotated[int, Field(ge=1, le=3)], ...] = Field(default=(1, 2, 3), min_length=1)
     """Levels of difficulty of the arithmetic world that are mixed."""
     system_prompt: str = DEFAULT_SYSTEM_PROMPT
     """System message before every question; replaces one in the data set. Empty: none."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from corewarding.dataflow.errors import DataSetError
 
-_HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+|[\w.-]+)(:(?P<config>[\w.-]+))?")
+_HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(:(?P<config>[\w.-]+))?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -41,13 +41,20 @@ def read_table(source: str, *, key: str, split: str, wanted: frozenset[str] | No
             raise DataSetError(f"{name}: the file must end in {', '.join(_FILES)} to be read")
         table = _FILES[path.suffix](path, name, wanted)
     elif path.suffix in _FILES or not (hub := _HUB_ID.fullmatch(source)):
-        raise DataSetError(f"{name}: there is no such file or folder (looked for {path.absolute()})")
+        raise DataSetError(
+            f"{name}: there is no such file or folder (looked for {path.absolute()}); a hub id has an owner, like openai/gsm8k"
+        )
     else:
         loading = {"path": hub["id"], "name": hub["config"]}
         table = _datasets(loading, name=name, split=split, wanted=wanted)
     if not table.rows:
         raise DataSetError(f"{name}: it has no rows, so there is nothing to ask")
     return table
+
+
+def is_file(source: str) -> bool:
+    """Whether a source is named like a file, be it there or not."""
+    return Path(source).suffix in _FILES
 
 
 def _parquet(path: Path, name: str, wanted: frozenset[str] | None) -> Table:

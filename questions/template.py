@@ -88,7 +88,8 @@ class PromptTemplate:
             return []
         prompts = [self.text(text) for text in question_texts]
         # The template writes the beginning-of-sequence token itself; the tokenizer would add a second one.
-        encoded = self._tokenizer(prompts, add_special_tokens=False, padding=False, truncation=False)
+        # verbose=False: a prompt that is too long is dropped or refused by us, with the key's name.
+        encoded = self._tokenizer(prompts, add_special_tokens=False, padding=False, truncation=False, verbose=False)
         return [np.array(ids, dtype=np.int32) for ids in encoded["input_ids"]]
 
     def decode(self, ids: Iterable[int]) -> str:

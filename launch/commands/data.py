@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 import tyro
+from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from corewarding.dataflow.errors import UserError
+from corewarding.launch.config.arguments import as_flags, read_arguments
 from corewarding.launch.config.tree import ModelSettings, TrainConfig
 from corewarding.launch.report.plain import plain
 from corewarding.questions.pairs import check_pair
@@ -27,7 +30,7 @@ from corewarding.rewards.answers.key import canonical_key
 class InspectArguments:
     """Prints rows, lengths, kinds of answers, pairs that look wrong, and examples of a data set."""
 
-    source: tyro.conf.Positional[str]
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
     """Parquet or JSONL file, folder, or Hugging Face datasets id."""
     rephrased: str | None = None
     """The same questions in other words, row by row."""
@@ -37,13 +40,22 @@ class InspectArguments:
     """Model folder whose tokenizer and chat template give the lengths; None: lengths in words."""
     system_prompt: str = DEFAULT_SYSTEM_PROMPT
     """System message in the chat template."""
-    examples: int = 2
+    examples: Annotated[int, Field(ge=0)] = 2
     """Questions to show."""
     explain: bool = False
     """Also show how answers were read: tokens, kind and key of the first of each kind, and of all that are no more than text."""
 
 
 SHOWN = 3  # examples of each kind
+FLAGS = {
+    "data.train": "SOURCE",
+    "data.rephrased": "--rephrased",
+    "SOURCE_split": "--split",
+    "--rephrased_split": "--split",
+    "model.path": "--model",
+    "data.system_prompt": "--system-prompt",
+}
+"""Keys in the messages of the loader, and the flags of this command."""
 
 
 def run(words: list[str]) -> int:
@@ -53,16 +65,17 @@ def run(words: list[str]) -> int:
         raise UserError(
             f"data has one subcommand, inspect, not {words[0]!r}: corewarding data inspect FILE [--rephrased FILE] [--model FOLDER]"
         )
-    arguments = tyro.cli(InspectArguments, args=words[1:], prog="corewarding data inspect")
-    inspect_data(
-        arguments.source,
-        rephrased=arguments.rephrased,
-        split=arguments.split,
-        model=arguments.model,
-        system_prompt=arguments.system_prompt,
-        examples=arguments.examples,
-        explain=arguments.explain,
-    )
+    arguments = read_arguments(InspectArguments, words[1:], prog="corewarding data inspect")
+    with as_flags(FLAGS):
+        inspect_data(
+            arguments.source,
+            rephrased=arguments.rephrased,
+            split=arguments.split,
+            model=arguments.model,
+            system_prompt=arguments.system_prompt,
+            examples=arguments.examples,
+            explain=arguments.explain,
+        )
     return 0
 
 
@@ -81,10 +94,10 @@ def inspect_data(
     model: a folder whose tokenizer gives the lengths; None: lengths in words. explain: also how answers were read. DataSetError if a
     source cannot be read.
     """
-    entries = read_entries(source, key="the data set", split=split)
+    entries = read_entries(source, key="SOURCE", split=split)
     if rephrased is not None:
         entries = pair(entries, read_entries(rephrased, key="--rephrased", split=split))
-    console = Console()
+    console = Console(markup=False, highlight=False)
     console.print(f"{source}: {len(entries)} rows, {sum(e.rephrased is not None for e in entries)} with a rephrasing")
     _lengths(console, entries, model, system_prompt)
     _answers(console, entries)
@@ -94,10 +107,10 @@ def inspect_data(
     problems = _pairs(console, entries)
     for entry in entries[:examples]:
         console.rule(f"question {entry.id}")
-        console.print(plain(entry.text), markup=False, highlight=False)
+        console.print(plain(entry.text))
         if entry.rephrased is not None:
-            console.print(plain(f"rephrased: {entry.rephrased}"), markup=False, highlight=False)
-        console.print(plain(f"answer: {entry.answer}"), markup=False, highlight=False)
+            console.print(plain(f"rephrased: {entry.rephrased}"))
+        console.print(plain(f"answer: {entry.answer}"))
     return problems
 
 

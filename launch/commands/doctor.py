@@ -19,11 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import tyro
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from corewarding.actors.engines import ENGINES
+from corewarding.actors.engines import ENGINES, EngineKind
+from corewarding.dataflow import plugins
+from corewarding.dataflow.errors import UserError
+from corewarding.launch.config.arguments import read_arguments
 from corewarding.launch.config.tree import TrainConfig
 
 Status = Literal["ok", "warn", "fail"]
@@ -37,10 +40,11 @@ _STYLE: dict[Status, str] = {"ok": "green", "warn": "yellow", "fail": "bold red"
 class DoctorArguments:
     """Checks that this machine can run corewarding; every fault comes with its remedy. Exit code 1 if a check fails."""
 
-    vllm_python: str | None = None
-    """Python that has vLLM; None: .venv-vllm/bin/python if it exists, else this one."""
-    sglang_python: str | None = None
-    """Python that has SGLang; None: .venv-sglang/bin/python if it exists, else this one."""
+    python: tuple[str, ...] = ()
+    """Pythons that have an engine, as KIND=PYTHON: vllm=/opt/vllm/bin/python. The default of a kind is .venv-KIND/bin/python if
+    that exists, else this Python."""
+    plugins: tuple[str, ...] = ()
+    """Files or modules that register engines, which are then checked, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +58,34 @@ class Finding:
 
 
 def run(words: list[str]) -> int:
-    arguments = tyro.cli(DoctorArguments, args=words, prog="corewarding doctor")
-    return doctor(vllm_python=arguments.vllm_python, sglang_python=arguments.sglang_python, root=TrainConfig().run.root)
+    arguments = read_arguments(DoctorArguments, words, prog="corewarding doctor")
+    plugins.load(plugins.resolve(arguments.plugins, folders=[Path.cwd()]))
+    return doctor(pythons=_pythons(arguments.python), root=TrainConfig().run.root)
 
 
-def doctor(*, vllm_python: str | None, sglang_python: str | None, root: str) -> int:
-    """Prints the report; returns 1 if a check fails. root: the folder of all runs."""
+def _pythons(words: tuple[str, ...]) -> dict[str, str]:
+    """Kind of engine to its Python, from KIND=PYTHON. UserError for a kind that needs no package, or no such file."""
+    kinds = [kind for kind, row in ENGINES.items() if row.package is not None]
+    found = dict(word.partition("=")[::2] for word in words)
+    for kind, python in found.items():
+        if kind not in kinds:
+            raise UserError(f"--python {kind}={python}: must be KIND=PYTHON with KIND one of {', '.join(kinds)}")
+        if shutil.which(python) is None:
+            raise UserError(f"--python {kind}={python}: there is no such program")
+    return found
+
+
+def doctor(*, pythons: Mapping[str, str], root: str) -> int:
+    """Prints the report; returns 1 if a check fails. pythons: of kinds of engines. root: the folder of all runs."""
     checks = (
         python_and_torch(),
         gpus(),
         ray_setup(os.environ),
-        engine("vllm", vllm_python or _environment_beside("vllm")),
-        engine("sglang", sglang_python or _environment_beside("sglang")),
+        *(
+            engine(kind, row, pythons.get(kind) or _environment_beside(kind))
+            for kind, row in ENGINES.items()
+            if row.package is not None
+        ),
         ports(),
         space("/dev/shm", 2 * GB, "Ray's object store lives there: make it larger (docker run --shm-size 8g)"),
         space(root, 10 * GB, "checkpoints and samples go there: set --run.root to a larger disk"),
@@ -79,8 +99,8 @@ def doctor(*, vllm_python: str | None, sglang_python: str | None, root: str) -> 
     findings = [finding for check in checks for finding in check]
     table = Table("", "what", "found", "remedy", box=None, pad_edge=False)
     for finding in findings:
-        style = _STYLE[finding.status]
-        table.add_row(f"[{style}]{finding.status}[/{style}]", finding.what, finding.found, finding.remedy)
+        status = Text(finding.status, style=_STYLE[finding.status])
+        table.add_row(status, *map(Text, (finding.what, finding.found, finding.remedy)))
     Console(soft_wrap=True).print(table)
     failed = sum(finding.status == "fail" for finding in findings)
     warned = sum(finding.status == "warn" for finding in findings)
@@ -142,28 +162,28 @@ def ray_setup(environment: Mapping[str, str]) -> Iterator[Finding]:
         yield judge("RAY_ADDRESS", _reaches(host, int(port or 6379)), address, remedy)
 
 
-def engine(kind: Literal["vllm", "sglang"], python: str | None) -> Iterator[Finding]:
-    """Whether `python`, or this Python if None, can import the engine."""
+def engine(kind: str, row: EngineKind, python: str | None) -> Iterator[Finding]:
+    """Whether `python`, or this Python if None, can import the package of an engine."""
+    package = row.package
+    assert package is not None, f"{kind} needs no package"
     where = f" by {python}" if python else ""
-    if python is None and importlib.util.find_spec(kind) is None:
-        remedy = f"only for engine.kind {kind}: make engines, or pip install corewarding[{kind}]"
-        yield Finding(kind, "ok", "not installed", remedy)
+    if python is None and importlib.util.find_spec(package) is None:
+        yield Finding(kind, "ok", "not installed", f"only for engine.kind {kind}: {row.remedy}")
         return
-    code = f"import {kind}, torch; print({kind}.__version__, torch.__version__)"
+    code = f"import {package}, torch; print(getattr({package}, '__version__', 'unknown'), torch.__version__)"
     answer = output_of([python or sys.executable, "-c", code], IMPORT_S, last=True)
     if answer is None:
         remedy = (
-            f"run {python or sys.executable} -c 'import {kind}' and fix the error it shows, or run make engines again"
+            f"run {python or sys.executable} -c 'import {package}' and fix the error that it shows, or {row.remedy}"
         )
         yield Finding(kind, "fail", f"cannot be imported{where}", remedy)
         return
     version, torch_version = answer.split()
-    tested = ENGINES[kind].tested
     yield judge(
         kind,
-        version in tested,
+        not row.tested or version in row.tested,
         f"{version}, torch {torch_version}{where}",
-        f"tested with {', '.join(tested)}; make test-engines tests this one",
+        f"tested with {', '.join(row.tested)}; make test-engines tests this one",
         otherwise="warn",
     )
 

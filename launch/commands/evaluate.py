@@ -6,29 +6,40 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
+from pydantic import Field
 from rich.console import Console
 
 from corewarding.actors.settings import EngineSettings
 from corewarding.dataflow import plugins
-from corewarding.dataflow.errors import UserError
+from corewarding.dataflow.errors import RunError, UserError
 from corewarding.evals.named import NAMED_SETS
 from corewarding.evals.record import EvalRecord
 from corewarding.launch.commands.export import last_checkpoint
+from corewarding.launch.config.arguments import as_flags, checked_engine, read_arguments
 from corewarding.launch.config.load import load_config
 from corewarding.launch.config.tree import ModelSettings, TrainConfig
 from corewarding.launch.report.evaluation import EvalProgress, show_comparison, show_result, show_second_opinion
 from corewarding.questions.settings import DataSettings
+from corewarding.questions.sources import is_file
+from corewarding.questions.template import local_folder
 from corewarding.rewards.answers.extract import Fallback
 
 if TYPE_CHECKING:
     from corewarding.evals.run import EvalPlan
 
+FLAGS = {
+    "model.path": "MODEL",
+    "data.heldout": "--data",
+    "data.heldout_split": "--split",
+    "rollout.max_new_tokens": "--max-new-tokens",
+}
+"""Keys in the messages of shared code, and the flags of this command."""
 ARITHMETIC_TOKENS, ARITHMETIC_QUESTIONS, MATH_TOKENS = 32, 512, 3072
 
 
@@ -40,7 +51,7 @@ class EvalArguments:
     evaluation again, `--compare FOLDER FOLDER` compares two; see their own --help.
     """
 
-    model: tyro.conf.Positional[str]
+    model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")]
     """A model folder or hub id, or a run directory (its last checkpoint)."""
     data: str | None = None
     """math500, gsm8k, amc, aime24 (from the hub), arithmetic, a plug-in's set, or a file, folder or hub id; None: the run's."""
@@ -50,15 +61,15 @@ class EvalArguments:
     """Split of a folder or hub id."""
     config: str | None = None
     """Recipe or YAML file that gives data, engine and lengths; None: the run's own, or the defaults."""
-    num_questions: int | None = None
+    num_questions: Annotated[int | None, Field(ge=1)] = None
     """Number of questions, in a fixed shuffled order; None: all, or 512 of the arithmetic world."""
-    samples: int | None = None
+    samples: Annotated[int | None, Field(ge=0)] = None
     """n of mean@n, maj@n, pass@k; 0: greedy only; None: the benchmark's usual n, else 8."""
-    temperature: float = 1.0
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     """Sampling temperature of the n samples."""
-    max_new_tokens: int | None = None
+    max_new_tokens: Annotated[int | None, Field(ge=1)] = None
     """Longest completion in tokens; None: the configuration's, else 32 for the arithmetic world and 3072."""
-    seed: int | None = None
+    seed: Annotated[int | None, Field(ge=0)] = None
     """Seed of the n samples; None: the configuration's."""
     fallbacks: tuple[Literal["hashes", "phrase"], ...] = ()
     """How to find the answer when a completion has no \\boxed{}; as vote.fallbacks."""
@@ -74,7 +85,7 @@ class EvalArguments:
 class RegradeArguments:
     """Extracts and grades saved completions again; needs neither model nor data set."""
 
-    folder: tyro.conf.Positional[Path]
+    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")]
     """Folder of an evaluation."""
     fallbacks: tuple[Literal["hashes", "phrase"], ...] = ()
     """How to find the answer when a completion has no \\boxed{}; as vote.fallbacks."""
@@ -86,21 +97,23 @@ class RegradeArguments:
 class CompareArguments:
     """Compares two evaluations. They must have the same questions, sampled and graded in the same way."""
 
-    first: tyro.conf.Positional[Path]
+    first: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")]
     """Folder of an evaluation."""
-    second: tyro.conf.Positional[Path]
+    second: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OTHER")]
     """Folder of the other evaluation."""
 
 
 def run(words: list[str]) -> int:
     if "--regrade" in words:
-        again = tyro.cli(RegradeArguments, args=_without(words, "--regrade"), prog="corewarding eval --regrade")
+        again = read_arguments(RegradeArguments, _without(words, "--regrade"), prog="corewarding eval --regrade")
         return regrade(again.folder, fallbacks=again.fallbacks, second_opinion=again.second_opinion)
     if "--compare" in words:
-        both = tyro.cli(CompareArguments, args=_without(words, "--compare"), prog="corewarding eval --compare")
+        both = read_arguments(CompareArguments, _without(words, "--compare"), prog="corewarding eval --compare")
         show_comparison(both.first, both.second)
         return 0
-    return evaluate(tyro.cli(EvalArguments, args=words, prog="corewarding eval"))
+    arguments = read_arguments(EvalArguments, words, prog="corewarding eval")
+    with as_flags(FLAGS):
+        return evaluate(arguments)
 
 
 def _without(words: list[str], flag: str) -> list[str]:
@@ -118,12 +131,18 @@ def evaluate(arguments: EvalArguments) -> int:
     plan = plan_of(arguments)
     evaluation = prepare_evaluation(plan)
     folder = arguments.out or Path("runs/evals") / f"{_name(arguments)}-{evaluation.fingerprint}"
+    made = next((path for path in [*reversed(folder.parents), folder] if not path.exists()), None)
     record = EvalRecord.create(folder, evaluation.manifest, evaluation.rows)
     for note in evaluation.notes:
         console.print(f"note: {note}", markup=False)
     total = len(evaluation.rows) * (1 + plan.samples)
-    with EvalProgress(console, total, record) as bar:
-        sample_into(evaluation, record, on_group=bar.advance)
+    try:
+        with EvalProgress(console, total, record) as bar:
+            sample_into(evaluation, record, on_group=bar.advance)
+    except (UserError, RunError):
+        if made is not None and not record.finished(samples=plan.samples):
+            shutil.rmtree(made)
+        raise
     console.print(f"model: {plan.model_path} ({evaluation.manifest['model']['hash']})", markup=False)
     console.print(f"data: {evaluation.manifest['data']['source']}", markup=False)
     show_result(console, grade_record(record, fallbacks=plan.fallbacks, num_samples=plan.samples))
@@ -162,12 +181,15 @@ def plan_of(arguments: EvalArguments) -> EvalPlan:
     is_run = (folder / "config.yaml").is_file()
     source = arguments.config or (folder / "config.yaml" if is_run else None)
     config = load_config(source) if source else TrainConfig(model=ModelSettings(path=arguments.model))
+    if arguments.engine != EngineSettings():
+        config = config.model_copy(update={"engine": checked_engine(arguments.engine)})
+    data = _data(arguments, config.data)
     model = (
         str(last_checkpoint(folder).model)
         if is_run
         else TrainConfig(model=ModelSettings(path=arguments.model)).model_folder
     )
-    data = _data(arguments, config.data)
+    length = model_length(str(local_folder(model)))
     arithmetic = data.kind == "arithmetic"
     named = NAMED_SETS.get(arguments.data or "")
     usual = named.samples if named else 8
@@ -178,12 +200,12 @@ def plan_of(arguments: EvalArguments) -> EvalPlan:
     return EvalPlan(
         model_path=model,
         data=data,
-        engine=arguments.engine if source is None or arguments.engine != type(arguments.engine)() else config.engine,
+        engine=config.engine,
         num_questions=num,
         samples=usual if arguments.samples is None else arguments.samples,
         temperature=arguments.temperature,
         max_new_tokens=arguments.max_new_tokens or recipe or (ARITHMETIC_TOKENS if arithmetic else MATH_TOKENS),
-        max_model_len=model_length(model),
+        max_model_len=length,
         data_seed=config.train.seed,
         seed=config.train.seed if arguments.seed is None else arguments.seed,
         fallbacks=arguments.fallbacks or config.vote.fallbacks,
@@ -197,8 +219,15 @@ def _data(arguments: EvalArguments, data: DataSettings) -> DataSettings:
     if arguments.data == "arithmetic":
         return data.model_copy(update={"kind": "arithmetic"})
     named = NAMED_SETS.get(arguments.data)
-    if named is None and not Path(arguments.data).exists() and difflib.get_close_matches(arguments.data, NAMED_SETS):
-        raise UserError(f"--data: {NAMED_SETS.unknown(arguments.data)}")
+    if (
+        named is None
+        and not Path(arguments.data).exists()
+        and "/" not in arguments.data
+        and not is_file(arguments.data)
+    ):
+        raise UserError(
+            f"--data: {NAMED_SETS.unknown(arguments.data)}; or arithmetic, a file, a folder, or a hub id like openai/gsm8k:main"
+        )
     update: dict[str, object] = {
         "kind": "files",
         "heldout": named.source if named else arguments.data,

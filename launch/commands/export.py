@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from corewarding.dataflow.errors import UserError
+from corewarding.launch.config.arguments import read_arguments
 from corewarding.launch.config.load import load_config
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 class ExportArguments:
     """Copies the trained model, a Hugging Face folder, out of a run."""
 
-    run_dir: tyro.conf.Positional[Path]
+    run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """Run directory, for example runs/cpu."""
     out: Path
     """New folder for the model; must not exist."""
@@ -33,7 +34,7 @@ class ExportError(UserError):
 
 
 def run(words: list[str]) -> int:
-    arguments = tyro.cli(ExportArguments, args=words, prog="corewarding export")
+    arguments = read_arguments(ExportArguments, words, prog="corewarding export")
     print(export_run(arguments.run_dir, arguments.out, arguments.which))
     return 0
 

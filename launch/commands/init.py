@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from corewarding.launch.config.arguments import read_arguments
 from corewarding.launch.config.load import ConfigError, find_config
 
 
@@ -15,25 +17,26 @@ from corewarding.launch.config.load import ConfigError, find_config
 class InitArguments:
     """Writes an editable copy of a recipe."""
 
-    file: tyro.conf.Positional[Path]
+    file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
     """New YAML file; must not exist."""
     source: Annotated[str, tyro.conf.arg(name="from")] = "cpu"
     """Recipe to copy; `corewarding recipes` lists them."""
 
 
 def run(words: list[str]) -> int:
-    arguments = tyro.cli(InitArguments, args=words, prog="corewarding init")
+    arguments = read_arguments(InitArguments, words, prog="corewarding init")
     file = arguments.file
     if file.suffix not in (".yaml", ".yml"):
         raise ConfigError(f"{file} must end in .yaml: a name without a suffix means a shipped recipe")
     text = find_config(arguments.source).read_text(encoding="utf-8")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # said below, if it is a file
+            file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("x", encoding="utf-8") as out:
             out.write(text)
     except FileExistsError:
         raise ConfigError(f"{file} exists already; choose another name") from None
     except OSError as error:
-        raise ConfigError(f"{file} cannot be written: {error}") from error
+        raise ConfigError(f"{file} cannot be written: {error.strerror}; choose another place") from error
     print(f"{file} written; train with: corewarding train {file}")
     return 0

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import tyro
-
+from corewarding.launch.config.arguments import read_arguments
 from corewarding.launch.config.load import recipes
 
 
@@ -15,7 +14,7 @@ class RecipesArguments:
 
 
 def run(words: list[str]) -> int:
-    tyro.cli(RecipesArguments, args=words, prog="corewarding recipes")
+    read_arguments(RecipesArguments, words, prog="corewarding recipes")
     known = recipes()
     width = max(map(len, known))
     for name, line in known.items():

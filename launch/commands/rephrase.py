@@ -16,14 +16,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
+from pydantic import Field
 from rich.console import Console
 
 from corewarding.actors.chat import Chat, ChatError, ChatRefusedError, ChatRequest, EndpointChat, EngineChat
 from corewarding.actors.settings import EngineSettings
 from corewarding.dataflow.errors import RunStoppedError, UserError
+from corewarding.launch.config.addresses import problem_of
+from corewarding.launch.config.arguments import as_flags, checked_engine, read_arguments
 from corewarding.launch.config.tree import ModelSettings, TrainConfig
 from corewarding.launch.report.plain import plain
 from corewarding.launch.report.progress import progress_bar
@@ -36,12 +39,15 @@ from corewarding.rewards.answers.extract import extract_answer
 from corewarding.rewards.answers.key import answer_key
 from corewarding.rewards.voting import majority_vote
 
+FLAGS = {"model.path": "--model", "data.train": "SOURCE", "SOURCE_split": "--split"}
+"""Keys in the messages of shared code, and the flags of this command."""
+
 
 @dataclasses.dataclass(frozen=True)
 class RephraseArguments:
     """Makes the rephrased view of a data set: same meaning and answer in other words. A second call continues the first."""
 
-    source: tyro.conf.Positional[str]
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
     """Parquet or JSONL file, folder, or Hugging Face datasets id."""
     out: Path
     """Folder for the pair of files, the journal and the report."""
@@ -53,26 +59,28 @@ class RephraseArguments:
     """Name of the model at the endpoint."""
     split: str = "train"
     """Split of a folder or hub id."""
-    limit: int | None = None
+    limit: Annotated[int | None, Field(ge=1)] = None
     """Number of questions, from the first; None: all."""
-    attempts: int = 3
+    attempts: Annotated[int, Field(ge=1)] = 3
     """Most replies per question until one is kept."""
-    agreement: int = 0
+    agreement: Annotated[int, Field(ge=0)] = 0
     """Answers per wording: a rephrasing is kept only if the votes on both wordings agree; 0: no such check."""
-    temperature: float = 0.7
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.7
     """Sampling temperature."""
-    max_new_tokens: int = 2048
+    max_new_tokens: Annotated[int, Field(ge=1)] = 2048
     """Longest reply in tokens."""
-    concurrency: int = 64
+    concurrency: Annotated[int, Field(ge=1)] = 64
     """Questions asked at the same time."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the replies of --model."""
     engine: EngineSettings = dataclasses.field(default_factory=EngineSettings)
     """The engine of --model."""
 
 
 def run(words: list[str]) -> int:
-    return rephrase_command(tyro.cli(RephraseArguments, args=words, prog="corewarding rephrase"))
+    arguments = read_arguments(RephraseArguments, words, prog="corewarding rephrase")
+    with as_flags(FLAGS):
+        return rephrase_command(arguments)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,12 +97,15 @@ class RephrasePlan:
 
 
 def rephrase_command(arguments: RephraseArguments) -> int:
-    """Reads the questions, rephrases them and prints the report."""
+    """Reads the questions, rephrases them and prints the report. Exit code 1 if no rephrasing is kept."""
     if (arguments.model is None) == (arguments.endpoint is None):
         raise UserError("rephrase needs a model: either --model FOLDER, or --endpoint URL with --endpoint-model NAME")
     if arguments.endpoint is not None and arguments.endpoint_model is None:
         raise UserError("--endpoint needs --endpoint-model, the model's name at the endpoint")
-    entries = read_entries(arguments.source, key="the data set", split=arguments.split)[: arguments.limit]
+    if arguments.endpoint is not None and (problem := problem_of(arguments.endpoint)):
+        raise UserError(f"--endpoint {arguments.endpoint} {problem}; start the server, or correct the address")
+    checked_engine(arguments.engine)
+    entries = read_entries(arguments.source, key="SOURCE", split=arguments.split)[: arguments.limit]
     plan = RephrasePlan(
         source=arguments.source,
         model=arguments.model or f"{arguments.endpoint_model} at {arguments.endpoint}",
@@ -104,7 +115,13 @@ def rephrase_command(arguments: RephraseArguments) -> int:
         agreement=arguments.agreement,
         concurrency=arguments.concurrency,
     )
-    print_report(rephrase(entries, _chat(arguments, entries), plan, arguments.out), arguments.out)
+    result = rephrase(entries, _chat(arguments, entries), plan, arguments.out)
+    print_report(result, arguments.out)
+    if not result["kept"]:
+        raise RunStoppedError(
+            f"none of {result['questions']} questions has a rephrasing that can be kept; {arguments.out / 'journal.jsonl'} holds the "
+            "replies and why they were refused. Use a model that follows instructions, or raise --max-new-tokens or --attempts"
+        )
     return 0
 
 

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
+from pydantic import Field
+
+from corewarding.launch.config.arguments import read_arguments
 
 
 @dataclass(frozen=True)
 class TraceArguments:
     """Writes trace.json (for Perfetto) and trace.png (a Gantt picture) into a run directory."""
 
-    run_dir: tyro.conf.Positional[Path]
+    run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """Run directory, for example runs/cpu."""
-    seconds: float = 30.0
+    seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
     """Seconds at the end of the run that the picture shows."""
 
 
 def run(words: list[str]) -> int:
-    arguments = tyro.cli(TraceArguments, args=words, prog="corewarding trace")
+    arguments = read_arguments(TraceArguments, words, prog="corewarding trace")
     from corewarding.launch.report.trace import write_trace
 
     print(write_trace(arguments.run_dir, seconds=arguments.seconds))

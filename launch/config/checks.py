@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from corewarding.actors.engines import ENGINES, EngineKind, kinds_with
 from corewarding.actors.settings import EngineSettings, RolloutSettings
 from corewarding.dataflow.registry import Registry
+from corewarding.launch.config.secrets import MASK, is_secret
 from corewarding.launch.config.tree import TrainConfig
 from corewarding.learner.objective.corrections import CORRECTION_MODES
 from corewarding.questions.readers import READERS
@@ -74,6 +75,32 @@ def _group_size(config: TrainConfig) -> Iterator[str]:
             f"rollout.group_size must be at least 2, got {config.rollout.group_size}: a group of one has no mean to be "
             "compared with, so every advantage is zero"
         )
+
+
+def _teacher_actors(config: TrainConfig) -> Iterator[str]:
+    if config.reward_rule.needs_teacher and config.rollout.teacher_actors < 1:
+        yield f"rollout.teacher_actors must be at least 1, got 0: rule {config.rule} takes its labels from the teacher's completions"
+
+
+def _voters(config: TrainConfig) -> Iterator[str]:
+    if config.vote.min_voters > config.rollout.group_size:
+        yield (
+            f"vote.min_voters must be at most rollout.group_size = {config.rollout.group_size}, got {config.vote.min_voters}: "
+            "no vote would ever have enough voters"
+        )
+
+
+def _resources(config: TrainConfig) -> Iterator[str]:
+    for section, gpus in (("learner", "gpus_per_rank"), ("rollout", "gpus_per_actor")):
+        settings = getattr(config, section)
+        share = getattr(settings, gpus)
+        if share > 1 and share != int(share):
+            yield f"{section}.{gpus} must be a share of one GPU or a whole number of GPUs, got {share:g}"
+        if own := sorted(settings.resources.keys() & {"CPU", "GPU", "memory", "object_store_memory"}):
+            yield (
+                f"{section}.resources must name resources of the cluster's own, got {own[0]}: "
+                f"{section}.{gpus} and {section}.{gpus.replace('gpus', 'cpus')} say how many GPUs and CPUs"
+            )
 
 
 def _pipeline_depth(config: TrainConfig) -> Iterator[str]:
@@ -173,6 +200,9 @@ def _one_dtype(config: TrainConfig) -> Iterator[str]:
 
 CHECKS: tuple[Callable[[TrainConfig], Iterator[str]], ...] = (
     _group_size,
+    _teacher_actors,
+    _voters,
+    _resources,
     _pipeline_depth,
     _engines,
     _one_actor_per_server,
@@ -189,8 +219,11 @@ def explain(error: ValidationError, *, inside: str = "") -> str:
     for found in error.errors(include_url=False):
         key = ".".join(str(part) for part in (inside, *found["loc"]) if part != "")
         message = found["msg"].removeprefix("Value error, ")
-        lines.append(f"{key}: {message}, got {found['input']!r}" if key else message)
-    return "\n".join(lines)
+        if found["type"] == "model_type":
+            message = "must be keys with values"
+        value = MASK if is_secret(key) else found["input"]
+        lines.append(f"{key}: {message}, got {value!r}" if key else message)
+    return "\n".join(dict.fromkeys(lines))
 
 
 def section_of(settings: str) -> str:

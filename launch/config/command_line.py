@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 import tyro
 import yaml
-from pydantic import ValidationError
 
-from corewarding.launch.config.checks import explain, known_names, section_of
+from corewarding.launch.config.arguments import ArgumentError, read_arguments, refuse_repeated
+from corewarding.launch.config.checks import known_names
 from corewarding.launch.config.load import ConfigError, find_config, make_config, read_content, validate
 from corewarding.launch.config.tree import TrainConfig
 
@@ -51,23 +49,31 @@ def parse_config(kind: type[Arguments], words: list[str], *, command: str) -> Ar
         raise ConfigError(f"{command} needs a configuration first, for example `corewarding {command} cpu`")
     name, *rest = words
     content = read_content(name)
+    if rest:
+        validate(content, where=name, folder=find_config(name).parent)  # its own mistakes are not the command line's
     assignments, rest = _split(rest)
+    _refuse_repeated(assignments, rest)
     for assignment in assignments:
         _assign(content, assignment)
     if "--plugins" in rest:  # loaded before the other words are read, so that --help lists their names
         rest, content["plugins"] = _values_of(rest, "--plugins")
     where = "command line" if words[1:] else name
     base = kind(name, validate(content, where=where, folder=find_config(name).parent))
-    told = io.StringIO()
     try:
-        with contextlib.redirect_stderr(told), _names_after_help():
-            arguments = tyro.cli(kind, default=base, args=rest, prog=prog, config=(tyro.conf.AvoidSubcommands,))
-    except SystemExit as stop:
-        if (invalid := _validation_error(stop)) is None:
-            print(told.getvalue(), end="", file=sys.stderr)
-            raise
-        raise ConfigError(f"command line: {explain(invalid, inside=section_of(invalid.title))}") from None
+        with _names_after_help():
+            arguments = read_arguments(
+                kind, [name, *rest], prog=prog, default=base, config=(tyro.conf.AvoidSubcommands,)
+            )
+    except ArgumentError as error:
+        raise ConfigError(f"command line: {error}") from None
     return dataclasses.replace(arguments, settings=make_config(arguments.settings.model_dump(), where=where))
+
+
+def _refuse_repeated(assignments: list[str], words: list[str]) -> None:
+    try:
+        refuse_repeated([f"--{assignment}" for assignment in assignments] + words)
+    except ArgumentError as error:
+        raise ConfigError(f"command line: {error}") from None
 
 
 def _values_of(words: list[str], flag: str) -> tuple[list[str], list[str]]:
@@ -112,11 +118,3 @@ def _assign(content: dict[str, Any], assignment: str) -> None:
         inside[key] = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"command line: {name}={text} is not YAML: {error}") from error
-
-
-def _validation_error(error: BaseException) -> ValidationError | None:
-    """The pydantic error that caused `error`."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ValidationError):
-        cause = cause.__cause__ or cause.__context__
-    return cause

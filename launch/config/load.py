@@ -16,6 +16,7 @@ from corewarding.dataflow import plugins
 from corewarding.dataflow.errors import UserError
 from corewarding.launch.config.checks import explain, problems
 from corewarding.launch.config.paths import RECIPES
+from corewarding.launch.config.secrets import MASK, secrets_of, variable, with_secrets
 from corewarding.launch.config.tree import TrainConfig
 
 
@@ -60,6 +61,8 @@ def read_content(name: str | Path) -> dict[str, Any]:
     """The keys in a file or recipe, not yet checked. ConfigError if it is not a YAML mapping."""
     try:
         content = yaml.load(find_config(name).read_text(encoding="utf-8"), Loader=_UniqueKeyLoader) or {}
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{name} is not UTF-8 text: {error}; save it as UTF-8") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{name} is not YAML: {error}") from error
     if not isinstance(content, dict):
@@ -88,7 +91,13 @@ def make_config(content: dict[str, Any], *, where: str, folder: Path | None = No
 def validate(content: dict[str, Any], *, where: str, folder: Path | None = None) -> TrainConfig:
     """Loads the plug-ins and checks every key by itself; `make_config` also checks keys against each other."""
     _refuse_unknown(content, TrainConfig, where, ())
-    content = content | {"plugins": _load_plugins(content.get("plugins") or (), folder)}
+    content = with_secrets(content, folder) | {"plugins": _load_plugins(content.get("plugins") or (), folder)}
+    for key, value in secrets_of(content).items():
+        if value == MASK:
+            raise ConfigError(
+                f"{where}: {key} is {MASK}, which stands for a secret in what a run saves; give the key itself, or set the "
+                f"environment variable {variable(key)}"
+            )
     try:
         return TrainConfig.model_validate(content)
     except ValidationError as error:

@@ -1,47 +1,15 @@
-"""What of a configuration is shown to people and saved: the keys that differ from the defaults, and secrets as ***."""
+"""What of a configuration is shown to people: the keys that differ from the defaults, and secrets as ***."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from corewarding.launch.config.secrets import masked
 from corewarding.launch.config.tree import RunSettings, TrainConfig
-
-MASK = "***"
-_SECRET = re.compile(r"(^|[._])(api_?key|token|secret|password|passphrase|credentials?)$", re.IGNORECASE)
-_LOGIN = re.compile(r"(?<=://)[^/@\s]+(?=@)")  # user:password of an address
-
-
-def is_secret(key: str) -> bool:
-    """Whether a key, a flag or an environment variable of this name holds a secret."""
-    return _SECRET.search(key.lstrip("-").replace("-", "_")) is not None
-
-
-def masked(content: Any) -> Any:
-    """The same keys and values with *** for every secret: values of secret keys at any depth, and logins in addresses."""
-    if isinstance(content, Mapping):
-        return {key: MASK if value and is_secret(str(key)) else masked(value) for key, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [masked(value) for value in content]
-    return _LOGIN.sub(MASK, content) if isinstance(content, str) else content
-
-
-def masked_words(words: Sequence[str]) -> list[str]:
-    """The words of a command line with *** for every secret: `--engine.api-key X`, `--engine.api-key=X`, `engine.api_key=X`."""
-    shown: list[str] = []
-    for previous, word in zip(["", *words], words, strict=False):
-        name, equals, _ = word.partition("=")
-        if previous.startswith("-") and "=" not in previous and is_secret(previous):
-            shown.append(MASK)
-        elif equals and is_secret(name):
-            shown.append(f"{name}={MASK}")
-        else:
-            shown.append(_LOGIN.sub(MASK, word))
-    return shown
 
 
 def differing(config: TrainConfig) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -48,7 +48,7 @@ class CheckpointSettings(Settings):
 class RunSettings(Settings):
     """Run directory and limits."""
 
-    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field("run", max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Folder of the run under `root`."""
     root: str = "runs"
     """Folder of all runs; made absolute when the configuration is loaded. On a cluster all nodes must share it."""
@@ -60,6 +60,10 @@ class RunSettings(Settings):
     """Seconds without an update and without a ready question after which the run ends with an error."""
     sample_questions: Questions = Field(4, ge=0)
     """Questions per update whose completions go to the sample log, with their votes and rewards."""
+
+
+TeacherValue: TypeAlias = "bool | int | float | str | dict[str, bool | int | float | str] | list[int] | None"
+"""What a key of `engine` may hold; which of these, the key itself says."""
 
 
 class TrainConfig(Settings):
@@ -79,7 +83,7 @@ class TrainConfig(Settings):
     """What is sampled, and by how many actors."""
     engine: EngineSettings = EngineSettings()
     """The engine inside a rollout actor."""
-    teacher_engine: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    teacher_engine: dict[str, TeacherValue] = Field(default_factory=dict)
     """Keys of `engine` that differ for the teacher's actors, for example {kind: sglang, python: .venv-sglang/bin/python}."""
     inflight: InflightSettings = InflightSettings()
     """What happens to running completions at a swap of weights."""

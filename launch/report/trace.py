@@ -43,7 +43,17 @@ def read_spans(path: Path) -> list[Span]:
     """Reads all spans, ordered by start. UserError if there is no trace."""
     if not path.is_file():
         raise UserError(f"{path} does not exist: {path.parent} is no run directory, or the run made no update yet")
-    return sorted((Span(**json.loads(line)) for line in path.read_text().splitlines()), key=lambda span: span.started_s)
+    spans = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(keepends=True), start=1):
+        if not line.endswith("\n"):
+            break  # still being written, or cut off when the run was killed
+        try:
+            spans.append(Span(**json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path}: line {number} is damaged ({error}); remove the line") from error
+    if not spans:
+        raise UserError(f"{path} is empty: the run made no update yet")
+    return sorted(spans, key=lambda span: span.started_s)
 
 
 def chrome_trace(spans: Sequence[Span]) -> dict[str, Any]:
@@ -125,6 +135,9 @@ def _kind(span: Span) -> str:
 def write_trace(run_dir: Path, *, seconds: float) -> str:
     """Writes trace.json and trace.png into the run directory; returns a line that tells how to open them."""
     spans = read_spans(run_dir / "trace.jsonl")
-    (run_dir / "trace.json").write_text(json.dumps(chrome_trace(spans)))
-    gantt(spans, run_dir / "trace.png", seconds=seconds)
+    try:
+        (run_dir / "trace.json").write_text(json.dumps(chrome_trace(spans)))
+        gantt(spans, run_dir / "trace.png", seconds=seconds)
+    except OSError as error:
+        raise UserError(f"{run_dir} cannot be written: {error.strerror}") from error
     return f"{len(spans)} spans: open {run_dir / 'trace.json'} in https://ui.perfetto.dev, or look at {run_dir / 'trace.png'}"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from transformers import AutoConfig
 
 from corewarding.dataflow.errors import UserError
-from corewarding.dataflow.ids import View
+from corewarding.dataflow.ids import Source, View
 from corewarding.launch.config.tree import TrainConfig
 from corewarding.questions.gold import GoldAnswers
-from corewarding.questions.load import load_heldout, load_training
+from corewarding.questions.load import QuestionSet, load_heldout, load_training
 from corewarding.questions.prompts import PreparedQuestions, prepare
 from corewarding.questions.template import PromptTemplate
 from corewarding.rewards.rules.table import REWARD_RULES, RewardRule
@@ -40,8 +41,11 @@ def read_inputs(config: TrainConfig) -> Inputs:
         "max_model_len": min(config.engine.max_model_len or longest, longest),
         "max_new_tokens": config.rollout.max_new_tokens,
     }
+    _check_scripts(config)
     training = load_training(config.data, seed=config.train.seed, needs_rephrased=rule.needs_rephrased)
     prepared = prepare(training, template, views=views, max_prompt_tokens=config.data.max_prompt_tokens, **limits)
+    if "gold" in rule.needs:
+        _require_answers(rule, training)
     heldout, heldout_gold = None, GoldAnswers.without()
     if config.data.kind == "arithmetic" or config.data.heldout is not None:
         questions = load_heldout(config.data, seed=config.train.seed)
@@ -59,6 +63,26 @@ def read_inputs(config: TrainConfig) -> Inputs:
         heldout_gold=heldout_gold,
         max_model_len=config.engine.max_model_len or longest_prompt + config.rollout.max_new_tokens,
     )
+
+
+def _require_answers(rule: RewardRule, training: QuestionSet) -> None:
+    """UserError if questions have no answer: a rule that reads answers would train on nothing."""
+    missing = [question.id for question in training.questions if question.id not in training.gold]
+    if missing:
+        raise UserError(
+            f"rule {rule.name} needs the answer of every question, and {len(missing)} of {len(training.questions)} questions of "
+            f"{training.source} have none (first: {missing[0]}): name their column by data.columns, leave the questions out, "
+            "or choose a rule that labels itself, for example majority_vote"
+        )
+
+
+def _check_scripts(config: TrainConfig) -> None:
+    sources: tuple[Source, ...] = ("policy", "teacher") if REWARD_RULES[config.rule].needs_teacher else ("policy",)
+    for script in {config.engine_of(source).script for source in sources} - {None}:
+        if not Path(str(script)).is_file():
+            raise UserError(
+                f"engine.script {script}: there is no such file; it holds the recorded completions, as JSONL"
+            )
 
 
 def sizes(config: TrainConfig, inputs: Inputs) -> dict[str, str]:

@@ -67,7 +67,7 @@ def test_a_benchmark_in_a_file(tmp_path, capsys):
     ("words", "told"),
     [
         (["--data", "nowhere.jsonl"], "no such file"),
-        (["--max-new-tokens", "100000"], "lower rollout.max_new_tokens"),
+        (["--max-new-tokens", "100000"], "lower --max-new-tokens"),
     ],
 )
 def test_what_cannot_be_evaluated_is_one_message(words, told, capsys):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from corewarding.actors.engines import ENGINES, engine_kind
+from corewarding.launch.cli import main
 from corewarding.launch.commands import doctor
 from corewarding.launch.commands.doctor import Finding
 
@@ -16,7 +18,7 @@ def statuses(findings: Iterable[Finding]) -> dict[str, str]:
 
 
 def test_this_machine_can_run() -> None:
-    assert doctor.doctor(vllm_python=None, sglang_python=None, root=".") == 0
+    assert doctor.doctor(pythons={}, root=".") == 0
 
 
 def test_an_interface_that_is_not_there_fails_and_the_ones_that_are_get_named() -> None:
@@ -47,21 +49,35 @@ def test_a_cluster_that_does_not_answer_and_a_token_that_is_missing_fail(tmp_pat
 
 
 def test_an_engine_that_cannot_be_imported_fails_with_the_command_to_see_why(tmp_path: Path) -> None:
-    (finding,) = doctor.engine("sglang", sys.executable)
+    (finding,) = doctor.engine("sglang", ENGINES["sglang"], sys.executable)
     assert finding.status == "fail"
     assert sys.executable in finding.remedy
-    (finding,) = doctor.engine("vllm", str(tmp_path / "no-python"))
+    (finding,) = doctor.engine("vllm", ENGINES["vllm"], str(tmp_path / "no-python"))
     assert finding.status == "fail"
 
 
 def test_an_engine_of_another_version_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "output_of", lambda *_, **__: "9.9 2.13.0")
-    assert next(doctor.engine("vllm", "python")) == Finding(
+    assert next(doctor.engine("vllm", ENGINES["vllm"], "python")) == Finding(
         "vllm",
         "warn",
         "9.9, torch 2.13.0 by python",
         "tested with 0.32.0; make test-engines tests this one",
     )
+
+
+def test_the_engines_of_the_table_are_checked_and_brackets_are_printed(
+    fresh_tables: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "500")  # or the table breaks the words
+    engine_kind("mine", package="no_such_package", remedy="pip install 'mine[all]'")(lambda context: context)  # type: ignore[arg-type, return-value]
+    doctor.doctor(pythons={}, root=".")
+    assert "only for engine.kind mine: pip install 'mine[all]'" in capsys.readouterr().out
+
+
+def test_a_python_of_an_engine_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--python", "vllm=/no/python"]) == 2
+    assert "--python vllm=/no/python: there is no such program" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("wanted", "status"), [(1, "ok"), (2**60, "warn")])

@@ -190,7 +190,8 @@ def test_a_model_that_cannot_rephrase_is_reported_not_hidden(
 ) -> None:
     out = tmp_path / "out"
     words = ["--model", "models/arithmetic-base", "--max-new-tokens", "24", "--attempts", "1"]
-    assert main(["rephrase", str(source), "--out", str(out), *words]) == 0
+    assert main(["rephrase", str(source), "--out", str(out), *words]) == 1
+    assert "none of 3 questions has a rephrasing that can be kept" in capsys.readouterr().err
     assert report(out)["refused"] == {"markers": 3}
     assert not (out / "rephrased.parquet").exists()
 

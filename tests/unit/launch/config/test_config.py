@@ -175,7 +175,5 @@ def test_a_bad_override_is_one_line_that_names_the_key(
 
 
 def test_an_unknown_override_is_answered_with_the_nearest_key(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main(["train", CPU, "--trian.lr", "1"])
-    assert stop.value.code == 2
-    assert "--train.lr" in capsys.readouterr().err
+    assert main(["train", CPU, "--trian.lr", "1"]) == 2
+    assert "did you mean --train.lr?" in capsys.readouterr().err

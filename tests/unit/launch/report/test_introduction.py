@@ -8,7 +8,8 @@ import yaml
 from rich.console import Console
 
 from corewarding.launch.config.load import load_config, make_config, recipes
-from corewarding.launch.config.shown import MASK, differing, masked, masked_words
+from corewarding.launch.config.secrets import MASK, masked, masked_words
+from corewarding.launch.config.shown import differing
 from corewarding.launch.config.tree import TrainConfig
 from corewarding.launch.report.introduction import introduce
 
