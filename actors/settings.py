@@ -30,6 +30,9 @@ class RolloutSettings(Settings):
 
     group_size: Annotated[int, Unit("completions")] = Field(8, ge=1)
     """Completions per question, wording and sampler (policy or teacher). At least 2: a group of one has no mean to compare with."""
+    vote_size: Annotated[int, Unit("completions")] | None = Field(None, ge=2)
+    """Completions of a group that elects labels, at least group_size; of a trained group the first group_size are trained, the others
+    only vote (TTRL votes on 64 and trains 16). None: group_size."""
     temperature: Number = Field(1.0, ge=0.01)
     """Sampling temperature. Training uses neither top-p nor top-k."""
     max_new_tokens: Tokens = Field(1024, ge=1)

@@ -25,11 +25,11 @@ from transformers.utils.logging import disable_progress_bar
 from corewarding.dataflow.carriers import TrainingSample
 from corewarding.dataflow.ids import AskedId, CompletionId
 from corewarding.learner.learner import Learner
-from corewarding.learner.objective.advantages import group_advantages
 from corewarding.learner.settings import CorrectionSettings, LearnerPlan, LearnerSettings
 from corewarding.questions.arithmetic.world import arithmetic_questions
 from corewarding.questions.settings import DEFAULT_SYSTEM_PROMPT
 from corewarding.questions.template import PromptTemplate
+from corewarding.rewards.advantages import group_advantages
 from corewarding.rewards.answers.extract import extract_answer
 from corewarding.rewards.answers.grading import grade
 

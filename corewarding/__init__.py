@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from corewarding.actors.engines import engine_kind
-    from corewarding.dataflow.carriers import Vote
     from corewarding.dataflow.errors import RunError, UserError
+    from corewarding.dataflow.votes import Vote
     from corewarding.evals.named import evaluation_set
     from corewarding.launch.api import Recipe, Run, load_run, recipe, train
     from corewarding.launch.config.load import recipes
@@ -44,7 +44,7 @@ _MODULES = {
     "Run": "launch.api",
     "RunError": "dataflow.errors",
     "UserError": "dataflow.errors",
-    "Vote": "dataflow.carriers",
+    "Vote": "dataflow.votes",
     "canonical_key": "rewards.answers.key",
     "correction_mode": "learner.objective.corrections",
     "engine_kind": "actors.engines",

@@ -19,6 +19,7 @@ from corewarding.dataflow.errors import DataError
 from corewarding.dataflow.ids import AskedId, CompletionId, GroupId, Source, Version, View
 from corewarding.dataflow.metrics import Metrics
 from corewarding.dataflow.spans import Span
+from corewarding.dataflow.votes import Vote
 
 FinishReason = Literal["stop", "length"]
 Int32 = NDArray[np.int32]
@@ -150,30 +151,6 @@ class QuestionRollouts:
         return min(versions) if versions else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VoteClass:
-    """One equivalence class of answers within a vote."""
-
-    answer: str  # the spelling of its first member
-    sample_indices: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Vote:
-    """The outcome of one group's vote. `winner` is None if it abstained."""
-
-    winner: str | None  # key of the winning class
-    answer: str | None  # its first member's spelling
-    share: float  # winners / voters, 0 without voters
-    num_voters: int
-    classes: tuple[VoteClass, ...]  # largest first, ties by first sample index
-    version: int  # oldest token among the voters' completions: the pseudo-label's version
-
-    def __repr__(self) -> str:
-        votes = {one.answer: len(one.sample_indices) for one in self.classes}
-        return f"Vote(answer={self.answer!r}, share={self.share:.2f}, votes={votes}, version={self.version})"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ScoredGroup:
     """One trained group with its rewards. The label is kept for the sample log and for diagnostics."""
@@ -184,11 +161,21 @@ class ScoredGroup:
     label: str | None  # the pseudo-label (for ground_truth: the answer) that the rewards compare with
     vote: Vote | None
     abstained: bool
+    advantages: Float32 | None = None  # [G] the rule's own; None: those of the rewards
+    weights: Float32 | None = None  # [G] factors of the completions' loss, at least 0; None: 1
+    offset: float = 0.0  # is added to every advantage
 
     def __post_init__(self) -> None:
-        _make_arrays(self, rewards=np.float32)
-        if len(self.rewards) != len(self.completions):
-            raise DataError(f"group {self.id}: {len(self.rewards)} rewards for {len(self.completions)} completions")
+        given = [name for name in ("rewards", "advantages", "weights") if getattr(self, name) is not None]
+        _make_arrays(self, **dict.fromkeys(given, np.float32))
+        for name in given:
+            values = getattr(self, name)
+            if len(values) != len(self.completions):
+                raise DataError(f"group {self.id}: {len(values)} {name} for {len(self.completions)} completions")
+            if name != "rewards" and not np.isfinite(values).all():
+                raise DataError(f"group {self.id}: {name} must be finite, got {values.tolist()}")
+        if self.weights is not None and (self.weights < 0).any():
+            raise DataError(f"group {self.id}: weights must be at least 0, got {self.weights.tolist()}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -204,6 +191,7 @@ class TrainingSample:
     loss_mask: NDArray[np.bool_]  # [L] tokens that enter gain and KL; all True unless masked by config
     temperature: float
     truncated: bool
+    weight: float = 1.0  # factor of its gain and KL; the denominators do not see it
 
     def __post_init__(self) -> None:
         _make_arrays(self, **_TOKENS, loss_mask=np.bool_)
@@ -215,9 +203,13 @@ class TrainingSample:
             raise DataError(f"sample {self.id} is ragged or empty")
         if not np.isfinite(self.advantage):
             raise DataError(f"sample {self.id}: advantage is {self.advantage}")
+        if not 0 <= self.weight < np.inf:
+            raise DataError(f"sample {self.id}: weight is {self.weight}")
 
     @classmethod
-    def of(cls, completion: Completion, *, advantage: float, loss_mask: bool = True) -> TrainingSample:
+    def of(
+        cls, completion: Completion, *, advantage: float, loss_mask: bool = True, weight: float = 1.0
+    ) -> TrainingSample:
         """`completion` as a training sample. loss_mask: whether its tokens enter the loss."""
         return cls(
             id=completion.id,
@@ -229,6 +221,7 @@ class TrainingSample:
             loss_mask=np.full(len(completion.token_ids), loss_mask, np.bool_),
             temperature=completion.temperature,
             truncated=completion.truncated,
+            weight=weight,
         )
 
     @property

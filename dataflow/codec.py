@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import msgpack
 import numpy as np
 
-from corewarding.dataflow import carriers, ids, metrics, spans, weights
+from corewarding.dataflow import carriers, ids, metrics, spans, votes, weights
 
 MAX_MESSAGE_BYTES = 1 << 30
 MAX_DEPTH = 32  # extensions within extensions; each level costs C stack, and overflowing it raises no exception
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 def _carriers() -> dict[str, type]:
-    modules = (ids, carriers, weights, metrics, spans)
+    modules = (ids, carriers, votes, weights, metrics, spans)
     classes = [c for module in modules for c in vars(module).values() if isinstance(c, type)]
     return {c.__name__: c for c in classes if dataclasses.is_dataclass(c)}
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, create_model
 
 from corewarding.dataflow.settings import (
     Amount,
@@ -26,7 +26,8 @@ from corewarding.dataflow.settings import (
     Updates,
     Whole,
 )
-from corewarding.rewards.rules.contract import KLReference
+from corewarding.rewards.advantages import Normalize
+from corewarding.rewards.rules.contract import KLReference, LabelFrom
 
 
 class TrainSettings(Settings):
@@ -138,7 +139,7 @@ class KLSettings(Settings):
 class AdvantageSettings(Settings):
     """Group-relative advantages."""
 
-    normalize: Literal["std", "none"] = "std"
+    normalize: Normalize = "std"
     """`std`: subtract the group's mean reward and divide by its standard deviation. `none`: only subtract the mean."""
 
 
@@ -174,14 +175,31 @@ class StalenessSettings(Settings):
         return min(1, self.max) if self.pipeline_depth is None else self.pipeline_depth
 
 
-class LabelSettings(Settings):
-    """How old a pseudo-label of the teacher may be."""
+_FROM_HELP = (
+    "Who elects the labels: `policy` or `teacher` on the trained wording, or on the other wording (`other_view`, "
+    "`teacher_other_view`; both wordings are then trained). None: as the rule says. majority_vote with the last three is co_rewarding_ii, _i and _iii."
+)
+# `from` is a keyword of Python, so no class body can name the field.
+_FROM: dict[str, Any] = {"from": (LabelFrom | None, Field(None, description=_FROM_HELP))}
+_LabelSource = create_model(
+    "_LabelSource", __base__=Settings, **_FROM
+)  # `from` is a keyword, so no class body can name it
+
+
+class LabelSettings(_LabelSource):  # type: ignore[misc, valid-type]
+    """Where pseudo-labels come from, and how old those of the teacher may be."""
 
     max_staleness: Updates = Field(8, ge=0)
     """Hard bound when a question is trained: updates done minus updates that the voting teacher had absorbed. Not checked for a
     frozen teacher."""
     on_exceed: Literal["wait", "drop"] = "wait"
     """`wait`: the learner waits for a question that would exceed the bound. `drop`: it is dropped and a new one is asked."""
+
+    @property
+    def source(self) -> LabelFrom | None:
+        """The key `from`."""
+        found: LabelFrom | None = getattr(self, "from")
+        return found
 
 
 class PublishSettings(Settings):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from typing import Literal, get_args
 
 Reader = Literal["reward", "diagnostics", "eval"]
@@ -25,6 +26,11 @@ class GoldAnswers:
         self.reads[reader] += 1
         return self._answers.get(question_id)
 
+    def chosen(self, question_ids: Iterable[str], num: int, *, seed: int) -> tuple[str, ...]:
+        """At most `num` of the questions with an answer, sorted by a hash of seed and id: the same for any order. Reads none."""
+        known = [question for question in question_ids if question in self._answers]
+        return tuple(sorted(known, key=lambda question: _hash(f"label budget|{seed}|{question}"))[:num])
+
     @property
     def labels_read(self) -> int:
         """Reads by reward rules; 0 in a label-free run."""
@@ -38,3 +44,7 @@ class GoldAnswers:
 
     def __repr__(self) -> str:
         return f"GoldAnswers({len(self)} answers, reads={self.reads})"
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()

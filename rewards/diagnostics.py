@@ -15,11 +15,12 @@ from functools import cache, cached_property, wraps
 
 import numpy as np
 
-from corewarding.dataflow.carriers import Completion, QuestionRollouts, ScoredGroup, Vote
+from corewarding.dataflow.carriers import Completion, QuestionRollouts, ScoredGroup
 from corewarding.dataflow.ids import Source
 from corewarding.dataflow.metrics import Metrics
 from corewarding.dataflow.plugins import guarded
 from corewarding.dataflow.registry import Registry
+from corewarding.dataflow.votes import Vote
 from corewarding.rewards.answers.key import canonical_key
 from corewarding.rewards.collapse import repetition
 from corewarding.rewards.rules.contract import (
@@ -139,6 +140,8 @@ _METRICS: dict[str, QuestionMetric] = {
     "reward/mean": lambda q: (float(reward) for group in q.scored for reward in group.rewards),
     "reward/policy_accuracy_frac": lambda q: answer_accuracy(q, q.policy),
     "reward/teacher_accuracy_frac": lambda q: answer_accuracy(q, q.teacher),
+    "reward/weight_mean": lambda q: (float(w) for g in q.scored if g.weights is not None for w in g.weights),
+    "reward/penalised_frac": lambda q: (float(g.offset < 0) for g in q.scored if g.weights is not None),
     "label/abstained_frac": lambda q: (float(group.abstained) for group in q.scored),
     "label/share_mean": lambda q: (group.vote.share for group in q.scored if group.vote is not None),
     "label/accuracy_frac": label_accuracy,

@@ -1,4 +1,4 @@
-"""Settings of votes and of the collapse alarms."""
+"""Settings of votes, of single rules and of the collapse alarms."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from corewarding.dataflow.settings import Completions, Fraction, Settings, Updates
+from corewarding.dataflow.settings import Completions, Fraction, Number, Questions, Settings, Updates, Whole
+
+VoterWeights = Literal["equal", "confidence"]
 
 
 class VoteSettings(Settings):
@@ -22,6 +24,37 @@ class VoteSettings(Settings):
     """For completions without a box: `hashes` takes the text after the last "####", `phrase` the text after the last "answer is"."""
     units: Literal["drop", "keep"] = "drop"
     """`drop`: 5 cm and 5% vote for 5. `keep`: for 5 cm and 5%. Rewards, label accuracy and evaluation follow; 5% is never 0.05."""
+
+    weights: VoterWeights = "equal"
+    """`equal`: each completion has one vote. `confidence`: it counts exp(mean log-probability of its tokens), a fraction."""
+    on_abstain: Literal["zero", "mask"] = "zero"
+    """A group whose label abstained: `zero`: its advantages are 0, its tokens stay in the KL term and the denominators. `mask`: it is
+    left out of the loss."""
+
+
+class LabelsSettings(Settings):
+    """A budget of true labels in a run that otherwise labels itself."""
+
+    budget: Questions = Field(0, ge=0)
+    """This many questions, chosen by the seed, are judged by the data set's answer, whatever the rule; every read is counted in
+    labels_read."""
+
+
+class RuleSettings(Settings):
+    """Numbers of single reward rules."""
+
+    empo_entropy_bound: Number | None = Field(None, gt=0)
+    """EMPO gives no reward if the entropy of the answers, in nats, is at least this; None: log of the group's size."""
+    evol_ngram: Whole = Field(3, ge=1)
+    """EVOL-RL compares completions by n-grams of this many tokens."""
+    restrain_sigma: Number = Field(0.5, gt=0)
+    """RESTRAIN weighs an answer of share f by exp(-(f - 1)^2 / (2 sigma^2)): small values come close to the majority vote."""
+    restrain_min_votes: Completions = Field(3, ge=1)
+    """RESTRAIN penalises all completions of a question whose most common answer has fewer votes."""
+    restrain_penalty: Number = Field(1.0, ge=0)
+    """RESTRAIN subtracts this from the advantages of a penalised question."""
+    restrain_question_sigma: Number = Field(0.5, gt=0)
+    """RESTRAIN weighs a question by the same Gaussian of the share of the initial model's most common answer."""
 
 
 class CollapseSettings(Settings):

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from corewarding.actors.engines import ENGINES, EngineKind, kinds_with
 from corewarding.actors.settings import EngineSettings, RolloutSettings
+from corewarding.dataflow.errors import UserError
 from corewarding.dataflow.registry import Registry
 from corewarding.launch.config.secrets import MASK, is_secret
 from corewarding.launch.config.tree import TrainConfig
@@ -38,7 +39,7 @@ def known_names() -> str:
 
 def problems(config: TrainConfig) -> list[str]:
     """All contradictions in the configuration. A name that does not exist hides the others."""
-    unknown = list(_unknown_names(config))
+    unknown = list(_unknown_names(config)) or list(_label_source(config))
     return unknown or [message for check in CHECKS for message in check(config)]
 
 
@@ -83,9 +84,10 @@ def _teacher_actors(config: TrainConfig) -> Iterator[str]:
 
 
 def _voters(config: TrainConfig) -> Iterator[str]:
-    if config.vote.min_voters > config.rollout.group_size:
+    size = config.rollout.vote_size or config.rollout.group_size
+    if config.vote.min_voters > size:
         yield (
-            f"vote.min_voters must be at most rollout.group_size = {config.rollout.group_size}, got {config.vote.min_voters}: "
+            f"vote.min_voters must be at most rollout.group_size = {size}, got {config.vote.min_voters}: "
             "no vote would ever have enough voters"
         )
 
@@ -101,6 +103,21 @@ def _resources(config: TrainConfig) -> Iterator[str]:
                 f"{section}.resources must name resources of the cluster's own, got {own[0]}: "
                 f"{section}.{gpus} and {section}.{gpus.replace('gpus', 'cpus')} say how many GPUs and CPUs"
             )
+
+
+def _vote_size(config: TrainConfig) -> Iterator[str]:
+    size, trained = config.rollout.vote_size, config.rollout.group_size
+    if size is not None and size < trained:
+        yield f"rollout.vote_size must be at least rollout.group_size = {trained}, got {size}: trained completions vote, too"
+    if size is not None and not config.reward_rule.voters:
+        yield f"rollout.vote_size {size}: rule {config.rule} elects no label; remove rollout.vote_size"
+
+
+def _label_source(config: TrainConfig) -> Iterator[str]:
+    try:
+        REWARD_RULES[config.rule].labelled(config.label.source)
+    except UserError as error:
+        yield f"{error}; remove label.from"
 
 
 def _pipeline_depth(config: TrainConfig) -> Iterator[str]:
@@ -203,6 +220,7 @@ CHECKS: tuple[Callable[[TrainConfig], Iterator[str]], ...] = (
     _teacher_actors,
     _voters,
     _resources,
+    _vote_size,
     _pipeline_depth,
     _engines,
     _one_actor_per_server,

@@ -25,8 +25,8 @@ from corewarding.learner.settings import (
     TrainSettings,
 )
 from corewarding.questions.settings import DataSettings
-from corewarding.rewards.rules.table import REWARD_RULES, RewardRule
-from corewarding.rewards.settings import CollapseSettings, VoteSettings
+from corewarding.rewards.rules.table import REWARD_RULES, GroupKind, RewardRule
+from corewarding.rewards.settings import CollapseSettings, LabelsSettings, RuleSettings, VoteSettings
 
 
 class ModelSettings(Settings):
@@ -96,7 +96,11 @@ class TrainConfig(Settings):
     staleness: StalenessSettings = StalenessSettings()
     """How old a sample may be when it is trained on."""
     label: LabelSettings = LabelSettings()
-    """How old a teacher's vote may be."""
+    """Where pseudo-labels come from, and how old a teacher's vote may be."""
+    labels: LabelsSettings = LabelsSettings()
+    """A budget of true labels."""
+    rule_options: RuleSettings = RuleSettings()
+    """Numbers of single reward rules."""
     correction: CorrectionSettings = CorrectionSettings()
     """Importance correction of tokens that older weights sampled."""
     loss: LossSettings = LossSettings()
@@ -120,7 +124,15 @@ class TrainConfig(Settings):
 
     @property
     def reward_rule(self) -> RewardRule:
-        return REWARD_RULES[self.rule]
+        return REWARD_RULES[self.rule].labelled(self.label.source)
+
+    def sampled_size(self, kind: GroupKind) -> int:
+        """Completions sampled of a group of this kind."""
+        return (
+            (self.rollout.vote_size or self.rollout.group_size)
+            if kind in self.reward_rule.voters
+            else self.rollout.group_size
+        )
 
     def engine_of(self, source: Source) -> EngineSettings:
         """The engine settings of that source's actors."""
@@ -148,7 +160,7 @@ class TrainConfig(Settings):
 
     @property
     def completions_per_update(self) -> int:
-        return self.train.questions_per_update * self.rollout.group_size * len(self.reward_rule.groups)
+        return self.train.questions_per_update * sum(map(self.sampled_size, self.reward_rule.groups))
 
     def derived(self) -> dict[str, str]:
         """Sizes that follow from the keys, for the table printed at start."""

@@ -1,6 +1,7 @@
 """The folder of one run. A run writes nothing outside it.
 
-runs/<name>/{config.yaml, environment.json, tensorboard/, metrics.jsonl, trace.jsonl, samples/, checkpoints/, summary.json}
+runs/<name>/{config.yaml, environment.json, tensorboard/, metrics.jsonl, trace.jsonl, samples/, initial_answers.jsonl,
+checkpoints/, summary.json}
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class RunDir:
         self.metrics = self.path / "metrics.jsonl"
         self.trace = self.path / "trace.jsonl"
         self.samples = self.path / "samples"
+        self.initial_answers = self.path / "initial_answers.jsonl"
         self.checkpoints = self.path / "checkpoints"
         self.summary = self.path / "summary.json"
 

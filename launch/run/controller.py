@@ -21,6 +21,7 @@ from corewarding.launch.report.statistics import Instant, RunStatistics, UpdateT
 from corewarding.launch.run.cadence import Checkpoints, Evaluations
 from corewarding.launch.run.collapse_guard import CollapseGuard
 from corewarding.launch.run.feed import QuestionFeed
+from corewarding.launch.run.initial import initial_answers
 from corewarding.launch.run.protocols import Parts
 from corewarding.launch.run.publishing.channels import WeightChannels
 from corewarding.launch.run.self_test import self_test
@@ -66,6 +67,7 @@ class Controller:
         await self._weights.acknowledged()
         log.phase("self-test of engines and learner")
         log.self_test(self.version.updates, await self_test(self._parts))
+        await self._know_initial()
         if self.before is None:
             log.phase("evaluating before training")
             self.before = await self._evaluations.full(self.version.updates, "before")
@@ -79,6 +81,12 @@ class Controller:
             await self._weights.publish(["policy"])
             await self._weights.acknowledged()
         self.after = await self._evaluations.full(self.version.updates, "after")
+
+    async def _know_initial(self) -> None:
+        """Gives the buffer the initial model's answers, if the rule needs them."""
+        if "initial_answers" in self._parts.rule.needs:
+            self._log.phase("sampling the initial model's answers")
+            await self._buffer.know_initial(await initial_answers(self._parts))
 
     async def _ask(self) -> None:
         """Consumes the cursor and the buffer's room; produces rollout tasks; waits for room; is unblocked by an acknowledged

@@ -41,7 +41,7 @@ class QuestionFeed:
                 id=asked.group(view, source),
                 incarnation=self._incarnation,
                 attempt=0,
-                group_size=config.rollout.group_size,
+                group_size=config.sampled_size((view, source)),
                 prompt_token_ids=self._prepared.prompts[asked.question_id, view],
                 temperature=config.rollout.temperature,
                 max_new_tokens=config.rollout.max_new_tokens,

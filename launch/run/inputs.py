@@ -14,7 +14,7 @@ from corewarding.questions.gold import GoldAnswers
 from corewarding.questions.load import QuestionSet, load_heldout, load_training
 from corewarding.questions.prompts import PreparedQuestions, prepare
 from corewarding.questions.template import PromptTemplate
-from corewarding.rewards.rules.table import REWARD_RULES, RewardRule
+from corewarding.rewards.rules.contract import RewardRule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +25,7 @@ class Inputs:
     template: PromptTemplate
     prepared: PreparedQuestions
     gold: GoldAnswers
+    known: tuple[str, ...]  # questions whose answers labels.budget buys
     heldout: PreparedQuestions | None
     heldout_gold: GoldAnswers
     max_model_len: int  # prompt + completion, of training and evaluation
@@ -32,7 +33,7 @@ class Inputs:
 
 def read_inputs(config: TrainConfig) -> Inputs:
     """Reads data, template and lengths. UserError, with key, value and remedy, if something does not fit."""
-    rule = REWARD_RULES[config.rule]
+    rule = config.reward_rule
     model_path = config.model_folder
     template = PromptTemplate.from_folder(model_path, system_prompt=config.data.system_prompt)
     views: tuple[View, ...] = tuple(dict.fromkeys(view for view, _ in rule.groups))
@@ -59,6 +60,7 @@ def read_inputs(config: TrainConfig) -> Inputs:
         template=template,
         prepared=prepared,
         gold=training.gold,
+        known=_bought(config, prepared, training.gold),
         heldout=heldout,
         heldout_gold=heldout_gold,
         max_model_len=config.engine.max_model_len or longest_prompt + config.rollout.max_new_tokens,
@@ -77,12 +79,22 @@ def _require_answers(rule: RewardRule, training: QuestionSet) -> None:
 
 
 def _check_scripts(config: TrainConfig) -> None:
-    sources: tuple[Source, ...] = ("policy", "teacher") if REWARD_RULES[config.rule].needs_teacher else ("policy",)
+    sources: tuple[Source, ...] = ("policy", "teacher") if config.reward_rule.needs_teacher else ("policy",)
     for script in {config.engine_of(source).script for source in sources} - {None}:
         if not Path(str(script)).is_file():
             raise UserError(
                 f"engine.script {script}: there is no such file; it holds the recorded completions, as JSONL"
             )
+
+
+def _bought(config: TrainConfig, prepared: PreparedQuestions, gold: GoldAnswers) -> tuple[str, ...]:
+    """The questions within labels.budget. UserError if fewer have an answer."""
+    found = gold.chosen((question.id for question in prepared.questions), config.labels.budget, seed=config.train.seed)
+    if len(found) < config.labels.budget:
+        raise UserError(
+            f"labels.budget is {config.labels.budget}, but only {len(found)} training questions have an answer; lower it"
+        )
+    return found
 
 
 def sizes(config: TrainConfig, inputs: Inputs) -> dict[str, str]:

@@ -17,6 +17,7 @@ from corewarding.dataflow.ids import AskedId, Channel, Source, Version
 from corewarding.evals.heldout import EvalResult, score_completions
 from corewarding.evals.tasks import evaluation_tasks
 from corewarding.launch.config.tree import TrainConfig
+from corewarding.launch.report.run_directory import RunDir
 from corewarding.launch.run import placement
 from corewarding.launch.run.inputs import Inputs
 from corewarding.launch.run.plans import buffer_plan, learner_plan
@@ -44,7 +45,7 @@ async def placed(
     state: dict[str, Any] = checkpoint.state if checkpoint else {}
     version = Version(incarnation=state.get("incarnation", -1) + 1, updates=state.get("updates", 0))
     buffer = start_buffer(
-        buffer_plan(config, version.incarnation),
+        buffer_plan(config, version.incarnation, known=inputs.known),
         inputs.gold,
         state.get("buffer"),
         runtime_env=placement.process_environment(1),
@@ -76,6 +77,7 @@ async def placed(
             publishers=_publishers(config, learner, groups, lock),
             checkpoints=store,
             log=log,
+            initial_answers=RunDir(config.run.root, config.run.name).initial_answers,
             evaluate=evaluate,
         )
     finally:

@@ -23,7 +23,6 @@ from corewarding.dataflow import plugins
 from corewarding.dataflow.errors import UserError
 from corewarding.launch.config.paths import IMPORT_PATH
 from corewarding.launch.config.tree import TrainConfig
-from corewarding.rewards.rules.table import REWARD_RULES
 
 
 class PlacementError(UserError):
@@ -35,7 +34,7 @@ def bundles(config: TrainConfig) -> dict[str, list[dict[str, float]]]:
     rollout, learner = config.rollout, config.learner
     rank = {"CPU": learner.cpus_per_rank, "GPU": learner.gpus_per_rank} | learner.resources
     actor = {"CPU": rollout.cpus_per_actor, "GPU": rollout.gpus_per_actor} | rollout.resources
-    num_teachers = rollout.teacher_actors if REWARD_RULES[config.rule].needs_teacher else 0
+    num_teachers = rollout.teacher_actors if config.reward_rule.needs_teacher else 0
     counts = {
         "learner": (learner.ranks, rank),
         "policy": (rollout.policy_actors, actor),

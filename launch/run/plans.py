@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from corewarding.launch.config.tree import TrainConfig
 from corewarding.learner.replay.admission import AdmissionLimits
-from corewarding.learner.replay.buffer import BufferPlan
+from corewarding.learner.replay.scoring import BufferPlan
 from corewarding.learner.settings import LearnerPlan
-from corewarding.rewards.rules.table import REWARD_RULES
 
 
 def admission_limits(config: TrainConfig) -> AdmissionLimits:
     """The bounds of the pipeline. CapacityError if they would deadlock."""
-    teacher, votes = config.teacher, REWARD_RULES[config.rule].needs_teacher
+    teacher, votes = config.teacher, config.reward_rule.needs_teacher
     return AdmissionLimits(
         questions_per_update=config.train.questions_per_update,
         total_updates=config.train.updates,
@@ -40,15 +39,19 @@ def learner_plan(config: TrainConfig) -> LearnerPlan:
     )
 
 
-def buffer_plan(config: TrainConfig, incarnation: int) -> BufferPlan:
-    """The replay buffer's part of the configuration."""
+def buffer_plan(config: TrainConfig, incarnation: int, *, known: tuple[str, ...] = ()) -> BufferPlan:
+    """The replay buffer's part of the configuration. known: the questions whose answers labels.budget buys."""
     return BufferPlan(
         rule=config.rule,
         group_size=config.rollout.group_size,
         run_seed=config.train.seed,
         incarnation=incarnation,
         limits=admission_limits(config),
+        label_from=config.label.source,
+        vote_size=config.rollout.vote_size,
+        known=known,
         vote=config.vote,
+        rule_options=config.rule_options,
         normalize=config.advantage.normalize,
         mask_truncated=config.loss.mask_truncated,
         skip_zero_advantage=config.loss.skip_zero_advantage,

@@ -24,6 +24,7 @@ from corewarding.dataflow.carriers import (
 from corewarding.dataflow.ids import AskedId, Channel, SetName, Source, Version
 from corewarding.dataflow.metrics import Metrics
 from corewarding.dataflow.spans import Span
+from corewarding.dataflow.votes import InitialAnswers
 from corewarding.evals.heldout import EvalResult
 from corewarding.launch.config.tree import TrainConfig
 from corewarding.launch.report.statistics import LogprobDifferences, Moment
@@ -50,6 +51,10 @@ class TakenBatch(Protocol):
 
 class Buffer(Protocol):
     """The replay buffer."""
+
+    async def know_initial(self, answers: Sequence[InitialAnswers]) -> None:
+        """The initial model's answers, for rules that need them; before any question is admitted."""
+        ...
 
     async def room(self) -> int:
         """Waits until at least one question may start; returns how many may."""
@@ -186,4 +191,5 @@ class Parts:
     publishers: Mapping[Channel, ChannelPublisher]
     checkpoints: CheckpointFolders
     log: Log
+    initial_answers: Path  # the file of the initial model's answers, in the run directory
     evaluate: Callable[[bool], Awaitable[EvalResult | None]]  # True: the quick, greedy one; None: no held-out questions

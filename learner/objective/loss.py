@@ -26,7 +26,7 @@ class TokenBatch:
     behavior_T: Tensor  # log mu, float32
     advantage_T: Tensor  # float32
     mask_T: Tensor  # bool: tokens that enter gain and KL
-    weight_T: Tensor  # float32: 1 / N of the token's view (token_mean), or 1 / (length x completions) (sequence_mean)
+    weight_T: Tensor  # float32: 1 / N of the token's view (token_mean), or 1 / (length x completions); times the sample's weight
     age_T: Tensor  # float32: policy version - version that sampled the token
     sequence_T: Tensor  # int64 in [0, S)
     num_sequences: int

@@ -209,4 +209,5 @@ def _micro_batch(rows: list[list[_Tree]], weights: dict[View, float], policy_ver
 
 def _token_weight(sample: TrainingSample, weights: dict[View, float]) -> float:
     weight = weights.get(sample.id.view, 0.0)
-    return weight if weight >= 0 else -weight / max(1, int(sample.loss_mask.sum()))
+    mean = weight if weight >= 0 else -weight / max(1, int(sample.loss_mask.sum()))
+    return sample.weight * mean

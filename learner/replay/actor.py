@@ -13,7 +13,9 @@ from ray.actor import ActorHandle
 from corewarding.dataflow.carriers import Completion, TokenStatistics
 from corewarding.dataflow.codec import decode_list, encode
 from corewarding.dataflow.ids import AskedId, Channel
-from corewarding.learner.replay.buffer import BufferPlan, ReplayBuffer
+from corewarding.dataflow.votes import InitialAnswers
+from corewarding.learner.replay.buffer import ReplayBuffer
+from corewarding.learner.replay.scoring import BufferPlan
 from corewarding.questions.gold import GoldAnswers
 
 
@@ -22,6 +24,10 @@ class BufferActor:
 
     def __init__(self, plan: BufferPlan, gold: GoldAnswers, state: dict[str, Any] | None = None) -> None:
         self._buffer = ReplayBuffer(plan, gold, state)
+
+    async def know_initial(self, answers: bytes) -> None:
+        """answers: a list of InitialAnswers."""
+        self._buffer.know_initial(decode_list(answers, InitialAnswers))
 
     async def room(self) -> int:
         return await self._buffer.room()

@@ -7,8 +7,8 @@ A plain class that takes and returns objects. All methods run in one event loop,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -26,38 +26,20 @@ from corewarding.dataflow.carriers import (
 )
 from corewarding.dataflow.ids import AskedId, Channel
 from corewarding.dataflow.metrics import Metrics
-from corewarding.learner.objective.advantages import Normalize, training_samples
-from corewarding.learner.replay.admission import Admission, AdmissionLimits
+from corewarding.dataflow.votes import InitialAnswers
+from corewarding.learner.objective.advantages import training_samples
+from corewarding.learner.replay.admission import Admission
 from corewarding.learner.replay.events import Event, GroupAccepted, GroupRefused, QuestionEvicted, UpdateScored
 from corewarding.learner.replay.joining import Joining
 from corewarding.learner.replay.ledger import Ledger
 from corewarding.learner.replay.metrics import Lengths, rollout_times, sampling_spans, staleness, zero_advantages
 from corewarding.learner.replay.sample_log import sample_rows
+from corewarding.learner.replay.scoring import BufferPlan, Scorer
 from corewarding.questions.gold import GoldAnswers
-from corewarding.rewards.answers.key import answer_key
 from corewarding.rewards.diagnostics import reward_diagnostics
-from corewarding.rewards.rules.contract import RewardRule, RuleContext
-from corewarding.rewards.rules.table import REWARD_RULES
-from corewarding.rewards.settings import VoteSettings
 
 NUM_NAMED = 8
 """How many missing questions `progress` names."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BufferPlan:
-    """The part of a run's configuration that the buffer needs."""
-
-    rule: str
-    group_size: int
-    run_seed: int
-    incarnation: int
-    limits: AdmissionLimits
-    vote: VoteSettings = field(default_factory=VoteSettings)
-    normalize: Normalize = "std"
-    mask_truncated: bool = False
-    skip_zero_advantage: bool = False
-    num_sample_questions: int = 4  # questions per update whose completions go to the sample log
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +57,11 @@ class ReplayBuffer:
     def __init__(self, plan: BufferPlan, gold: GoldAnswers, state: dict[str, Any] | None = None) -> None:
         """state: of a checkpoint, as `state()` returned it; None starts from the beginning."""
         self._plan = plan
-        self._rule: RewardRule = REWARD_RULES[plan.rule]
+        self._scorer = Scorer(plan, gold)
+        self._rule = self._scorer.rule
         self._gold = gold
-        self._key: Callable[[str], str] = partial(answer_key, equivalence=plan.vote.equivalence, units=plan.vote.units)
         self._admission = Admission(plan.limits, updates_done=0 if state is None else state["updates_done"])
-        self._joining = Joining(self._rule.groups, group_size=plan.group_size, incarnation=plan.incarnation)
+        self._joining = Joining(self._scorer.sizes, incarnation=plan.incarnation)
         self._ready: dict[AskedId, Ready] = {}
         self._taken: dict[int, list[Ready]] = {}  # by update: taken and not yet a batch
         self._unreported: dict[int, tuple[UpdateScored, Metrics]] = {}  # by update: a batch and not yet reported
@@ -91,6 +73,10 @@ class ReplayBuffer:
     def needs_statistics(self) -> bool:
         """Whether `batch` needs the learner's token statistics of `unscored` samples."""
         return "token_statistics" in self._rule.needs
+
+    def know_initial(self, answers: Iterable[InitialAnswers]) -> None:
+        """Takes in the initial model's answers, for rules that need them; before any question is admitted."""
+        self._scorer.know_initial(answers)
 
     def record(self, event: Event) -> None:
         """The one place that hears of every accept, refusal, eviction and scored update."""
@@ -133,7 +119,7 @@ class ReplayBuffer:
     async def _become_ready(self, rollouts: QuestionRollouts) -> None:
         asked, policy = rollouts.asked, rollouts.oldest_version("policy")
         assert policy is not None, f"{asked} has no policy completion"
-        scored = None if self.needs_statistics else self._rule.score(rollouts, self._context(None))
+        scored = None if self.needs_statistics else self._scorer.score(rollouts)
         self._ready[asked] = Ready(rollouts=rollouts, at=self._admission.updates_done, scored=scored)
         async with self._changed:
             self._admission.mark_ready(asked, oldest_policy=policy, oldest_teacher=rollouts.oldest_version("teacher"))
@@ -145,16 +131,6 @@ class ReplayBuffer:
         for asked, reason in self._admission.evict():
             self._joining.end(asked)
             self.record(QuestionEvicted(reason=reason, completions=self._ready.pop(asked).rollouts.completions))
-
-    def _context(self, statistics: Sequence[TokenStatistics] | None) -> RuleContext:
-        return RuleContext(
-            key=self._key,
-            min_share=self._plan.vote.min_share,
-            min_voters=self._plan.vote.min_voters,
-            run_seed=self._plan.run_seed,
-            gold=partial(self._gold.read, reader="reward") if "gold" in self._rule.needs else None,
-            statistics=None if statistics is None else {one.id: one for one in statistics},
-        )
 
     # ---- the learner takes an update ------------------------------------------------------------------------------
 
@@ -177,7 +153,7 @@ class ReplayBuffer:
             TrainingSample.of(completion, advantage=0.0)
             for ready in self._taken[update]
             for view, source in self._rule.trained
-            for completion in ready.rollouts.group(view, source)
+            for completion in ready.rollouts.group(view, source)[: self._plan.group_size]
         ]
         return sorted(samples, key=lambda sample: sample.id)
 
@@ -190,6 +166,7 @@ class ReplayBuffer:
             normalize=plan.normalize,
             mask_truncated=plan.mask_truncated,
             skip_zero_advantage=plan.skip_zero_advantage,
+            mask_abstained=plan.vote.on_abstain == "mask",
             oldest_version=update - 1 - limits.staleness_max if limits.on_exceed == "withhold" else 0,
         )
         in_loss = np.array([sample.loss_mask.any() for sample in samples], np.bool_)
@@ -210,7 +187,7 @@ class ReplayBuffer:
         return TrainBatch(incarnation=plan.incarnation, update=update, samples=tuple(samples))
 
     def _scored(self, ready: Ready, statistics: Sequence[TokenStatistics] | None) -> list[ScoredGroup]:
-        return self._rule.score(ready.rollouts, self._context(statistics)) if ready.scored is None else ready.scored
+        return self._scorer.score(ready.rollouts, statistics) if ready.scored is None else ready.scored
 
     def report(self, update: int) -> UpdateReport:
         """What there is to say of the batch of `update`; once per update. It is apart from `batch` so that the learner need not
@@ -221,14 +198,18 @@ class ReplayBuffer:
             update=update,
             metrics=Metrics.union(
                 [
-                    reward_diagnostics(event.rollouts, event.groups, gold=gold, key=self._key),
+                    reward_diagnostics(event.rollouts, event.groups, gold=gold, key=self._scorer.key),
                     zero_advantages(event.groups),
                     rollout_times(event.rollouts),
                     counted,
                 ]
             ),
             rows=sample_rows(
-                event.rollouts, event.groups, update=update, num_questions=self._plan.num_sample_questions
+                event.rollouts,
+                event.groups,
+                update=update,
+                num_questions=self._plan.num_sample_questions,
+                normalize=self._plan.normalize,
             ),
             spans=sampling_spans(event.rollouts),
         )

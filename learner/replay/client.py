@@ -15,6 +15,7 @@ from corewarding.dataflow.carriers import BufferProgress, UpdateReport
 from corewarding.dataflow.codec import decode_as, encode
 from corewarding.dataflow.errors import RunError
 from corewarding.dataflow.ids import AskedId, Channel
+from corewarding.dataflow.votes import InitialAnswers
 from corewarding.learner.replay.actor import BufferActor
 
 T = TypeVar("T")
@@ -40,6 +41,10 @@ class BufferClient:
 
     def __init__(self, actor: ActorHandle[BufferActor]) -> None:
         self._actor: Any = actor
+
+    async def know_initial(self, answers: Sequence[InitialAnswers]) -> None:
+        """The initial model's answers, for rules that need them; before any question is admitted."""
+        await _answer(self._actor.know_initial.remote(encode(list(answers))))
 
     async def room(self) -> int:
         """Waits until at least one question may start; returns how many may."""

@@ -6,7 +6,7 @@ are remembered for a while, so that a group sent again is recognized as a duplic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from corewarding.dataflow.carriers import Completion, QuestionRollouts
 from corewarding.dataflow.ids import AskedId, GroupId
@@ -20,10 +20,9 @@ REMEMBERED = 20_000
 class Joining:
     """The groups of all admitted questions that have not ended."""
 
-    def __init__(self, kinds: Sequence[GroupKind], *, group_size: int, incarnation: int) -> None:
-        """kinds: the groups that the rule asks for. Completions of another incarnation are refused."""
-        self._kinds = frozenset(kinds)
-        self._group_size = group_size
+    def __init__(self, sizes: Mapping[GroupKind, int], *, incarnation: int) -> None:
+        """sizes: completions of each group that the rule asks for. Completions of another incarnation are refused."""
+        self._sizes = dict(sizes)
         self._incarnation = incarnation
         self._groups: dict[AskedId, dict[GroupId, tuple[Completion, ...]]] = {}
         self._ended: dict[AskedId, None] = {}  # oldest first
@@ -38,12 +37,13 @@ class Joining:
         group = completions[0].id.group
         indices = sorted(completion.id.sample_index for completion in completions)
         assert all(completion.id.group == group for completion in completions), f"{group}: one message mixes groups"
-        assert indices == list(range(self._group_size)), f"{group}: samples {indices} are not one group"
+        size = self._sizes.get((group.view, group.source), len(indices))
+        assert indices == list(range(size)), f"{group}: samples {indices} are not one group"
         if any(completion.incarnation != self._incarnation for completion in completions):
             return "lost_incarnation"
         if group.asked in self._ended:
             return "duplicate"
-        if group.asked not in self._groups or (group.view, group.source) not in self._kinds:
+        if group.asked not in self._groups or (group.view, group.source) not in self._sizes:
             return "unasked"
         return "duplicate" if group in self._groups[group.asked] else None
 
@@ -52,7 +52,7 @@ class Joining:
         group = completions[0].id.group
         groups = self._groups[group.asked]
         groups[group] = tuple(sorted(completions, key=lambda completion: completion.id.sample_index))
-        if len(groups) < len(self._kinds):
+        if len(groups) < len(self._sizes):
             return None
         self.num_ready += 1
         return QuestionRollouts(asked=group.asked, groups=groups)

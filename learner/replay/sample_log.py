@@ -7,11 +7,16 @@ from typing import Any
 
 from corewarding.dataflow.carriers import QuestionRollouts, ScoredGroup
 from corewarding.dataflow.ids import CompletionId
-from corewarding.learner.objective.advantages import group_advantages
+from corewarding.rewards.advantages import Normalize, advantages_of
 
 
 def sample_rows(
-    taken: Sequence[QuestionRollouts], scored: Sequence[ScoredGroup], *, update: int, num_questions: int
+    taken: Sequence[QuestionRollouts],
+    scored: Sequence[ScoredGroup],
+    *,
+    update: int,
+    num_questions: int,
+    normalize: Normalize = "std",
 ) -> list[dict[str, Any]]:
     """One JSON-ready row per completion of the first `num_questions` questions, completions that only vote included.
 
@@ -21,7 +26,7 @@ def sample_rows(
     judged: dict[CompletionId, tuple[ScoredGroup, float, float]] = {}
     shown = {rollouts.asked for rollouts in taken[:num_questions]}
     for group in (group for group in scored if group.id.asked in shown):
-        advantages = group_advantages(group.rewards, normalize="std")
+        advantages = advantages_of(group, normalize=normalize)
         for completion, reward, advantage in zip(group.completions, group.rewards, advantages, strict=True):
             judged[completion.id] = (group, float(reward), float(advantage))
     rows = []
@@ -45,6 +50,8 @@ def sample_rows(
             if completion.id in judged:
                 group, reward, advantage = judged[completion.id]
                 row |= {"label": group.label, "reward": reward, "advantage": advantage, "abstained": group.abstained}
+                if group.weights is not None:
+                    row["weight"] = float(group.weights[0])
                 if group.vote is not None:
                     row |= {
                         "vote_share": group.vote.share,

@@ -8,8 +8,8 @@ import hashlib
 
 from corewarding.dataflow.carriers import QuestionRollouts, ScoredGroup
 from corewarding.dataflow.ids import CompletionId
-from corewarding.rewards.rules.contract import POLICY_ORIGINAL, RewardRule, RuleContext
-from corewarding.rewards.rules.labels import judge_by_label, judge_by_vote, without_label
+from corewarding.rewards.rules.contract import POLICY_ORIGINAL, RewardRule, RuleContext, judged
+from corewarding.rewards.rules.labels import judge_by_label, majority, without_label
 
 
 def ground_truth(rollouts: QuestionRollouts, context: RuleContext) -> list[ScoredGroup]:
@@ -21,11 +21,6 @@ def ground_truth(rollouts: QuestionRollouts, context: RuleContext) -> list[Score
         raise ValueError("reward rule ground_truth needs gold answers, got none: use a data set that has them")
     label = context.gold(rollouts.asked.question_id)
     return [judge_by_label(rollouts, context, trained=POLICY_ORIGINAL, label=label)]
-
-
-def majority_vote(rollouts: QuestionRollouts, context: RuleContext) -> list[ScoredGroup]:
-    """Rewards by the group's own vote (TTRL, arXiv 2504.16084; SRT, arXiv 2505.21444)."""
-    return [judge_by_vote(rollouts, context, trained=POLICY_ORIGINAL, voters=POLICY_ORIGINAL)]
 
 
 def random_reward(rollouts: QuestionRollouts, context: RuleContext) -> list[ScoredGroup]:
@@ -41,6 +36,7 @@ def _coin(run_seed: int, completion: CompletionId) -> int:
 
 RULES = (
     RewardRule(name="ground_truth", score=ground_truth, needs=frozenset({"gold"})),
-    RewardRule(name="majority_vote", score=majority_vote),
+    # The group's own vote (TTRL, arXiv 2504.16084; SRT, arXiv 2505.21444).
+    judged("majority_vote", majority, "policy"),
     RewardRule(name="random", score=random_reward),
 )

@@ -1,5 +1,5 @@
 """Rewards of one trained group under one label: 1 if a completion's answer is in the label's class, else 0. If the label's vote
-abstained, all rewards of the group are 0.
+abstained, all rewards of the group are 0. And the building blocks of judges that use a vote in another way.
 """
 
 from __future__ import annotations
@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from corewarding.dataflow.carriers import Completion, Float32, QuestionRollouts, ScoredGroup, Vote
-from corewarding.rewards.rules.contract import GroupKind, RuleContext
-from corewarding.rewards.voting import vote
+from corewarding.dataflow.carriers import Completion, Float32, QuestionRollouts, ScoredGroup
+from corewarding.dataflow.votes import Vote
+from corewarding.rewards.rules.contract import GroupKind, RewardRule, RuleContext
+from corewarding.rewards.voting import vote, voter_weights
 
 
 def matches(completion: Completion, label_key: str, context: RuleContext) -> bool:
@@ -25,12 +26,54 @@ def label_rewards(completions: tuple[Completion, ...], label_key: str | None, co
     )
 
 
+def trained_completions(rollouts: QuestionRollouts, context: RuleContext, trained: GroupKind) -> tuple[Completion, ...]:
+    """The completions of a trained group that are trained; if the group votes in a greater number, the first of them."""
+    return rollouts.group(*trained)[: context.train_size]
+
+
+def elect(rollouts: QuestionRollouts, context: RuleContext, voters: GroupKind) -> Vote:
+    """The vote of a group, with all options of the context."""
+    return vote(
+        rollouts.group(*voters),
+        key=context.key,
+        min_share=context.min_share,
+        min_voters=context.min_voters,
+        weights=context.weights,
+    )
+
+
+def class_shares(
+    rollouts: QuestionRollouts, context: RuleContext, voters: GroupKind, *, of: str = "voters"
+) -> dict[str, float]:
+    """Key of each answer of a group to its share, largest first (ties: as in a vote).
+
+    of: "voters" divides by the weight of the completions with an answer, "completions" by that of all.
+    """
+    group = rollouts.group(*voters)
+    weights = voter_weights(group, context.weights)
+    shares: dict[str, float] = {}
+    for completion, weight in zip(group, weights, strict=True):
+        if completion.answer is not None:
+            key = context.key(completion.answer)
+            shares[key] = shares.get(key, 0.0) + weight
+    total = sum(shares.values()) if of == "voters" else sum(weights)
+    return {key: mass / total for key, mass in sorted(shares.items(), key=lambda item: -item[1])}
+
+
 def judge_by_vote(
     rollouts: QuestionRollouts, context: RuleContext, *, trained: GroupKind, voters: GroupKind
 ) -> ScoredGroup:
     """Rewards the `trained` group by the answer that the `voters` group elects."""
-    elected = vote(rollouts.group(*voters), key=context.key, min_share=context.min_share, min_voters=context.min_voters)
+    elected = elect(rollouts, context, voters)
     return _scored(rollouts, context, trained, label=elected.answer, label_key=elected.winner, elected=elected)
+
+
+def majority(
+    rollouts: QuestionRollouts, context: RuleContext, *, trained: GroupKind, voters: tuple[GroupKind, ...]
+) -> ScoredGroup:
+    """The judge of majority_vote and Co-rewarding: `judge_by_vote` with the one group of voters."""
+    (group,) = voters
+    return judge_by_vote(rollouts, context, trained=trained, voters=group)
 
 
 def judge_by_label(
@@ -53,6 +96,14 @@ def without_label(rollouts: QuestionRollouts, *, trained: GroupKind, rewards: Se
     )
 
 
+def score_question(rule: RewardRule, rollouts: QuestionRollouts, context: RuleContext) -> list[ScoredGroup]:
+    """The rule's groups; for a question whose answer labels.budget bought, each trained group is judged by that answer."""
+    bought = None if context.known is None else context.known(rollouts.asked.question_id)
+    if bought is None:
+        return rule.score(rollouts, context)
+    return [judge_by_label(rollouts, context, trained=trained, label=bought) for trained in rule.trained]
+
+
 def _scored(
     rollouts: QuestionRollouts,
     context: RuleContext,
@@ -62,7 +113,7 @@ def _scored(
     label_key: str | None,
     elected: Vote | None,
 ) -> ScoredGroup:
-    completions = rollouts.group(*trained)
+    completions = trained_completions(rollouts, context, trained)
     return ScoredGroup(
         id=rollouts.asked.group(*trained),
         completions=completions,

@@ -12,7 +12,16 @@ import numpy as np
 from corewarding.dataflow.carriers import QuestionRollouts, ScoredGroup
 from corewarding.dataflow.plugins import PluginError, guarded
 from corewarding.dataflow.registry import Registry
-from corewarding.rewards.rules import baselines, co_rewarding, confidence
+from corewarding.rewards.rules import (
+    baselines,
+    co_rewarding,
+    confidence,
+    empo,
+    evol_rl,
+    restrain,
+    self_harmony,
+    trajectory,
+)
 from corewarding.rewards.rules.contract import (
     POLICY_ORIGINAL,
     GroupKind,
@@ -26,7 +35,8 @@ from corewarding.rewards.rules.contract import (
 __all__ = ["REWARD_RULES", "GroupKind", "KLReference", "Need", "RewardRule", "RuleContext", "Score", "reward_rule"]
 
 REWARD_RULES: Registry[RewardRule] = Registry("rule")
-for _rule in (*baselines.RULES, *confidence.RULES, *co_rewarding.RULES):
+_FAMILIES = (baselines, confidence, trajectory, co_rewarding, self_harmony, empo, evol_rl, restrain)
+for _rule in (rule for family in _FAMILIES for rule in family.RULES):
     REWARD_RULES.register(_rule.name, _rule)
 
 
@@ -35,6 +45,7 @@ def reward_rule(
     *,
     groups: Iterable[GroupKind] = (POLICY_ORIGINAL,),
     trained: Iterable[GroupKind] | None = None,
+    voters: Iterable[GroupKind] = (),
     needs: Iterable[Need] = (),
     kl_reference: KLReference = "initial",
     kl_coef: float = 0.005,
@@ -43,8 +54,9 @@ def reward_rule(
 
     The function takes a question's completions and a RuleContext, and returns one ScoredGroup for each trained group, in order.
     groups: (view, source) pairs sampled for each question. trained: those that are trained; None: all of the policy's.
-    needs: "gold" to be given the data set's answers, "token_statistics" for self-certainty and entropy. kl_reference, kl_coef: used
-    where the configuration names none.
+    voters: groups that elect labels; rollout.vote_size is their size. needs: "gold" to be given the data set's answers,
+    "token_statistics" for self-certainty and entropy, "sampled_logprobs" for Completion.behavior_logprobs, "initial_answers" of the
+    model before training, "similarity" of completions. kl_reference, kl_coef: used where the configuration names none.
     """
     asked = tuple(groups)
     rule_trained = tuple(kind for kind in asked if kind[1] == "policy") if trained is None else tuple(trained)
@@ -59,6 +71,7 @@ def reward_rule(
             name=name,
             groups=asked,
             trained=rule_trained,
+            voters=tuple(voters),
             needs=frozenset(needs),
             kl_reference=kl_reference,
             kl_coef=kl_coef,
@@ -80,6 +93,9 @@ def _checked(score: Score, name: str, trained: tuple[GroupKind, ...]) -> Score:
             raise PluginError(
                 f"rule {name!r} must return a list with one ScoredGroup for each of {', '.join(map(str, wanted))}"
             )
+        sizes = [len(rollouts.group(*kind)[: context.train_size]) for kind in trained]
+        if [len(group.completions) for group in groups] != sizes:
+            raise PluginError(f"rule {name!r} must score the completions of cw.trained_completions, and no others")
         if not all(np.isfinite(group.rewards).all() for group in groups):
             raise PluginError(f"rule {name!r}: every reward must be a finite number; {rollouts.asked} has others")
         return groups

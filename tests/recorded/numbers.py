@@ -23,7 +23,7 @@ from corewarding.dataflow.ids import AskedId
 from corewarding.dataflow.metrics import Metrics
 from corewarding.learner.learner import Learner
 from corewarding.learner.objective import metrics as loss_metrics
-from corewarding.learner.objective.advantages import group_advantages, training_samples, zero_cause
+from corewarding.learner.objective.advantages import training_samples, zero_cause
 from corewarding.learner.objective.logprobs import token_logprobs
 from corewarding.learner.objective.loss import low_variance_kl, objective
 from corewarding.learner.objective.packing import MicroBatch, pack
@@ -35,6 +35,7 @@ from corewarding.learner.settings import (
     TeacherSettings,
     TrainSettings,
 )
+from corewarding.rewards.advantages import group_advantages
 from corewarding.rewards.answers.extract import extract_answer
 from corewarding.rewards.answers.grading import grade
 from corewarding.rewards.answers.key import canonical_key

@@ -13,10 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from corewarding.dataflow import codec
-from corewarding.dataflow.carriers import Completion, Question, ScoredGroup, TrainBatch, TrainingSample, Vote
+from corewarding.dataflow.carriers import Completion, Question, ScoredGroup, TrainBatch, TrainingSample
 from corewarding.dataflow.codec import CodecError, decode, decode_as, decode_list, encode
 from corewarding.dataflow.ids import AskedId
 from corewarding.dataflow.metrics import Metrics
+from corewarding.dataflow.votes import Vote
 
 INTEGERS = st.integers(-(2**63), 2**64 - 1)
 FLOATS = st.floats(allow_nan=False)
@@ -70,9 +71,12 @@ def carrier(draw: st.DrawFn, cls: type) -> Any:
         fields["loss_mask"] = arrays(np.bool_, length)
         fields["prompt_token_ids"] = arrays(np.int32, 3)
         fields["advantage"] = st.floats(allow_nan=False, allow_infinity=False)
+        fields["weight"] = st.floats(0, 9)
     if cls is ScoredGroup:
         fields["completions"] = st.just(tuple(draw(carrier(Completion)) for _ in range(2)))
         fields["rewards"] = arrays(np.float32, 2)
+        numbers = st.lists(st.floats(0, 9, width=32), min_size=2, max_size=2).map(lambda v: np.array(v, np.float32))
+        fields |= {"advantages": st.none() | numbers, "weights": st.none() | numbers}
     if cls is TrainBatch:
         samples = draw(st.lists(carrier(TrainingSample), max_size=3, unique_by=lambda sample: sample.id))
         fields["samples"] = st.just(tuple(sorted(samples, key=lambda sample: sample.id)))

@@ -8,6 +8,7 @@ from corewarding.dataflow.carriers import Completion, FinishReason, QuestionRoll
 from corewarding.dataflow.ids import AskedId, GroupId, Source, View
 from corewarding.rewards.answers.key import answer_key
 from corewarding.rewards.rules.contract import RuleContext
+from corewarding.rewards.similarity import ngram_similarity
 from tests.fakes import fake_completion
 
 
@@ -40,5 +41,12 @@ def rollouts_of(answers: dict[tuple[View, Source], Sequence[str | None]], *, que
 
 
 def context_of(**changes: object) -> RuleContext:
-    fields: dict[str, object] = {"key": key, "min_share": 0.0, "run_seed": 7}
+    """Everything that a rule may need, but gold answers and statistics."""
+    fields: dict[str, object] = {
+        "key": key,
+        "min_share": 0.0,
+        "run_seed": 7,
+        "initial": lambda question, view: ["1", "1", "2", None],
+        "similarity": lambda completions: ngram_similarity(completions, n=3),
+    }
     return RuleContext(**(fields | changes))  # type: ignore[arg-type]

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corewarding import rewards
-from corewarding.dataflow.carriers import Completion, VoteClass
+from corewarding.dataflow.carriers import Completion
 from corewarding.dataflow.ids import AskedId
+from corewarding.dataflow.votes import VoteClass
 from corewarding.rewards.answers.key import answer_key
 from corewarding.rewards.voting import vote
 from tests.unit.rewards.rollouts import completion, group_of, key

@@ -121,7 +121,7 @@ def test_names_of_plugins_are_in_the_help_and_in_did_you_mean(
     plugin.write_text("import corewarding as cw\n@cw.reward_rule('short_vote')\ndef short_vote(r, c): ...\n")
     with pytest.raises(SystemExit):
         parse_train(["cpu", "--plugins", str(plugin), "--help"])
-    assert "co_rewarding_iii, short_vote" in " ".join(capsys.readouterr().out.split())
+    assert "restrain, short_vote" in " ".join(capsys.readouterr().out.split())
     config = parse_train(["cpu", "--plugins", str(plugin), "--rule", "short_vote"])
     assert (config.rule, config.plugins) == ("short_vote", (str(plugin),))
     with pytest.raises(ConfigError, match=r"rule 'shortvote' does not exist; did you mean short_vote\?"):

@@ -8,16 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corewarding.dataflow.carriers import (
-    BufferProgress,
-    Completion,
-    RolloutTask,
-    StepResult,
-    UpdateReport,
-)
+from corewarding.dataflow.carriers import BufferProgress, Completion, RolloutTask, StepResult, UpdateReport
 from corewarding.dataflow.ids import AskedId, Channel, GroupId, Source, Version
 from corewarding.dataflow.metrics import Metrics
 from corewarding.dataflow.spans import Span
+from corewarding.dataflow.votes import InitialAnswers
 from corewarding.evals.heldout import EvalResult
 from corewarding.launch.run.protocols import PublishResult
 
@@ -69,6 +64,9 @@ class FakeBuffer:
         self.admitting, self.reporting = Gate(), Gate()
         self.changed = asyncio.Condition()
         self.no_answer_frac: Callable[[int], float] = lambda update: 0.1
+
+    async def know_initial(self, answers: Sequence[InitialAnswers]) -> None:
+        self.world.events.append(("initial", len(answers)))
 
     def free(self) -> int:
         total = self.world.config.train.updates

@@ -83,6 +83,7 @@ class World:
             publishers=self.publishers,
             checkpoints=self.folders,
             log=self.log,
+            initial_answers=self.folder / "initial_answers.jsonl",
             evaluate=self.evaluate,
         )
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from corewarding.dataflow.carriers import ScoredGroup
 from corewarding.dataflow.ids import AskedId, GroupId
-from corewarding.learner.objective.advantages import group_advantages, training_samples, zero_cause
+from corewarding.learner.objective.advantages import training_samples, zero_cause
+from corewarding.rewards.advantages import group_advantages
 from tests.unit.rewards.rollouts import completion
 
 Q = AskedId(question_id="q", epoch=0).group("original", "policy")

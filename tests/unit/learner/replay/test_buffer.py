@@ -10,7 +10,8 @@ from corewarding.dataflow.carriers import TokenStatistics, TrainBatch, UpdateRep
 from corewarding.dataflow.ids import AskedId
 from corewarding.dataflow.spans import Span
 from corewarding.learner.replay.admission import AdmissionLimits
-from corewarding.learner.replay.buffer import BufferPlan, ReplayBuffer
+from corewarding.learner.replay.buffer import ReplayBuffer
+from corewarding.learner.replay.scoring import BufferPlan
 from corewarding.questions.gold import GoldAnswers
 from corewarding.rewards.rules.table import REWARD_RULES
 from tests.fakes import fake_group

@@ -12,8 +12,8 @@ from corewarding.dataflow.codec import CodecError, decode_as, decode_list, encod
 from corewarding.dataflow.ids import AskedId
 from corewarding.learner.replay.actor import BufferActor
 from corewarding.learner.replay.admission import AdmissionLimits
-from corewarding.learner.replay.buffer import BufferPlan
 from corewarding.learner.replay.client import BufferClient, BufferDiedError
+from corewarding.learner.replay.scoring import BufferPlan
 from corewarding.questions.gold import GoldAnswers
 from tests.fakes import fake_group
 

@@ -15,7 +15,7 @@ Q = AskedId(question_id="q", epoch=0)
 
 
 def make_joining() -> Joining:
-    joining = Joining(KINDS, group_size=2, incarnation=0)
+    joining = Joining(dict.fromkeys(KINDS, 2), incarnation=0)
     joining.expect(Q)
     return joining
 
@@ -33,7 +33,7 @@ def test_a_question_is_ready_with_its_last_group(order: tuple[tuple[View, Source
 
 
 def test_a_group_is_sorted_by_sample_index() -> None:
-    joining = Joining([("original", "policy")], group_size=3, incarnation=0)
+    joining = Joining({("original", "policy"): 3}, incarnation=0)
     joining.expect(Q)
     first, second, third = fake_group("q", ["1", "2", "3"])
     question = joining.add([third, first, second])
