@@ -9,7 +9,8 @@ r"""Label-free reinforcement learning of reasoning models: Co-rewarding on Ray.
 
 Answers: `extract_answer`, `canonical_key`, `explain_answer`, `same_answer`, `grade`, `majority_vote`.
 Training: `recipe`, `recipes`, `train`, `load_run`. Errors: `UserError` for the input, `RunError` for a run that failed.
-Plug-ins, files named in `plugins:` of the configuration: `reward_rule` with `judge_by_vote`, `judge_by_label` and `without_label`;
+Plug-ins, files named in `plugins:` of the configuration: `reward_rule` with `judge_by_vote`, `judge_by_label`,
+`without_label` and `trained_completions`;
 `question_reader` with `Entry`; `evaluation_set`, `question_metric`, `engine_kind`, `correction_mode`.
 
 Names are imported at first use, so `import corewarding` loads neither torch nor ray.
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from corewarding.rewards.answers.grading import grade
     from corewarding.rewards.answers.key import canonical_key, same_answer
     from corewarding.rewards.diagnostics import question_metric
-    from corewarding.rewards.rules.labels import judge_by_label, judge_by_vote, without_label
+    from corewarding.rewards.rules.labels import judge_by_label, judge_by_vote, trained_completions, without_label
     from corewarding.rewards.rules.table import reward_rule
     from corewarding.rewards.voting import majority_vote
 
@@ -63,6 +64,7 @@ _MODULES = {
     "reward_rule": "rewards.rules.table",
     "same_answer": "rewards.answers.key",
     "train": "launch.api",
+    "trained_completions": "rewards.rules.labels",
     "without_label": "rewards.rules.labels",
 }
 
@@ -91,6 +93,7 @@ __all__ = [
     "reward_rule",
     "same_answer",
     "train",
+    "trained_completions",
     "without_label",
 ]
 

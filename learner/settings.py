@@ -177,13 +177,12 @@ class StalenessSettings(Settings):
 
 _FROM_HELP = (
     "Who elects the labels: `policy` or `teacher` on the trained wording, or on the other wording (`other_view`, "
-    "`teacher_other_view`; both wordings are then trained). None: as the rule says. majority_vote with the last three is co_rewarding_ii, _i and _iii."
+    "`teacher_other_view`; both wordings are then trained). None: as the rule says. majority_vote with the last three is "
+    "co_rewarding_ii, _i and _iii."
 )
 # `from` is a keyword of Python, so no class body can name the field.
 _FROM: dict[str, Any] = {"from": (LabelFrom | None, Field(None, description=_FROM_HELP))}
-_LabelSource = create_model(
-    "_LabelSource", __base__=Settings, **_FROM
-)  # `from` is a keyword, so no class body can name it
+_LabelSource = create_model("_LabelSource", __base__=Settings, **_FROM)
 
 
 class LabelSettings(_LabelSource):  # type: ignore[misc, valid-type]

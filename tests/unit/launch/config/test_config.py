@@ -36,6 +36,11 @@ def test_a_recipes_line_counts_its_gpus() -> None:
         ({"rul": "x"}, r"unknown key rul; did you mean rule\?"),
         ({"rule": "co_rewarding_2"}, "did you mean co_rewarding_i"),
         ({"rollout": {"group_size": 1}}, "group of one has no mean"),
+        ({"rollout": {"vote_size": 4}}, r"vote_size must be at least rollout\.group_size = 8, got 4"),
+        ({"rule": "entropy", "rollout": {"vote_size": 64}}, r"vote_size 64: rule entropy elects no label"),
+        ({"rule": "entropy", "label": {"from": "teacher"}}, r"rule entropy elects no label .*; remove label\.from"),
+        ({"rule": "self_harmony", "label": {"from": "other_view"}}, "it takes policy or teacher"),
+        ({"label": {"form": "teacher"}}, r"unknown key label\.form; did you mean label\.from\?"),
         ({"staleness": {"max": 1, "pipeline_depth": 2}}, r"at most staleness\.max = 1, got 2"),
         ({"train": {"lr": -1}}, r"train\.lr: Input should be greater than 0, got -1"),
         ({"data": {"kind": "files"}}, r"needs data\.train"),
@@ -177,3 +182,14 @@ def test_a_bad_override_is_one_line_that_names_the_key(
 def test_an_unknown_override_is_answered_with_the_nearest_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", CPU, "--trian.lr", "1"]) == 2
     assert "did you mean --train.lr?" in capsys.readouterr().err
+
+
+def test_labels_from_elsewhere_make_another_rule() -> None:
+    from_teacher = parse_train(
+        ["cpu", "--rule", "majority_vote", "--label.from", "teacher", "--rollout.vote-size", "16"]
+    )
+    assert from_teacher.reward_rule.groups == parse_train(["cpu"]).reward_rule.groups
+    assert (from_teacher.kl_reference, from_teacher.keeps_teacher) == ("teacher", True)
+    assert from_teacher.model_dump()["label"]["from"] == "teacher"
+    assert from_teacher.completions_per_update == 32 * (8 + 16)  # the policy's are trained, the teacher's vote
+    assert parse_train(["cpu", "label.from=other_view"]).reward_rule.needs_rephrased

@@ -1,5 +1,6 @@
 """Packing keeps sequences apart, loses no token, and weighs each view by the whole update."""
 
+import dataclasses
 from typing import Literal
 
 import numpy as np
@@ -71,3 +72,15 @@ def test_each_views_weights_add_up_to_one_over_all_ranks(aggregation: Literal["t
         for index, one in enumerate(micro.ids):
             totals[one.view] += float(micro.tokens.weight_T[micro.tokens.sequence_T == index].sum())
     assert totals == pytest.approx({"original": 1, "rephrased": 1}, abs=1e-5)
+
+
+@pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean"])
+def test_a_samples_weight_scales_its_tokens_and_no_other(aggregation: Literal["token_mean", "sequence_mean"]) -> None:
+    samples = make_samples(4, group_size=2)
+    heavier = [dataclasses.replace(samples[0], weight=0.25), *samples[1:]]
+    plain, weighed = (
+        pack(some, micro_batch_tokens=10_000, row_tokens=1000, aggregation=aggregation)[0][0]
+        for some in (samples, heavier)
+    )
+    own = weighed.tokens.sequence_T == weighed.ids.index(samples[0].id)
+    torch.testing.assert_close(weighed.tokens.weight_T, torch.where(own, 0.25, 1.0) * plain.tokens.weight_T)
