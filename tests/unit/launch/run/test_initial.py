@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,3 +51,13 @@ async def test_a_resumed_run_without_the_file_ends_with_the_reason(tmp_path: Pat
     with pytest.raises(RunError, match="is gone, and the model has had 1 updates"):
         await initial_answers(world.parts)
     assert not asked
+
+
+async def test_the_buffer_knows_them_before_the_first_question_is_sampled(tmp_path: Path) -> None:
+    asked: list[RolloutTask] = []
+    world = make_world(tmp_path, asked)
+    world.parts.rule = dataclasses.replace(world.parts.rule, needs=frozenset({"initial_answers"}))
+    await world.run()
+    kinds = [event[0] for event in world.events]
+    assert world.of("initial") == [("initial", 6)]
+    assert kinds.index("acknowledged") < kinds.index("initial") < kinds.index("sample")
