@@ -46,20 +46,27 @@ class RolloutGroup:
         num_actors: int,
         max_restarts: int,
         start_timeout_s: float = 60.0,
+        silent_s: float = 30.0,
         on_restart: Callable[[Member], Awaitable[None]] | None = None,
     ) -> None:
-        """on_restart: awaited when a restarted actor is up and before it gets tasks; it must give the actor current weights."""
+        """silent_s: seconds without an answer after which `watch` fences a member.
+
+        on_restart: awaited when a restarted actor is up and before it gets tasks; it must give the actor current weights.
+        """
         self.source = source
         self.on_restart = on_restart
         self._factory = factory
         self._max_restarts = max_restarts
         self._start_timeout_s = start_timeout_s
+        self._silent_s = silent_s
         self._num_actors = num_actors
         self._members: list[Member] = []  # by index
         self._changed = asyncio.Event()  # of any member's state; a new one after each change
         self._restarting: dict[int, asyncio.Task[None]] = {}
         self._failure: RolloutGroupError | None = None
         self._num_requeued = 0
+        self.num_answered = 0
+        """Tasks answered since the start."""
 
     async def start(self) -> None:
         """Makes the actors and returns when all are up. They hold the weights they were made with.
@@ -124,6 +131,18 @@ class RolloutGroup:
         restart.add_done_callback(self._restarted)
         self._restarting[member.index] = restart
 
+    async def watch(self) -> None:
+        """Fences members that do not answer for `silent_s` seconds, such as a stopped process. Runs until it is cancelled."""
+        while True:
+            await asyncio.sleep(self._silent_s / 6)
+            await asyncio.gather(*(self._check(member) for member in self.healthy()))
+
+    async def _check(self, member: Member) -> None:
+        try:
+            await member.call("version", timeout_s=self._silent_s)
+        except MemberLostError as error:
+            self.fence(member, str(error))
+
     def readmit(self, member: Member) -> None:
         """Lets a member whose weights are current take tasks again."""
         if member.state == "stale":
@@ -170,7 +189,9 @@ class RolloutGroup:
             member = await self._least_loaded()
             member.load += 1
             try:
-                return await answer_of(getattr(member.handle, method).remote(encode(task)))
+                answer = await answer_of(getattr(member.handle, method).remote(encode(task)))
+                self.num_answered += 1
+                return answer
             except DEATH as error:
                 self.fence(member, f"it died with task {task.id}: {reason_of(error)}")
                 task = dataclasses.replace(task, attempt=task.attempt + 1)

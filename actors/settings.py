@@ -50,6 +50,8 @@ class RolloutSettings(Settings):
     """Custom Ray resources of one rollout actor; it runs on nodes that were started with them (`ray start --resources`)."""
     max_restarts: Whole = Field(3, ge=0)
     """How often a rollout actor that died is restarted before the run ends with an error."""
+    silent_s: Seconds = Field(30.0, gt=0)
+    """Seconds without an answer after which a rollout actor counts as dead: its process is ended and another takes its tasks."""
 
 
 class EngineSettings(Settings):

@@ -34,6 +34,14 @@ class RunStoppedError(RunError):
     """The run ended itself. The message names the reason and how to continue."""
 
 
+class SignalStop(BaseException):
+    """A signal came before a run had begun. No Exception, so that nothing on the way takes it for an error."""
+
+    def __init__(self, message: str, *, exit_code: int) -> None:
+        self.exit_code = exit_code
+        super().__init__(message)
+
+
 def origin(error: BaseException) -> BaseException:
     """The error as it was raised in another process, out of the wrapping in which Ray delivers it."""
     while isinstance(cause := getattr(error, "cause", None), Exception):

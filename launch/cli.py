@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import corewarding
-from corewarding.dataflow.errors import RunError, UserError
+from corewarding.dataflow.errors import RunError, SignalStop, UserError
 from corewarding.launch.report.plain import plain
 
 COMMANDS = {
@@ -59,6 +59,12 @@ def main(arguments: list[str] | None = None) -> int:
     except RunError as error:
         print(f"corewarding: {plain(str(error))}", file=sys.stderr)
         return 1
+    except SignalStop as error:
+        print(f"corewarding: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("corewarding: interrupted", file=sys.stderr)
+        return 130
     except BrokenPipeError:  # `corewarding ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

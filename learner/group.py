@@ -6,6 +6,7 @@ A call is submitted to all ranks without yielding in between. So every rank sees
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -46,6 +47,7 @@ class LearnerGroup:
         """loopback: all ranks and engines are on this machine; otherwise they meet at the address of rank 0's node.
         options: Ray options of a rank, such as its placement."""
         self.incarnation = incarnation
+        self._doing: dict[str, float] = {}  # calls without an answer, and since when
         self._loopback = loopback
         world_size = plan.learner.ranks
         remote: Any = ray.remote(**actor_options(plan, runtime_env))(LearnerActor)
@@ -123,7 +125,14 @@ class LearnerGroup:
         for rank in self._ranks:
             ray.kill(rank)
 
+    @property
+    def doing(self) -> str | None:
+        """What the ranks are doing and for how long, as in `update for 31 s`; None if nothing."""
+        now = time.monotonic()
+        return ", ".join(f"{method} for {now - since:.0f} s" for method, since in self._doing.items()) or None
+
     async def _all(self, method: str, *args: Any) -> Any:
+        self._doing.setdefault(method, time.monotonic())
         refs = [getattr(rank, method).remote(*args) for rank in self._ranks]
         try:
             return (await asyncio.gather(*refs))[0]
@@ -131,3 +140,5 @@ class LearnerGroup:
             raise LearnerDiedError(
                 f"a learner rank died during {method}: {error}. `corewarding resume` continues from the last checkpoint"
             ) from error
+        finally:
+            self._doing.pop(method, None)

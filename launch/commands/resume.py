@@ -28,5 +28,4 @@ def run(words: list[str]) -> int:
     keys = config.run.model_copy(update={"resume": "must", "name": where.name, "root": str(where.parent)})
     from corewarding.launch.run.train import run_training
 
-    run_training(config.model_copy(update={"run": keys}))
-    return 0
+    return run_training(config.model_copy(update={"run": keys}), own_process=True).exit_code

@@ -26,6 +26,5 @@ def run(words: list[str]) -> int:
 
     if arguments.dry_run:
         check_training(arguments.settings)
-    else:
-        run_training(arguments.settings)
-    return 0
+        return 0
+    return run_training(arguments.settings, own_process=True).exit_code

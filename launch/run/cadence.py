@@ -45,6 +45,12 @@ class Evaluations:
             running, self._running = self._running, None
             await running
 
+    def give_up(self) -> None:
+        """Ends the quick evaluation under way, if any, without its result."""
+        if self._running is not None:
+            self._running.cancel()
+            self._running = None
+
     async def _quick(self, updates: int) -> None:
         result = await self._evaluate(True)
         if result is not None:

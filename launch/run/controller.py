@@ -7,14 +7,18 @@
                                                                   │
                                               eval · checkpoint · one line of metrics per update
 
-Three loops run at once: `_ask`, `_train` and the watchdog. `_train` is finite; any other loop that ends is an error. A fresh start
-and a resume take one path: load, publish, acknowledge, sample.
+Three loops run at once: `_ask`, `_train` and the watchdog, which also watches what comes before and after the training. `_train` is
+finite; any other loop that ends is an error. A fresh start and a resume take one path: load, publish, acknowledge, sample.
+A StopRequest gives up whatever waits, lets an update under way finish, and saves a checkpoint.
 """
 
 from __future__ import annotations
 
+import asyncio
+
 from corewarding.dataflow.carriers import RolloutTask
 from corewarding.dataflow.ids import Channel
+from corewarding.dataflow.metrics import Metrics
 from corewarding.evals.heldout import EvalResult
 from corewarding.launch.config.tree import TrainConfig
 from corewarding.launch.report.statistics import Instant, RunStatistics, UpdateTimes
@@ -22,9 +26,10 @@ from corewarding.launch.run.cadence import Checkpoints, Evaluations
 from corewarding.launch.run.collapse_guard import CollapseGuard
 from corewarding.launch.run.feed import QuestionFeed
 from corewarding.launch.run.initial import initial_answers
-from corewarding.launch.run.protocols import Parts
+from corewarding.launch.run.protocols import Parts, TakenBatch
 from corewarding.launch.run.publishing.channels import WeightChannels
 from corewarding.launch.run.self_test import self_test
+from corewarding.launch.run.stopping import StoppedError, StopRequest
 from corewarding.launch.run.supervision import Supervisor, Watchdog
 from corewarding.launch.run.writer import UpdateWriter
 
@@ -32,26 +37,34 @@ from corewarding.launch.run.writer import UpdateWriter
 class Controller:
     """Runs the loops over the parts. `run` returns after `train.updates` updates, or earlier with a reason in `stopped_early`."""
 
-    def __init__(self, parts: Parts, *, before: EvalResult | None = None) -> None:
-        """before: the evaluation before training, from the checkpoint of a resumed run."""
+    def __init__(self, parts: Parts, *, before: EvalResult | None = None, stop: StopRequest | None = None) -> None:
+        """before: the evaluation before training, from the checkpoint of a resumed run. stop: a way to end the run early."""
         config, log = parts.config, parts.log
         total = config.train.updates
         self.version = parts.version
         self.before = before
         self.after: EvalResult | None = None
+        self.answers_read: dict[str, int] = {}
         self.stopped_early: str | None = None
         self.statistics = RunStatistics()
         self.collapse = CollapseGuard(config.collapse, log, questions_per_update=config.train.questions_per_update)
         self._config, self._log = config, log
         self._buffer, self._learner, self._learner_lock = parts.buffer, parts.learner, parts.learner_lock
         self._parts, self._groups = parts, parts.groups
+        self._stop = stop or StopRequest()
+        self._stop.told = self._say_stopping
+        self._started_at = parts.version.updates
         self._supervisor = Supervisor()
         self._feed = QuestionFeed(parts)
         self._weights = WeightChannels(
             parts.publishers, learner=parts.learner, buffer=parts.buffer, trace=log.trace, every=_every(config)
         )
         self._watchdog = Watchdog(
-            parts.buffer, parts.groups, limit_s=config.run.watchdog_s, version=lambda: self.version
+            parts.buffer,
+            parts.learner,
+            parts.groups,
+            limit_s=config.run.watchdog_s,
+            version=lambda: self.version,
         )
         self._writer = UpdateWriter(log, parts.groups, self.statistics, self.collapse, self._supervisor.start)
         self._evaluations = Evaluations(parts.evaluate, log, every=config.eval.every_updates, total_updates=total)
@@ -60,27 +73,46 @@ class Controller:
         )
 
     async def run(self) -> None:
-        """Publishes, evaluates, trains, evaluates. Raises the first error of any loop."""
+        """Publishes, evaluates, trains, evaluates. Raises the first error of any loop. A StopRequest ends it early."""
+        self._stop.listen()
+        watches = {source: group.watch() for source, group in self._groups.items()}
+        await Supervisor().run(self._phases(), watchdog=self._watchdog.watch(), **watches)
+
+    async def _phases(self) -> None:
+        try:
+            await self._stop.unless(self._prepare())
+            self._log.training()
+            self.statistics.start()
+            if self.version.updates < self._config.train.updates:
+                await self._supervisor.run(self._train(), ask=self._ask())
+            self.statistics.stop()
+            await self._stop.unless(self._finish())
+        except StoppedError:
+            self.stopped_early = f"{self._stop.reason} after update {self.version.updates}"
+
+    async def _prepare(self) -> None:
+        """Everything before the first update."""
         log = self._log
         log.phase("publishing the first weights")
         await self._weights.publish()
         await self._weights.acknowledged()
+        self._watchdog.alive()
         log.phase("self-test of engines and learner")
         log.self_test(self.version.updates, await self_test(self._parts))
         await self._know_initial()
+        self._watchdog.alive()
         if self.before is None:
             log.phase("evaluating before training")
             self.before = await self._evaluations.full(self.version.updates, "before")
-        log.training()
-        self.statistics.start()
-        if self.version.updates < self._config.train.updates:
-            await self._supervisor.run(self._train(), ask=self._ask(), watchdog=self._watchdog.watch())
-        self.statistics.stop()
-        log.phase("evaluating after training")
+
+    async def _finish(self) -> None:
+        """Everything after the last update."""
+        self._log.phase("evaluating after training")
         if self._weights.version("policy") != self.version:  # the last update may have been between two publications
             await self._weights.publish(["policy"])
             await self._weights.acknowledged()
         self.after = await self._evaluations.full(self.version.updates, "after")
+        self.answers_read = await self._buffer.answers_read()
 
     async def _know_initial(self) -> None:
         """Gives the buffer the initial model's answers, if the rule needs them."""
@@ -99,18 +131,25 @@ class Controller:
     async def _train(self) -> None:
         """Consumes the buffer's batches; produces updates, publications, log lines and checkpoints; waits for a batch that admission
         releases; is unblocked by completions. Finite."""
-        for update in range(self.version.updates + 1, self._config.train.updates + 1):
-            await self._update(update)
-            if self._checkpoints.due(update):
+        try:
+            for update in range(self.version.updates + 1, self._config.train.updates + 1):
+                await self._update(update)
+                if self._checkpoints.due(update):
+                    await self._checkpoint()
+                if self._evaluations.due(update):
+                    await self._stop.unless(self._weights.acknowledged())
+                    await self._evaluations.begin(self._weights.version("policy").updates)
+                await self._stop.unless(self.collapse.pause(update, alive=self._watchdog.alive))
+                if await self._stops(update):
+                    break
+            await self._stop.unless(self._evaluations.finish())
+            await self._stop.unless(self._weights.acknowledged())
+        except StoppedError:
+            if self.version.updates > self._started_at:
                 await self._checkpoint()
-            if self._evaluations.due(update):
-                await self._weights.acknowledged()
-                await self._evaluations.begin(self._weights.version("policy").updates)
-            await self.collapse.pause(update, alive=self._watchdog.alive)
-            if await self._stops(update):
-                break
-        await self._evaluations.finish()
-        await self._weights.acknowledged()
+            raise
+        finally:
+            self._evaluations.give_up()
         await self._writer.written()
 
     async def _roll_out(self, task: RolloutTask) -> None:
@@ -118,22 +157,44 @@ class Controller:
         await self._groups[task.id.source].run(task)
 
     async def _update(self, update: int) -> None:
-        """One turn: take, update, publish, log."""
+        """One turn: take, update, publish, log. StoppedError if the run is asked to end while it waits for the batch."""
         asked = Instant.now()
-        taken = await self._buffer.take(update, self._learner.token_statistics)
+        taken = await self._take(update)
         began = Instant.now()
         async with self._learner_lock:
             result = await self._learner.update(taken.batch)
         ended = Instant.now()
         self.version = result.version
         self._watchdog.alive()
-        due = self._weights.due(update)
-        if due:
-            await self._evaluations.finish()  # before the engines' weights change
-            await self._weights.publish(due)
+        published = await self._publish(update)
         times = UpdateTimes(asked=asked, began=began, ended=ended, published=Instant.now())
         self.statistics.updated(times, num_samples=taken.num_samples)
-        self._writer.begin(result, times, taken.report, self._weights.last if due else None)
+        self._writer.begin(result, times, taken.report, published)
+
+    async def _publish(self, update: int) -> asyncio.Task[Metrics] | None:
+        """Publishes the weights that are due, unless the run is asked to end. Returns the publication, which ends later."""
+        due = self._weights.due(update)
+        if not due:
+            return None
+        try:
+            await self._stop.unless(self._evaluations.finish())  # before the engines' weights change
+        except StoppedError:
+            return None
+        await self._weights.publish(due)
+        return self._weights.last
+
+    async def _take(self, update: int) -> TakenBatch:
+        """The batch of this update. StoppedError if the run is asked to end before the buffer gave it."""
+        taking = asyncio.ensure_future(self._buffer.take(update, self._learner.token_statistics))
+        heard = asyncio.ensure_future(self._stop.heard())
+        try:
+            await asyncio.wait({taking, heard}, return_when=asyncio.FIRST_COMPLETED)
+            if not taking.done() and await self._buffer.halt() < update:
+                raise StoppedError("the run was asked to end")
+            return await taking
+        finally:
+            heard.cancel()
+            taking.cancel()
 
     async def _checkpoint(self) -> None:
         await self._writer.written()
@@ -148,7 +209,15 @@ class Controller:
         elif limit is not None and self.statistics.elapsed_s > limit and update < self._config.train.updates:
             self.stopped_early = f"run.max_wall_s = {limit:g} s were used up after update {update}"
             await self._checkpoint()
+        elif self._stop.reason is not None:
+            raise StoppedError("the run was asked to end")
         return self.stopped_early is not None
+
+    def _say_stopping(self, reason: str) -> None:
+        grace_s = self._config.run.grace_s
+        self._log.say(
+            f"{reason}: ending, with a checkpoint, in at most {grace_s:g} s (run.grace_s); Ctrl-C again ends at once"
+        )
 
 
 def _every(config: TrainConfig) -> dict[Channel, int]:

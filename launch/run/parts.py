@@ -127,7 +127,12 @@ def rollout_group(
         )
 
     return RolloutGroup(
-        source, make, num_actors=num_actors, max_restarts=rollout.max_restarts, start_timeout_s=START_TIMEOUT_S
+        source,
+        make,
+        num_actors=num_actors,
+        max_restarts=rollout.max_restarts,
+        silent_s=rollout.silent_s,
+        start_timeout_s=START_TIMEOUT_S,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from corewarding.dataflow.carriers import BufferProgress
 from corewarding.dataflow.errors import RunError
 from corewarding.dataflow.ids import Source, Version
-from corewarding.launch.run.protocols import Buffer, RolloutWorkers
+from corewarding.launch.run.protocols import Buffer, Learner, RolloutWorkers
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ class LoopEndedError(RunError):
 
 
 class StalledError(RunError):
-    """No update and no ready question for `run.watchdog_s` seconds."""
+    """Nothing moved for `run.watchdog_s` seconds."""
 
 
 class Supervisor:
@@ -80,12 +80,22 @@ class Supervisor:
 
 
 class Watchdog:
-    """Ends the run when neither an update nor a ready question comes for `limit_s` seconds."""
+    """Ends the run when nothing moves for `limit_s` seconds: no update, no ready question and no answered task.
+
+    It asks each part with a deadline, so that a part that hangs is named and does not stop the watchdog too.
+    """
 
     def __init__(
-        self, buffer: Buffer, groups: Mapping[Source, RolloutWorkers], *, limit_s: float, version: Callable[[], Version]
+        self,
+        buffer: Buffer,
+        learner: Learner,
+        groups: Mapping[Source, RolloutWorkers],
+        *,
+        limit_s: float,
+        version: Callable[[], Version],
     ) -> None:
-        self._buffer, self._groups, self._limit_s, self._version = buffer, groups, limit_s, version
+        self._buffer, self._learner, self._groups = buffer, learner, groups
+        self._limit_s, self._version = limit_s, version
         self._progress_at = time.monotonic()
 
     def alive(self) -> None:
@@ -95,23 +105,37 @@ class Watchdog:
     async def watch(self) -> None:
         """Consumes the buffer's progress; produces nothing; waits for time to pass. Raises StalledError, which names who waits."""
         self.alive()
-        seen = -1
+        seen: tuple[int, ...] = ()
         while True:
             await asyncio.sleep(min(5.0, self._limit_s / 4))
-            progress = await self._buffer.progress()
-            if progress.num_ready != seen:
-                seen = progress.num_ready
+            progress = await self._progress()
+            ready = progress.num_ready if progress is not None else (seen or (0,))[0]
+            moved = (ready, self._version().updates, *(group.num_answered for group in self._groups.values()))
+            if moved != seen:
+                seen = moved
                 self.alive()
             stalled = time.monotonic() - self._progress_at
             if stalled > self._limit_s:
                 raise StalledError(self._who_waits(stalled, progress))
 
-    def _who_waits(self, stalled: float, progress: BufferProgress) -> str:
+    async def _progress(self) -> BufferProgress | None:
+        """The buffer's answer; None if it does not come in time."""
+        try:
+            return await asyncio.wait_for(self._buffer.progress(), min(10.0, self._limit_s / 2))
+        except TimeoutError:
+            return None
+
+    def _who_waits(self, stalled: float, progress: BufferProgress | None) -> str:
+        buffer = (
+            "buffer: does not answer, so everything waits for it; its process is stopped or its machine is out of memory"
+            if progress is None
+            else f"buffer: {progress.updates_taken} batches taken, room for {progress.room} questions, waits for "
+            f"{progress.num_missing} ({', '.join(progress.missing)}), dropped {progress.dropped or 'nothing'}"
+        )
         lines = [
-            f"no update and no ready question for {stalled:.0f} s (run.watchdog_s = {self._limit_s:g})",
-            f"  learner: weights {self._version()}, {progress.updates_taken} batches taken",
-            f"  buffer: room for {progress.room} questions, waits for {progress.num_missing} "
-            f"({', '.join(progress.missing)}), dropped {progress.dropped or 'nothing'}",
+            f"nothing moved for {stalled:.0f} s: no update, no ready question, no answered task (run.watchdog_s = {self._limit_s:g})",
+            f"  learner: weights {self._version()}, {self._learner.doing or 'waits for a batch'}",
+            f"  {buffer}",
         ]
         for source, group in self._groups.items():
             loads = ", ".join(f"{worker.id} has {worker.load} tasks" for worker in group.healthy())

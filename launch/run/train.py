@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,6 +30,7 @@ from corewarding.launch.run.controller import Controller
 from corewarding.launch.run.inputs import Inputs, read_inputs, sizes
 from corewarding.launch.run.parts import placed
 from corewarding.launch.run.plans import admission_limits
+from corewarding.launch.run.stopping import LastResort, Signals, StoppedError, StopRequest
 from corewarding.learner.checkpoint import Checkpoint, CheckpointStore
 
 T = TypeVar("T")
@@ -41,13 +43,25 @@ class RunResult:
     folder: Path  # the run directory
     summary: dict[str, Any]  # of summary.json
     stopped_early: str | None  # the reason, if the run ended before train.updates
+    exit_code: int = 0  # of the command; run.sigterm_exit_code if SIGTERM ended the run
 
 
-def run_training(config: TrainConfig) -> RunResult:
+def run_training(config: TrainConfig, *, own_process: bool = False) -> RunResult:
     """Trains, evaluates and leaves a run directory. Blocks until the run ends, also inside a running event loop (a notebook).
 
-    UserError for a mistake in the input, before anything is started; RunStoppedError if the run failed, with a way to continue.
+    Ctrl-C and SIGTERM end it with a checkpoint if this is the main thread. own_process: this process is there for the run alone and
+    may be ended if Ray hangs at its end.
+
+    UserError for a mistake in the input, before anything is started; RunStoppedError if the run failed, with a way to continue;
+    SignalStop if a signal came before anything was started.
     """
+    stop, last_resort = StopRequest(), LastResort(enabled=own_process)
+    signals = Signals(stop)
+    with signals.caught():
+        return _training(config, stop, signals, last_resort)
+
+
+def _training(config: TrainConfig, stop: StopRequest, signals: Signals, last_resort: LastResort) -> RunResult:
     began = time.monotonic()
     inputs = read_inputs(config)
     admission_limits(config)
@@ -59,14 +73,16 @@ def run_training(config: TrainConfig) -> RunResult:
         raise UserError(f"{run_dir.path} has no committed checkpoint to resume from; remove the folder and train again")
     resumed = {} if checkpoint is None else {"resumes": f"after update {checkpoint.update}"}
     introduce(config, sizes(config, inputs) | {"run directory": str(run_dir.path)} | resumed)
-    placement.connect(config)
     try:
-        return run_to_end(_run(config, inputs, run_dir, store, checkpoint, began))
+        placement.connect(config)
+        signals.install()  # Ray took SIGTERM
+        with signals.running():
+            return run_to_end(_run(config, inputs, run_dir, store, checkpoint, began, stop, last_resort))
     except RunStoppedError:
         raise
     except UserError as error:
         raise origin(error) from None
-    except RunError as error:
+    except (RunError, OSError) as error:  # OSError: the disk is full, a folder became read-only
         saved = store.latest()
         remedy = (
             f"`corewarding resume {run_dir.path}` goes on after update {saved.update}"
@@ -76,6 +92,7 @@ def run_training(config: TrainConfig) -> RunResult:
         raise RunStoppedError(f"{origin(error)}\n{remedy}") from error
     finally:
         ray.shutdown()
+        last_resort.disarm()
 
 
 def check_training(config: TrainConfig) -> None:
@@ -132,29 +149,28 @@ async def _run(
     store: CheckpointStore,
     checkpoint: Checkpoint | None,
     began: float,
+    stop: StopRequest,
+    last_resort: LastResort,
 ) -> RunResult:
-    room = await placement.reserve(config)
-    if len(ray.nodes()) > 1:
-        await placement.probe(config)
-        print(_where(room), flush=True)
-    state: dict[str, Any] = checkpoint.state if checkpoint else {}
-    updates = state.get("updates", 0)
-    before = EvalResult.from_dict(state["before"]) if state.get("before") else None
+    stop.listen()
+    updates = checkpoint.state["updates"] if checkpoint else 0
     with Terminal(total_updates=config.train.updates, resumed_at=updates) as terminal:
         log = RunLog(run_dir, terminal, resumed_at=updates)
-        log.phase("starting the actors")
+        controller = None
         try:
-            async with placed(config, inputs, store, log, checkpoint, room) as parts:
-                controller = Controller(parts, before=before)
-                await controller.run()
-                answers_read = await parts.buffer.answers_read()
+            controller = await _control(config, inputs, store, checkpoint, log, stop, last_resort)
+        except StoppedError as error:
+            log.say(str(error))
         finally:
             log.close()
+    if controller is None or (stop.reason is not None and controller.stopped_early):
+        assert stop.reason is not None, "only a request gives a run up"
+        return _stopped(config, run_dir, store, stop.reason)
     summary = build_summary(
         config,
         updates=controller.version.updates,
         wall_s=time.monotonic() - began,
-        labels_read=answers_read,
+        labels_read=controller.answers_read,
         before=controller.before,
         after=controller.after,
         measured=controller.statistics.summary(),
@@ -171,3 +187,47 @@ async def _run(
             "lower staleness.max, or choose a rule whose labels come from elsewhere (co_rewarding_i, _ii, _iii)"
         )
     return RunResult(folder=run_dir.path, summary=summary, stopped_early=controller.stopped_early)
+
+
+async def _control(
+    config: TrainConfig,
+    inputs: Inputs,
+    store: CheckpointStore,
+    checkpoint: Checkpoint | None,
+    log: RunLog,
+    stop: StopRequest,
+    last_resort: LastResort,
+) -> Controller:
+    """Starts the parts, runs the controller over them and ends them. StoppedError if a request to end gave up what was under way."""
+    state: dict[str, Any] = checkpoint.state if checkpoint else {}
+    before = EvalResult.from_dict(state["before"]) if state.get("before") else None
+    room = await stop.unless(placement.reserve(config))
+    if len(ray.nodes()) > 1:
+        await stop.unless(placement.probe(config))
+        print(_where(room), flush=True)
+    log.phase("starting the actors")
+    async with AsyncExitStack() as stack:
+        error: BaseException | None = None
+        try:
+            parts = await stop.unless(stack.enter_async_context(placed(config, inputs, store, log, checkpoint, room)))
+            controller = Controller(parts, before=before, stop=stop)
+            await stop.within(config.run.grace_s, controller.run())
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            last_resort.arm(None if isinstance(error, StoppedError) else error)  # before the parts are ended
+    return controller
+
+
+def _stopped(config: TrainConfig, run_dir: RunDir, store: CheckpointStore, reason: str) -> RunResult:
+    """Says what a run that was asked to end leaves, and how it goes on."""
+    saved = store.latest()
+    if saved is None:
+        early = f"{reason} before the first update was saved"
+        print(f"{early}; the same command starts again")
+    else:
+        early = f"{reason} after update {saved.update}"
+        print(f"{early}, which is saved; `corewarding resume {run_dir.path}` goes on, and so does the same command")
+    code = config.run.sigterm_exit_code if reason == "SIGTERM" else 0
+    return RunResult(folder=run_dir.path, summary={}, stopped_early=early, exit_code=code)

@@ -53,6 +53,9 @@ class BufferActor:
         batch = self._buffer.batch(update)
         return len(batch.samples), True, encode(batch)
 
+    async def halt(self) -> int:
+        return self._buffer.halt()
+
     async def score(self, update: int, statistics: bytes) -> tuple[int, bytes]:
         """(number of samples, TrainBatch). statistics: the list of TokenStatistics of what `take` returned."""
         batch = self._buffer.batch(update, decode_list(statistics, TokenStatistics))

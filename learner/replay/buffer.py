@@ -68,6 +68,7 @@ class ReplayBuffer:
         self._ledger = Ledger() if state is None else Ledger.restore(state["ledger"])
         self._lengths = Lengths()
         self._changed = asyncio.Condition()
+        self._halted = False
 
     @property
     def needs_statistics(self) -> bool:
@@ -138,7 +139,7 @@ class ReplayBuffer:
         """Waits until admission lets update number `update` be made, and takes its questions."""
         assert update == self._admission.updates_done + 1, f"update {update} after {self._admission.updates_done}"
         async with self._changed:
-            selected = await self._changed.wait_for(self._admission.select)
+            selected = await self._changed.wait_for(lambda: None if self._halted else self._admission.select())
             assert selected is not None
             self._admission.consume(selected)
             self._taken[update] = [self._ready.pop(asked) for asked in selected]
@@ -146,6 +147,11 @@ class ReplayBuffer:
                 self._joining.end(asked)
             self._evict()
             self._changed.notify_all()
+
+    def halt(self) -> int:
+        """No further update is taken: a `take` that waits now waits for ever. Returns the number of updates taken so far."""
+        self._halted = True
+        return self._admission.updates_done
 
     def unscored(self, update: int) -> list[TrainingSample]:
         """The completions of the taken questions that will be trained, with advantage 0: for the learner's token statistics."""

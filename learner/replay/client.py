@@ -71,6 +71,10 @@ class BufferClient:
         num_samples = await _answer(num)
         return TakenBatch(num_samples=num_samples, batch=batch, report=asyncio.create_task(self._report(update)))
 
+    async def halt(self) -> int:
+        """Lets no further update be taken; returns the number of those taken. A `take` of a later one never returns: cancel it."""
+        return await _answer(self._actor.halt.remote())
+
     async def progress(self) -> BufferProgress:
         """How far the buffer has come."""
         return decode_as(await _answer(self._actor.progress.remote()), BufferProgress)

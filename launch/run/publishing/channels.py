@@ -85,7 +85,7 @@ class WeightChannels:
     async def acknowledged(self) -> None:
         """Returns when the engines have the last publication. Raises its error."""
         if self.last is not None:
-            await self.last
+            await asyncio.shield(self.last)  # whoever waits may be cancelled; the publication goes on
 
     async def _acknowledge(self, publications: Sequence[_Publication]) -> Metrics:
         scalars: dict[str, float] = {}

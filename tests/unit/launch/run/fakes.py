@@ -61,7 +61,7 @@ class FakeBuffer:
         self.published = self.updates_done = updates_done
         self.num_admitted = updates_done * PER_UPDATE
         self.waiting: dict[AskedId, set[GroupId]] = {}  # admitted and not consumed → groups delivered
-        self.admitting, self.reporting = Gate(), Gate()
+        self.admitting, self.reporting, self.answering = Gate(), Gate(), Gate()
         self.changed = asyncio.Condition()
         self.no_answer_frac: Callable[[int], float] = lambda update: 0.1
 
@@ -110,6 +110,10 @@ class FakeBuffer:
         self.world.events.append(("take", update))
         return Batch(num_samples=len(taken), batch=update, report=asyncio.create_task(self.report(update)))
 
+    async def halt(self) -> int:
+        self.world.events.append(("halt", self.updates_done))
+        return self.updates_done
+
     async def report(self, update: int) -> UpdateReport:
         if update == 1:
             await self.reporting.passed()
@@ -122,6 +126,7 @@ class FakeBuffer:
         return UpdateReport(update=update, metrics=Metrics(scalars=scalars), rows=[], spans=(span,))
 
     async def progress(self) -> BufferProgress:
+        await self.answering.passed()
         missing = [asked for asked in self.waiting if asked not in self.ready()]
         return BufferProgress(
             num_generated=0, num_ready=self.num_admitted - len(missing), updates_taken=self.updates_done, room=self.free(),
@@ -141,7 +146,8 @@ class FakeLearner:
 
     def __init__(self, world: World, version: Version) -> None:
         self.world, self.weights = world, version
-        self.updating = Gate()
+        self.updating, self.saving = Gate(), Gate()
+        self.doing: str | None = None
 
     async def version(self, channel: Channel = "policy") -> Version:
         return self.weights
@@ -149,9 +155,11 @@ class FakeLearner:
     async def update(self, batch: int) -> StepResult:
         assert batch == self.weights.updates + 1, f"batch {batch} for weights {self.weights}"
         self.world.events.append(("update begins", batch))
+        self.doing = "update for 0 s"
         await asyncio.sleep(0.006)
         await self.updating.passed()
         self.weights = Version(incarnation=self.weights.incarnation, updates=batch)
+        self.doing = None
         self.world.events.append(("update ends", batch))
         return StepResult(version=self.weights, metrics=Metrics(), wall_s=0.0)
 
@@ -162,6 +170,7 @@ class FakeLearner:
         raise AssertionError("scripted engines are not compared")
 
     async def save(self, folder: Path) -> None:
+        await self.saving.passed()
         self.world.events.append(("save", self.weights.updates))
 
     async def export(self, folder: Path, which: Any) -> None:
@@ -176,6 +185,10 @@ class FakeWorkers:
         self.worker = Worker(f"{source}-0")
         self.sampling = Gate()
         self.error: Exception | None = None
+        self.num_answered = 0
+
+    async def watch(self) -> None:
+        await asyncio.Event().wait()
 
     async def run(self, task: RolloutTask) -> int:
         self.world.events.append(("sample", task.id.asked, self.source, task.incarnation))
@@ -185,6 +198,7 @@ class FakeWorkers:
             raise self.error
         await self.world.buffer.deliver(task.id)
         self.worker.load -= 1
+        self.num_answered += 1
         return 1
 
     async def sample(self, tasks: Sequence[RolloutTask]) -> list[Completion]:

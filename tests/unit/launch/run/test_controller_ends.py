@@ -25,7 +25,7 @@ async def test_the_watchdog_names_who_waits_for_whom(world_of):
 async def test_the_watchdog_sees_a_learner_that_hangs(world_of):
     world = world_of(run={"watchdog_s": 0.1})
     world.learner.updating.close()
-    with pytest.raises(StalledError, match=r"weights 0\.0, 1 batches taken"):
+    with pytest.raises(StalledError, match=r"learner: weights 0\.0, update for 0 s\n  buffer: 1 batches"):
         await world.run()
 
 
