@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import math
 import os
 import shlex
 import shutil
@@ -33,6 +34,7 @@ from corewarding.launch.config.command_line import ConfigArguments, parse_config
 from corewarding.launch.config.paths import PACKAGE
 from corewarding.launch.config.secrets import is_secret, masked, write_secrets
 from corewarding.launch.config.tree import TrainConfig
+from corewarding.launch.run.stopping import ENDING_S
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -110,6 +112,9 @@ def prepare(
     write_secrets(content, folder)
     words = [python, "-m", "corewarding.launch.cli", "train", CONFIG_NAME] + (["--dry-run"] if dry_run else [])
     env = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    env["RAY_JOB_STOP_WAIT_TIME_S"] = (
+        f"{math.ceil(config.run.grace_s + ENDING_S)}"  # else `ray job stop` kills after 3 s
+    )
     return Submission(address=address, entrypoint=shlex.join(words), working_dir=folder, env_vars=env)
 
 

@@ -23,6 +23,7 @@ from corewarding.dataflow import plugins
 from corewarding.dataflow.errors import UserError
 from corewarding.launch.config.paths import IMPORT_PATH
 from corewarding.launch.config.tree import TrainConfig
+from corewarding.launch.run import local_ray
 
 
 class PlacementError(UserError):
@@ -80,6 +81,7 @@ def connect(config: TrainConfig) -> None:
     if joins_cluster():
         ray.init(address="auto", log_to_driver=False, logging_level=logging.WARNING)
     else:
+        local_ray.mark()
         # On one machine the operating system shares the cores, so a run starts even if its fractions add up to more cores
         # than there are. A cluster is not oversubscribed.
         cpus = max(os.cpu_count() or 1, -(-want["CPU"] // 1))

@@ -170,7 +170,12 @@ def leave_after(seconds: float, code: int, message: str) -> Callable[[], None]:
     """Ends this process with exit code `code` after so many seconds, whatever its threads wait for. Returns what calls that off."""
 
     def leave() -> None:
+        from corewarding.launch.run.local_ray import (
+            end_processes,
+        )  # imports ray, which this module's other users need not
+
         print(message, file=sys.stderr, flush=True)
+        end_processes()
         os._exit(code)
 
     timer = threading.Timer(seconds, leave)

@@ -25,7 +25,7 @@ from corewarding.launch.report.log import RunLog
 from corewarding.launch.report.run_directory import RunDir
 from corewarding.launch.report.summary import build_summary, print_summary, write_summary
 from corewarding.launch.report.terminal import Terminal
-from corewarding.launch.run import placement
+from corewarding.launch.run import local_ray, placement
 from corewarding.launch.run.controller import Controller
 from corewarding.launch.run.inputs import Inputs, read_inputs, sizes
 from corewarding.launch.run.parts import placed
@@ -91,7 +91,7 @@ def _training(config: TrainConfig, stop: StopRequest, signals: Signals, last_res
         )
         raise RunStoppedError(f"{origin(error)}\n{remedy}") from error
     finally:
-        ray.shutdown()
+        local_ray.shut_down()
         last_resort.disarm()
 
 
@@ -104,7 +104,7 @@ def check_training(config: TrainConfig) -> None:
     try:
         nodes = run_to_end(_check_cluster(config))
     finally:
-        ray.shutdown()
+        local_ray.shut_down()
     print(f"nothing was started; the configuration can run here ({', '.join(nodes)})")
 
 
