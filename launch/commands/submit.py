@@ -34,7 +34,7 @@ from corewarding.launch.config.command_line import ConfigArguments, parse_config
 from corewarding.launch.config.paths import PACKAGE
 from corewarding.launch.config.secrets import is_secret, masked, write_secrets
 from corewarding.launch.config.tree import TrainConfig
-from corewarding.launch.run.stopping import ENDING_S
+from corewarding.launch.run.ending.stopping import ENDING_S
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient

@@ -24,13 +24,13 @@ from corewarding.launch.config.tree import TrainConfig
 from corewarding.launch.report.statistics import Instant, RunStatistics, UpdateTimes
 from corewarding.launch.run.cadence import Checkpoints, Evaluations
 from corewarding.launch.run.collapse_guard import CollapseGuard
+from corewarding.launch.run.ending.stopping import StoppedError, StopRequest
+from corewarding.launch.run.ending.supervision import Supervisor, Watchdog
 from corewarding.launch.run.feed import QuestionFeed
 from corewarding.launch.run.initial import initial_answers
 from corewarding.launch.run.protocols import Parts, TakenBatch
 from corewarding.launch.run.publishing.channels import WeightChannels
 from corewarding.launch.run.self_test import self_test
-from corewarding.launch.run.stopping import StoppedError, StopRequest
-from corewarding.launch.run.supervision import Supervisor, Watchdog
 from corewarding.launch.run.writer import UpdateWriter
 
 

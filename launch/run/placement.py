@@ -23,7 +23,7 @@ from corewarding.dataflow import plugins
 from corewarding.dataflow.errors import UserError
 from corewarding.launch.config.paths import IMPORT_PATH
 from corewarding.launch.config.tree import TrainConfig
-from corewarding.launch.run import local_ray
+from corewarding.launch.run.ending import local_ray
 
 
 class PlacementError(UserError):

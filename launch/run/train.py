@@ -25,12 +25,13 @@ from corewarding.launch.report.log import RunLog
 from corewarding.launch.report.run_directory import RunDir
 from corewarding.launch.report.summary import build_summary, print_summary, write_summary
 from corewarding.launch.report.terminal import Terminal
-from corewarding.launch.run import local_ray, placement
+from corewarding.launch.run import placement
 from corewarding.launch.run.controller import Controller
+from corewarding.launch.run.ending import local_ray
+from corewarding.launch.run.ending.stopping import LastResort, Signals, StoppedError, StopRequest
 from corewarding.launch.run.inputs import Inputs, read_inputs, sizes
 from corewarding.launch.run.parts import placed
 from corewarding.launch.run.plans import admission_limits
-from corewarding.launch.run.stopping import LastResort, Signals, StoppedError, StopRequest
 from corewarding.learner.checkpoint import Checkpoint, CheckpointStore
 
 T = TypeVar("T")
@@ -74,8 +75,8 @@ def _training(config: TrainConfig, stop: StopRequest, signals: Signals, last_res
     resumed = {} if checkpoint is None else {"resumes": f"after update {checkpoint.update}"}
     introduce(config, sizes(config, inputs) | {"run directory": str(run_dir.path)} | resumed)
     try:
-        placement.connect(config)
-        signals.install()  # Ray took SIGTERM
+        with signals.held():
+            placement.connect(config)
         with signals.running():
             return run_to_end(_run(config, inputs, run_dir, store, checkpoint, began, stop, last_resort))
     except RunStoppedError:

@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import itertools
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,8 @@ from corewarding.actors.engines import ENGINES
 from corewarding.dataflow.carriers import RolloutTask
 from corewarding.dataflow.ids import Version
 from corewarding.weights.group import TransportError, local_address
-from tests.engines.world import MAX_LEN, Learner, start
+from tests.engines.world import MAX_LEN, Learner, start, through_a_swap, until_full
 from tests.tiny_models import forward, logprobs_of, run, task_of
-
-LANES = (80, 110, 140)  # tokens of the completions that follow each other in a lane
 
 
 async def test_greedy_is_the_argmax_of_a_transformers_forward(kind: str, tied: list[str]) -> None:
@@ -257,42 +254,6 @@ async def test_a_dead_engine_gives_one_clear_error(kind: str, tied: list[str]) -
     with pytest.raises(EngineError):
         await asyncio.wait_for(run(engine, task_of(2)), 30)
     await engine.close()
-
-
-async def through_a_swap(engine: Any, learner: Learner, folder: str) -> list[tuple[RolloutTask, SampledSequence]]:
-    """Publishes the folder's weights as version 5 amid completions; returns all completions, from before it to after it.
-
-    Three lanes of requests of different lengths run without a gap, so at any moment some completion is under way, however slow or
-    fast this machine is.
-    """
-    swapped = asyncio.Event()
-    begun = [asyncio.Event() for _ in LANES]
-
-    async def lane(index: int) -> list[tuple[RolloutTask, SampledSequence]]:
-        done = []
-        for number in itertools.count(10 + index, len(LANES)):
-            last = swapped.is_set()  # one request more after the swap
-            task = task_of(number, group_size=2, max_new_tokens=LANES[index])
-            done += [(task, sequence) for sequence in await run(engine, task)]
-            begun[index].set()
-            if last:
-                break
-        return done
-
-    async with asyncio.TaskGroup() as group:
-        lanes = [group.create_task(lane(index)) for index in range(len(LANES))]
-        for event in begun:
-            await event.wait()
-        await learner.publish(folder, 5, engine)
-        swapped.set()
-    return [pair for done in lanes for pair in done.result()]
-
-
-async def until_full(engine: Any, slots: int) -> None:
-    """Returns once all slots are taken."""
-    async with asyncio.timeout(60):
-        while engine.stats().running < slots:
-            await asyncio.sleep(0.001)
 
 
 async def _repeats(engine: Any, tasks: list[RolloutTask], groups: list[list[SampledSequence]]) -> None:

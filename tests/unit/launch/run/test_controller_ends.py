@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from corewarding.dataflow.errors import RunError
-from corewarding.launch.run.supervision import LoopEndedError, StalledError, Watchdog
+from corewarding.launch.run.ending.supervision import LoopEndedError, StalledError, Watchdog
 
 
 async def test_the_watchdog_names_who_waits_for_whom(world_of):

@@ -125,6 +125,18 @@ class Signals:
                 signal.signal(number, self._handle)
 
     @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps a signal back until the context ends, around what must not be interrupted: Ray's start. Then raises SignalStop."""
+        self._phase = "held"
+        try:
+            yield
+        finally:
+            self._phase = "before"
+            self.install()  # Ray takes SIGTERM for itself
+        if self._stop.reason is not None:
+            raise self._early()
+
+    @contextmanager
     def running(self) -> Iterator[None]:
         """While the run's event loop hears of requests. Before it a signal raises SignalStop, after it the run is ending anyway."""
         self._phase = "running"
@@ -137,13 +149,16 @@ class Signals:
         if self._stop.reason is None:
             self._stop.ask(NAMES[signal.Signals(number)])
             if self._phase == "before":
-                raise SignalStop(
-                    f"{self._stop.reason} before the first update; nothing was saved, the same command starts again",
-                    exit_code=0 if number == signal.SIGINT else 128 + number,
-                )
+                raise self._early()
         elif number == signal.SIGINT:  # schedulers repeat SIGTERM, a person who presses Ctrl-C again means it
             leave_after(SECOND_S, 130, "corewarding: ended at once")
             raise KeyboardInterrupt
+
+    def _early(self) -> SignalStop:
+        return SignalStop(
+            f"{self._stop.reason} before the first update; nothing was saved, the same command starts again",
+            exit_code=0 if self._stop.reason == NAMES[signal.SIGINT] else 128 + signal.SIGTERM,
+        )
 
 
 class LastResort:
@@ -170,7 +185,7 @@ def leave_after(seconds: float, code: int, message: str) -> Callable[[], None]:
     """Ends this process with exit code `code` after so many seconds, whatever its threads wait for. Returns what calls that off."""
 
     def leave() -> None:
-        from corewarding.launch.run.local_ray import (
+        from corewarding.launch.run.ending.local_ray import (
             end_processes,
         )  # imports ray, which this module's other users need not
 

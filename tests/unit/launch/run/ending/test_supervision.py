@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from corewarding.launch.run.supervision import LoopEndedError, Supervisor
+from corewarding.launch.run.ending.supervision import LoopEndedError, Supervisor
 
 
 async def forever():

@@ -10,8 +10,8 @@ import pytest
 
 from corewarding.dataflow.errors import SignalStop
 from corewarding.launch.run.controller import Controller
-from corewarding.launch.run.stopping import Signals, StoppedError, StopRequest
-from corewarding.launch.run.supervision import StalledError
+from corewarding.launch.run.ending.stopping import Signals, StoppedError, StopRequest
+from corewarding.launch.run.ending.supervision import StalledError
 
 
 async def test_a_request_while_the_learner_waits_saves_the_last_update_and_takes_no_other(world_of):
@@ -171,7 +171,7 @@ def test_the_handlers_of_before_come_back():
 def test_a_second_ctrl_c_ends_a_process_that_hangs():
     program = """
         import asyncio, os, signal, threading, time
-        from corewarding.launch.run.stopping import Signals, StopRequest
+        from corewarding.launch.run.ending.stopping import Signals, StopRequest
 
         stop = StopRequest()
         signals = Signals(stop)

@@ -1,0 +1,1 @@
+"""What ends a run: errors, stalls and signals; and what must not be left of it."""
