@@ -62,9 +62,6 @@ def main(arguments: list[str] | None = None) -> int:
     except SignalStop as error:
         print(f"corewarding: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("corewarding: interrupted", file=sys.stderr)
-        return 130
     except BrokenPipeError:  # `corewarding ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -23,13 +23,16 @@ PATIENCE_S = 240
 class Run:
     """`corewarding train cpu` in the background, made small."""
 
-    def __init__(self, root: Path, *words: str) -> None:
+    def __init__(self, root: Path, **keys: object) -> None:
+        """keys: of the configuration, with `__` for the dot."""
+        words = dict(zip(SMALL[::2], SMALL[1::2], strict=True)) | {"--run.watchdog-s": "15", "--run.name": "f"}
+        words |= {f"--{key.replace('__', '.').replace('_', '-')}": str(value) for key, value in keys.items()}
         self.folder, self.log, self.mark = root / "runs" / "f", root / "log", uuid.uuid4().hex
         with self.log.open("ab") as out:
             self.driver = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "corewarding.launch.cli", "train", "cpu", *SMALL),
-                    *("--run.root", str(root / "runs"), "--run.name", "f", "--run.watchdog-s", "15", *words),
+                    *(sys.executable, "-m", "corewarding.launch.cli", "train", "cpu", "--run.root", str(root / "runs")),
+                    *(word for pair in words.items() for word in pair),
                 ],
                 env=environment() | {MARK: self.mark},
                 cwd=root,
@@ -88,8 +91,8 @@ class Run:
 
 
 @contextmanager
-def started(root: Path, *words: str) -> Iterator[Run]:
-    run = Run(root, *words)
+def started(root: Path, **keys: object) -> Iterator[Run]:
+    run = Run(root, **keys)
     try:
         yield run
     finally:
@@ -97,17 +100,17 @@ def started(root: Path, *words: str) -> Iterator[Run]:
             os.kill(pid, signal.SIGKILL)
 
 
-LONG = ("--train.updates", "60", "--data.num-train", "256")
+LONG = {"train__updates": 60, "data__num_train": 256}
 
 
 def test_sigterm_saves_the_last_update_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    with started(tmp_path, *LONG, "--train.updates", "8") as run:
+    with started(tmp_path, train__updates=8) as run:
         run.until(lambda: len(run.updates()) >= 2)
         run.driver.terminate()
         run.ends(143, "SIGTERM after update", "goes on", within_s=60)
         done = run.updates()
         assert done == list(range(1, len(done) + 1))
-    with started(tmp_path, *LONG, "--train.updates", "8") as run:
+    with started(tmp_path, train__updates=8) as run:
         run.ends(0)
         assert run.updates() == list(range(1, 9))
 
@@ -123,7 +126,7 @@ def test_ctrl_c_while_it_starts_saves_nothing_and_the_same_command_starts_again(
 
 
 def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
-    with started(tmp_path, *LONG) as run:
+    with started(tmp_path, **LONG) as run:
         run.until(run.updates)
         run.send(signal.SIGSTOP, "ray::LearnerActor")  # the update under way never ends
         os.kill(run.driver.pid, signal.SIGINT)
@@ -142,7 +145,7 @@ def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
     ],
 )
 def test_a_part_that_cannot_be_replaced_is_named(tmp_path: Path, title: str, number: int, words: list[str]) -> None:
-    with started(tmp_path, *LONG, "--checkpoint.every-updates", "1") as run:
+    with started(tmp_path, **LONG, checkpoint__every_updates=1) as run:
         run.until(lambda: run.updates()[1:])
         run.send(number, title)
         run.ends(1, *words, within_s=75)

@@ -52,10 +52,12 @@ def test_the_printed_line_is_read_by_a_shell_as_it_was_meant(tmp_path: Path) -> 
     folder = tmp_path / "my jobs"
     entrypoint = shlex.join(["python", "-m", "corewarding.launch.cli", "train", CONFIG_NAME])
     line = Submission(address="http://head:8265", entrypoint=entrypoint, working_dir=folder, env_vars=env).command()
+    program, _, rest = line.partition(" ")  # `ray`, or its path where it is not on PATH
+    assert Path(program).name == "ray"
     assert "hf-secret" not in line
     assert "\n" not in line
     shown = subprocess.run(
-        ["sh", "-c", f'ray() {{ printf "%s\\n" "$@"; }}; {line}'],
+        ["sh", "-c", f'ray() {{ printf "%s\\n" "$@"; }}; ray {rest}'],
         env={"HF_TOKEN": "from-my-shell"}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     words = shown.stdout.splitlines()
