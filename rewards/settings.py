@@ -45,8 +45,12 @@ class RuleSettings(Settings):
 
     empo_entropy_bound: Number | None = Field(None, gt=0)
     """EMPO gives no reward if the entropy of the answers, in nats, is at least this; None: log of the group's size."""
+    evol_similarity: Literal["ngrams", "embedding"] = "ngrams"
+    """EVOL-RL compares completions by counts of token n-grams, or by embeddings of their texts, as in the paper."""
     evol_ngram: Whole = Field(3, ge=1)
-    """EVOL-RL compares completions by n-grams of this many tokens."""
+    """Tokens of an n-gram, a count."""
+    evol_embedding_model: str | None = None
+    """Model folder or Hugging Face hub id for `embedding`; it runs on the CPU, in the process of the replay buffer."""
     restrain_sigma: Number = Field(0.5, gt=0)
     """RESTRAIN weighs an answer of share f by exp(-(f - 1)^2 / (2 sigma^2)): small values come close to the majority vote."""
     restrain_min_votes: Completions = Field(3, ge=1)

@@ -113,6 +113,12 @@ def _vote_size(config: TrainConfig) -> Iterator[str]:
         yield f"rollout.vote_size {size}: rule {config.rule} elects no label; remove rollout.vote_size"
 
 
+def _embedding(config: TrainConfig) -> Iterator[str]:
+    options = config.rule_options
+    if options.evol_similarity == "embedding" and options.evol_embedding_model is None:
+        yield "rule_options.evol_similarity embedding needs rule_options.evol_embedding_model, a model folder or hub id"
+
+
 def _label_source(config: TrainConfig) -> Iterator[str]:
     try:
         REWARD_RULES[config.rule].labelled(config.label.source)
@@ -221,6 +227,7 @@ CHECKS: tuple[Callable[[TrainConfig], Iterator[str]], ...] = (
     _voters,
     _resources,
     _vote_size,
+    _embedding,
     _pipeline_depth,
     _engines,
     _one_actor_per_server,

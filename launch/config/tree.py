@@ -163,6 +163,14 @@ class TrainConfig(Settings):
         return str(inside) if not Path(self.model.path).exists() and inside.exists() else self.model.path
 
     @property
+    def resolved_rule_options(self) -> RuleSettings:
+        """`rule_options` with an absolute model folder, because the replay buffer may run in another directory."""
+        model = self.rule_options.evol_embedding_model
+        if model is None or not Path(model).exists():
+            return self.rule_options
+        return self.rule_options.model_copy(update={"evol_embedding_model": str(Path(model).resolve())})
+
+    @property
     def completions_per_update(self) -> int:
         return self.train.questions_per_update * sum(map(self.sampled_size, self.reward_rule.groups))
 

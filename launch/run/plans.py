@@ -51,7 +51,7 @@ def buffer_plan(config: TrainConfig, incarnation: int, *, known: tuple[str, ...]
         vote_size=config.rollout.vote_size,
         known=known,
         vote=config.vote,
-        rule_options=config.rule_options,
+        rule_options=config.resolved_rule_options,
         normalize=config.advantage.normalize,
         mask_truncated=config.loss.mask_truncated,
         skip_zero_advantage=config.loss.skip_zero_advantage,

@@ -13,7 +13,7 @@ from corewarding.learner.replay.admission import AdmissionLimits
 from corewarding.questions.gold import GoldAnswers
 from corewarding.rewards.advantages import Normalize
 from corewarding.rewards.answers.key import answer_key
-from corewarding.rewards.rules.contract import GroupKind, LabelFrom, RewardRule, RuleContext
+from corewarding.rewards.rules.contract import GroupKind, LabelFrom, RewardRule, RuleContext, Similarity
 from corewarding.rewards.rules.labels import score_question
 from corewarding.rewards.rules.table import REWARD_RULES
 from corewarding.rewards.settings import RuleSettings, VoteSettings
@@ -48,6 +48,7 @@ class Scorer:
         self._known = frozenset(plan.known)
         self._initial: dict[tuple[str, View], tuple[str | None, ...]] = {}
         self.rule: RewardRule = REWARD_RULES[plan.rule].labelled(plan.label_from)
+        self._similarity = _similarity(plan.rule_options) if "similarity" in self.rule.needs else None
         self.key: Callable[[str], str] = partial(answer_key, equivalence=plan.vote.equivalence, units=plan.vote.units)
 
     @property
@@ -81,7 +82,7 @@ class Scorer:
             gold=partial(self._gold.read, reader="reward") if "gold" in needs else None,
             statistics=None if statistics is None else {one.id: one for one in statistics},
             initial=self._initially if "initial_answers" in needs else None,
-            similarity=partial(ngram_similarity, n=plan.rule_options.evol_ngram) if "similarity" in needs else None,
+            similarity=self._similarity,
         )
 
     def _bought(self, question_id: str) -> str | None:
@@ -90,3 +91,11 @@ class Scorer:
 
     def _initially(self, question_id: str, view: View) -> tuple[str | None, ...] | None:
         return self._initial.get((question_id, view))
+
+
+def _similarity(options: RuleSettings) -> Similarity:
+    if options.evol_similarity == "ngrams":
+        return partial(ngram_similarity, n=options.evol_ngram)
+    from corewarding.learner.replay.embedding import EmbeddingSimilarity  # torch, only where it is needed
+
+    return EmbeddingSimilarity(str(options.evol_embedding_model))

@@ -6,6 +6,7 @@ Each family's file ends with its rows; no other code names a rule. A plug-in add
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import get_args
 
 import numpy as np
 
@@ -58,13 +59,17 @@ def reward_rule(
     "token_statistics" for self-certainty and entropy, "sampled_logprobs" for Completion.behavior_logprobs, "initial_answers" of the
     model before training, "similarity" of completions. kl_reference, kl_coef: used where the configuration names none.
     """
-    asked = tuple(groups)
+    asked, needs = tuple(groups), tuple(needs)
     rule_trained = tuple(kind for kind in asked if kind[1] == "policy") if trained is None else tuple(trained)
     if not rule_trained or not set(rule_trained) <= set(asked) or any(source != "policy" for _, source in rule_trained):
         raise PluginError(
             f"rule {name!r}: trained must name at least one of its groups, and of the policy's alone; "
             f"groups are {list(asked)}, trained {list(rule_trained)}"
         )
+
+    unknown = sorted(set(needs) - set(get_args(Need)))
+    if unknown:
+        raise PluginError(f"rule {name!r}: needs {unknown[0]!r} does not exist; there are {', '.join(get_args(Need))}")
 
     def register(score: Score) -> Score:
         rule = RewardRule(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from corewarding.rewards.answers.extract import extract_answer
 from corewarding.rewards.rules.table import REWARD_RULES
 
 QUESTIONS = 3  # per update
+MODEL = Path(__file__).resolve().parents[2] / "models" / "arithmetic-base"
 
 
 def config_of(rule: str, staleness: int, **sections: Any) -> TrainConfig:
@@ -152,6 +154,7 @@ async def test_votes_of_many_few_true_labels_and_a_teacher_for_another_rule(runs
         rollout={"vote_size": 8},
         label={"from": "teacher_other_view"},
         labels={"budget": 20},
+        rule_options={"evol_similarity": "embedding", "evol_embedding_model": str(MODEL)},
         vote={"weights": "confidence", "min_share": 0.2, "on_abstain": "mask"},
     )
     runs.append(Run(config))

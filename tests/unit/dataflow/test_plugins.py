@@ -15,7 +15,7 @@ from corewarding.dataflow.registry import Registry, UnknownNameError
 from corewarding.launch.cli import main
 from corewarding.launch.commands.evaluate import EvalArguments, plan_of
 from corewarding.launch.config.load import load_config, make_config
-from corewarding.rewards.rules.table import REWARD_RULES
+from corewarding.rewards.rules.table import REWARD_RULES, reward_rule
 
 ROOT = Path(__file__).resolve().parents[3]
 RULE = """
@@ -130,6 +130,11 @@ def test_a_rule_that_only_this_process_has_is_refused():
     assert "of_a_notebook" in REWARD_RULES
     with pytest.raises(UserError, match="save it in a file and name that file in plugins"):
         make_config({"rule": "of_a_notebook"}, where="test")
+
+
+def test_a_need_that_does_not_exist_is_refused_by_name():
+    with pytest.raises(UserError, match="rule 'odd': needs 'golds' does not exist; there are gold, token_statistics"):
+        reward_rule("odd", needs=["golds"])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("entry", ["one.py", 3])

@@ -36,6 +36,7 @@ def test_a_recipes_line_counts_its_gpus() -> None:
         ({"rul": "x"}, r"unknown key rul; did you mean rule\?"),
         ({"rule": "co_rewarding_2"}, "did you mean co_rewarding_i"),
         ({"rollout": {"group_size": 1}}, "group of one has no mean"),
+        ({"rule_options": {"evol_similarity": "embedding"}}, r"needs rule_options\.evol_embedding_model"),
         ({"rollout": {"vote_size": 4}}, r"vote_size must be at least rollout\.group_size = 8, got 4"),
         ({"rule": "entropy", "rollout": {"vote_size": 64}}, r"vote_size 64: rule entropy elects no label"),
         ({"rule": "entropy", "label": {"from": "teacher"}}, r"rule entropy elects no label .*; remove label\.from"),
