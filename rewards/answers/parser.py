@@ -300,6 +300,9 @@ class _Parser:
         return self._exponent()
 
     def _subscript(self, node: Node) -> Node:
+        if node.head == "letter" and self._is("{") and self.peek(1).kind == "letters" and self.peek(2).text == "}":
+            word = [self._next() for _ in range(3)][1].text  # S_{ABC}: one name, not a product
+            return self._node("letter", value=f"{node.value}_{word}")
         index = self._atom(one_digit=self.peek().kind != "number")
         if node.head == "number" and index.head == "number":
             return self._node("base", node, index)
