@@ -85,10 +85,10 @@ def judge_by_label(
 
 
 def without_label(rollouts: QuestionRollouts, *, trained: GroupKind, rewards: Sequence[float]) -> ScoredGroup:
-    """Gives the completions of the `trained` group their `rewards`, in the order of sample_index."""
+    """Gives the completions of the `trained` group their `rewards`, in the order of sample_index: as many as there are rewards."""
     return ScoredGroup(
         id=rollouts.asked.group(*trained),
-        completions=rollouts.group(*trained),
+        completions=rollouts.group(*trained)[: len(rewards)],
         rewards=np.array(rewards, np.float32),
         label=None,
         vote=None,

@@ -15,7 +15,9 @@ from corewarding.dataflow.registry import Registry, UnknownNameError
 from corewarding.launch.cli import main
 from corewarding.launch.commands.evaluate import EvalArguments, plan_of
 from corewarding.launch.config.load import load_config, make_config
+from corewarding.rewards.rules.labels import trained_completions, without_label
 from corewarding.rewards.rules.table import REWARD_RULES, reward_rule
+from tests.unit.rewards.rollouts import context_of, rollouts_of
 
 ROOT = Path(__file__).resolve().parents[3]
 RULE = """
@@ -130,6 +132,24 @@ def test_a_rule_that_only_this_process_has_is_refused():
     assert "of_a_notebook" in REWARD_RULES
     with pytest.raises(UserError, match="save it in a file and name that file in plugins"):
         make_config({"rule": "of_a_notebook"}, where="test")
+
+
+def test_a_plugin_that_votes_must_score_the_trained_completions_and_no_others():
+    rollouts = rollouts_of({("original", "policy"): ["1", "2", "2"]})
+
+    @reward_rule("halves", voters=[("original", "policy")])
+    def halves(rollouts, context):
+        kept = trained_completions(rollouts, context, ("original", "policy"))
+        return [without_label(rollouts, trained=("original", "policy"), rewards=[0.5] * len(kept))]
+
+    @reward_rule("all_of_them", voters=[("original", "policy")])
+    def all_of_them(rollouts, context):
+        return [without_label(rollouts, trained=("original", "policy"), rewards=[0.5] * 3)]
+
+    (scored,) = REWARD_RULES["halves"].score(rollouts, context_of(train_size=2))
+    assert scored.rewards.tolist() == [0.5, 0.5]
+    with pytest.raises(UserError, match="must score the completions of cw.trained_completions"):
+        REWARD_RULES["all_of_them"].score(rollouts, context_of(train_size=2))
 
 
 def test_a_need_that_does_not_exist_is_refused_by_name():
