@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from corewarding.dataflow.carriers import Completion, Float32
+from corewarding.dataflow.carriers import Completion, Float32, Int32
+
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # an odd number: hashes of different n-grams collide with probability 2^-64
 
 
 def ngram_similarity(completions: Sequence[Completion], *, n: int) -> Float32:
     """[G, G] cosines between the counts of token n-grams, 0 to 1. A completion shorter than n is one n-gram."""
-    counts = [_ngrams(completion.token_ids.tolist(), n) for completion in completions]
-    norms = [sum(times * times for times in count.values()) ** 0.5 for count in counts]
-    similar = np.empty((len(counts), len(counts)), np.float32)
-    for i, one in enumerate(counts):
-        for j, other in enumerate(counts[: i + 1]):
-            few, many = (one, other) if len(one) <= len(other) else (other, one)
-            dot = sum(times * many[gram] for gram, times in few.items() if gram in many)
-            similar[i, j] = similar[j, i] = min(1.0, dot / (norms[i] * norms[j]))
+    hashes = [_hashes(completion.token_ids, n) for completion in completions]
+    _, places = np.unique(np.concatenate(hashes), return_inverse=True)
+    counts = np.zeros((len(hashes), int(places.max()) + 1), np.float32)
+    rows = np.repeat(np.arange(len(hashes)), [len(one) for one in hashes])
+    np.add.at(counts, (rows, places), 1.0)
+    counts /= np.linalg.norm(counts, axis=1, keepdims=True)
+    similar: Float32 = np.clip(counts @ counts.T, 0.0, 1.0)
     return similar
 
 
-def _ngrams(tokens: list[int], n: int) -> Counter[tuple[int, ...]]:
-    return Counter(tuple(tokens[at : at + n]) for at in range(max(1, len(tokens) - n + 1)))
+def _hashes(tokens: Int32, n: int) -> NDArray[np.uint64]:
+    """One number for each n-gram."""
+    length = min(n, len(tokens))
+    ids = tokens.astype(np.uint64) + np.uint64(1)
+    found = np.zeros(len(tokens) - length + 1, np.uint64)
+    with np.errstate(over="ignore"):
+        for offset in range(length):
+            found = (found ^ ids[offset : offset + len(found)]) * _FACTOR
+            found ^= found >> np.uint64(29)
+    return found

@@ -148,7 +148,7 @@ def test_a_plugin_that_votes_must_score_the_trained_completions_and_no_others():
 
     (scored,) = REWARD_RULES["halves"].score(rollouts, context_of(train_size=2))
     assert scored.rewards.tolist() == [0.5, 0.5]
-    with pytest.raises(UserError, match="must score the completions of cw.trained_completions"):
+    with pytest.raises(UserError, match=r"must score the completions of cw\.trained_completions"):
         REWARD_RULES["all_of_them"].score(rollouts, context_of(train_size=2))
 
 
