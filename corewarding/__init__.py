@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from corewarding.dataflow.votes import Vote
     from corewarding.evals.named import evaluation_set
     from corewarding.launch.api import Recipe, Run, load_run, recipe, train
-    from corewarding.launch.config.load import recipes
+    from corewarding.launch.config.recipes import recipes
     from corewarding.learner.objective.corrections import correction_mode
     from corewarding.questions.readers import Entry, question_reader
     from corewarding.rewards.answers.explain import explain_answer
@@ -60,7 +60,7 @@ _MODULES = {
     "question_metric": "rewards.diagnostics",
     "question_reader": "questions.readers",
     "recipe": "launch.api",
-    "recipes": "launch.config.load",
+    "recipes": "launch.config.recipes",
     "reward_rule": "rewards.rules.table",
     "same_answer": "rewards.answers.key",
     "train": "launch.api",

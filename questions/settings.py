@@ -25,7 +25,7 @@ class DataSettings(Settings):
     """Split of `train` if it is a folder or a hub id."""
     rephrased: str | None = None
     """Source of the same questions in other words: row by row the same ids as `train`. Needed by rules that ask both views,
-    unless `train` has a column `rephrased`."""
+    unless `train` has a column `rephrased`; other rules do not read it."""
     rephrased_split: str = "train"
     """Split of `rephrased` if it is a folder or a hub id."""
     heldout: str | None = None

@@ -183,7 +183,7 @@ def plan_of(arguments: EvalArguments) -> EvalPlan:
     config = load_config(source) if source else TrainConfig(model=ModelSettings(path=arguments.model))
     if arguments.engine != EngineSettings():
         config = config.model_copy(update={"engine": checked_engine(arguments.engine)})
-    data = _data(arguments, config.data)
+    data = _data(arguments, config.asked_data)
     model = (
         str(last_checkpoint(folder).model)
         if is_run

@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from corewarding.launch.config.arguments import read_arguments
-from corewarding.launch.config.load import ConfigError, find_config
+from corewarding.launch.config.recipes import ConfigError, compose, render
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class InitArguments:
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
     """New YAML file; must not exist."""
     source: Annotated[str, tyro.conf.arg(name="from")] = "cpu"
-    """Recipe to copy; `corewarding recipes` lists them."""
+    """Recipe to copy, or RECIPE+PART; `corewarding recipes` lists both. What a recipe builds on is written out."""
 
 
 def run(words: list[str]) -> int:
@@ -28,7 +28,8 @@ def run(words: list[str]) -> int:
     file = arguments.file
     if file.suffix not in (".yaml", ".yml"):
         raise ConfigError(f"{file} must end in .yaml: a name without a suffix means a shipped recipe")
-    text = find_config(arguments.source).read_text(encoding="utf-8")
+    recipe = compose(arguments.source)
+    text = render(recipe) if len(recipe.files) > 1 else recipe.files[0].read_text(encoding="utf-8")
     try:
         with contextlib.suppress(FileExistsError):  # said below, if it is a file
             file.parent.mkdir(parents=True, exist_ok=True)

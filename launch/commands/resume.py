@@ -7,7 +7,8 @@ from pathlib import Path
 
 import tyro
 
-from corewarding.launch.config.load import ConfigError, load_config
+from corewarding.launch.config.load import load_config
+from corewarding.launch.config.recipes import ConfigError
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import tyro
 
 from corewarding.launch.config.command_line import ConfigArguments, parse_config
+from corewarding.launch.config.recipes import compose
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ def run(words: list[str]) -> int:
     from corewarding.launch.run.train import check_training, run_training
 
     if arguments.dry_run:
+        print(compose(arguments.config).description())
         check_training(arguments.settings)
         return 0
     return run_training(arguments.settings, own_process=True).exit_code

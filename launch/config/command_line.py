@@ -17,7 +17,8 @@ import yaml
 
 from corewarding.launch.config.arguments import ArgumentError, read_arguments, refuse_repeated
 from corewarding.launch.config.checks import known_names
-from corewarding.launch.config.load import ConfigError, find_config, make_config, read_content, validate
+from corewarding.launch.config.load import make_config, validate
+from corewarding.launch.config.recipes import ConfigError, compose
 from corewarding.launch.config.tree import TrainConfig
 
 _ASSIGNMENT = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*=")
@@ -28,7 +29,7 @@ class ConfigArguments:
     """Base of the arguments of commands that take a configuration."""
 
     config: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CONFIG")]
-    """A recipe (`corewarding recipes` lists them) or a YAML file."""
+    """A recipe (`corewarding recipes` lists them) or a YAML file; `A+B` lets the keys of B override those of A."""
     settings: Annotated[TrainConfig, tyro.conf.arg(name="")]
     """Any key of the configuration."""
 
@@ -48,9 +49,10 @@ def parse_config(kind: type[Arguments], words: list[str], *, command: str) -> Ar
     if not words or words[0].startswith("-"):
         raise ConfigError(f"{command} needs a configuration first, for example `corewarding {command} cpu`")
     name, *rest = words
-    content = read_content(name)
+    composition = compose(name)
+    content = composition.content()
     if rest:
-        validate(content, where=name, folder=find_config(name).parent)  # its own mistakes are not the command line's
+        validate(content, where=name, folder=composition.folder)  # its own mistakes are not the command line's
     assignments, rest = _split(rest)
     _refuse_repeated(assignments, rest)
     for assignment in assignments:
@@ -58,7 +60,7 @@ def parse_config(kind: type[Arguments], words: list[str], *, command: str) -> Ar
     if "--plugins" in rest:  # loaded before the other words are read, so that --help lists their names
         rest, content["plugins"] = _values_of(rest, "--plugins")
     where = "command line" if words[1:] else name
-    base = kind(name, validate(content, where=where, folder=find_config(name).parent))
+    base = kind(name, validate(content, where=where, folder=composition.folder))
     try:
         with _names_after_help():
             arguments = read_arguments(

@@ -3,71 +3,23 @@
 from __future__ import annotations
 
 import difflib
-import os
 import warnings
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from corewarding.dataflow import plugins
-from corewarding.dataflow.errors import UserError
 from corewarding.launch.config.checks import explain, problems
-from corewarding.launch.config.paths import RECIPES
+from corewarding.launch.config.recipes import ConfigError, compose
 from corewarding.launch.config.secrets import MASK, secrets_of, variable, with_secrets
 from corewarding.launch.config.tree import TrainConfig
 
 
-class ConfigError(UserError):
-    """A key, a value or a combination that cannot be run."""
-
-
-def recipes() -> dict[str, str]:
-    """Shipped recipes by name, each with the first comment line of its file."""
-    return {
-        path.stem: path.open(encoding="utf-8").readline().lstrip("# ").strip()
-        for path in sorted(RECIPES.glob("*.yaml"))
-    }
-
-
-def find_config(name: str | Path) -> Path:
-    """The file that CONFIG names: a path if it has a suffix or a path separator, else a shipped recipe.
-
-    ConfigError if there is no such file or recipe.
-    """
-    path = Path(name)
-    if path.suffix or os.sep in str(name):
-        if not path.is_file():
-            raise ConfigError(f"{name}: there is no such configuration file")
-        return path
-    known = recipes()
-    if str(name) not in known:
-        near = difflib.get_close_matches(str(name), known, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise ConfigError(
-            f"there is no recipe {str(name)!r}; {hint}The recipes are {', '.join(known)}; a file needs its suffix, {name}.yaml"
-        )
-    return RECIPES / f"{name}.yaml"
-
-
 def load_config(name: str | Path) -> TrainConfig:
     """The checked configuration in a file or recipe. ConfigError names file, key, value and remedy."""
-    return make_config(read_content(name), where=str(name), folder=find_config(name).parent)
-
-
-def read_content(name: str | Path) -> dict[str, Any]:
-    """The keys in a file or recipe, not yet checked. ConfigError if it is not a YAML mapping."""
-    try:
-        content = yaml.load(find_config(name).read_text(encoding="utf-8"), Loader=_UniqueKeyLoader) or {}
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{name} is not UTF-8 text: {error}; save it as UTF-8") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{name} is not YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{name}: the top level must be keys, got a {type(content).__name__}")
-    return content
+    composition = compose(name)
+    return make_config(composition.content(), where=str(name), folder=composition.folder)
 
 
 def make_config(content: dict[str, Any], *, where: str, folder: Path | None = None) -> TrainConfig:
@@ -124,18 +76,3 @@ def _refuse_unknown(content: dict[str, Any], model: type[BaseModel], where: str,
         kind = model.model_fields[key].annotation
         if isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, BaseModel):
             _refuse_unknown(value, kind, where, (*path, str(key)))
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Refuses a key that occurs twice in one mapping; plain YAML would keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        first: dict[Hashable, int] = {}
-        for key_node, _ in node.value:
-            key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
-            if key in first:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} occurs twice, in lines {first[key]} and {line}; remove one"
-                )
-            first[key] = line
-        return super().construct_mapping(node, deep)

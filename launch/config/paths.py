@@ -10,3 +10,5 @@ PACKAGE = Path(corewarding.__file__).parent
 IMPORT_PATH = PACKAGE / "import_path"
 """Folder for PYTHONPATH: `import corewarding` works from it, and it holds nothing else."""
 RECIPES = PACKAGE / "configs"
+RECIPE_PARTS = RECIPES / "parts"
+"""Files that recipes build on: training, models, data, hardware."""

@@ -27,6 +27,11 @@ Every key with its type, unit, default and meaning. This page is generated from 
 A recipe or YAML file sets keys (`train: {{lr: 1.0e-5}}`); the command line overrides them, as `--train.lr 1e-5` or `train.lr=1e-5`.
 `null` in YAML is `None` on the command line. Unknown and repeated keys are refused. `corewarding train CONFIG --help` shows the same
 keys with CONFIG's values. A run prints the keys that differ from the defaults and saves all of them in `runs/<name>/config.yaml`.
+
+`base: [models/qwen3_8b, data/math]` in a file takes over the keys of those files: shipped parts and recipes by name
+(`corewarding recipes` lists them), files of your own by their path from that file, with suffix. The file's own keys override
+those of its bases; two bases that set the same key are refused, unless the file sets it too. On the command line `RECIPE+PART`
+lets the keys of PART override those of RECIPE.
 """
 _NAMES = {int: "whole number", float: "number", str: "text", bool: "true or false", type(None): "null"}
 _BOUNDS = (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))

@@ -138,6 +138,12 @@ class TrainConfig(Settings):
             else self.rollout.group_size
         )
 
+    @property
+    def asked_data(self) -> DataSettings:
+        """`data` without `data.rephrased` where the rule asks original wordings only: that file is then not needed."""
+        asked = self.reward_rule.needs_rephrased
+        return self.data if asked else self.data.model_copy(update={"rephrased": None})
+
     def engine_of(self, source: Source) -> EngineSettings:
         """The engine settings of that source's actors."""
         if source == "policy" or not self.teacher_engine:

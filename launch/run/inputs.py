@@ -43,13 +43,13 @@ def read_inputs(config: TrainConfig) -> Inputs:
         "max_new_tokens": config.rollout.max_new_tokens,
     }
     _check_scripts(config)
-    training = load_training(config.data, seed=config.train.seed, needs_rephrased=rule.needs_rephrased)
+    training = load_training(config.asked_data, seed=config.train.seed, needs_rephrased=rule.needs_rephrased)
     prepared = prepare(training, template, views=views, max_prompt_tokens=config.data.max_prompt_tokens, **limits)
     if "gold" in rule.needs:
         _require_answers(rule, training)
     heldout, heldout_gold = None, GoldAnswers.without()
     if config.data.kind == "arithmetic" or config.data.heldout is not None:
-        questions = load_heldout(config.data, seed=config.train.seed)
+        questions = load_heldout(config.asked_data, seed=config.train.seed)
         heldout = prepare(
             questions, template, views=("original",), max_prompt_tokens=config.data.max_prompt_tokens, **limits
         )
@@ -103,8 +103,18 @@ def sizes(config: TrainConfig, inputs: Inputs) -> dict[str, str]:
     return {
         "questions": f"{len(prepared.questions)} ({prepared.num_dropped} dropped: longer than {longest} tokens)",
         **config.derived(),
+        "held-out questions": _heldout_words(config, inputs),
         "longest prompt + completion": f"{inputs.max_model_len} tokens",
     }
+
+
+def _heldout_words(config: TrainConfig, inputs: Inputs) -> str:
+    if inputs.heldout is not None:
+        return f"{len(inputs.heldout.questions)}"
+    note = "none: data.heldout is not set, so nothing is evaluated"
+    return note + (
+        f" and eval.every_updates {config.eval.every_updates} has no effect" if config.eval.every_updates else ""
+    )
 
 
 def model_length(model_path: str) -> int:

@@ -1,4 +1,7 @@
-"""The learner section of every shipped recipe makes two updates on two ranks; only sizes and device are overridden."""
+"""The learner section of every shipped recipe makes two updates on two ranks; only sizes and device are overridden.
+
+Recipes that differ in model, data or hardware alone have the same section, which then runs once.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from corewarding.dataflow.carriers import TrainBatch
-from corewarding.launch.config.load import load_config, recipes
+from corewarding.launch.config.load import load_config
+from corewarding.launch.config.recipes import recipes
 from corewarding.launch.config.tree import TrainConfig
 from corewarding.launch.run.plans import learner_plan
 from corewarding.learner.learner import Learner
@@ -27,7 +31,18 @@ QUESTIONS = 12
 def tiny_plan(config: TrainConfig, model: str) -> LearnerPlan:
     sizes = {"device": "cpu", "ranks": RANKS, "gpus_per_rank": 0.0, "micro_batch_tokens": 96, "row_tokens": 48}
     learner = config.learner.model_copy(update=sizes)
-    return dataclasses.replace(learner_plan(config), model_path=model, learner=learner)
+    train = config.train.model_copy(update={"updates": 100, "questions_per_update": QUESTIONS})
+    return dataclasses.replace(learner_plan(config), model_path=model, learner=learner, train=train)
+
+
+def section(name: str) -> str:
+    """Equal for recipes that give the learner the same work."""
+    config = load_config(name)
+    return repr((tiny_plan(config, ""), config.reward_rule.trained, sorted(config.reward_rule.needs)))
+
+
+FIRST = {name: next(other for other in recipes() if section(other) == section(name)) for name in recipes()}
+"""The recipe that runs in place of each."""
 
 
 def learn(name: str, model: str, rank: int) -> dict[str, Any]:
@@ -54,7 +69,7 @@ def learn(name: str, model: str, rank: int) -> dict[str, Any]:
 def _rank(rank: int, folder: str, model: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=RANKS)
-    found = {name: learn(name, model, rank) for name in recipes()}
+    found = {name: learn(name, model, rank) for name in dict.fromkeys(FIRST.values())}
     Path(folder, f"rank-{rank}.json").write_text(json.dumps(found))
     dist.barrier()
     dist.destroy_process_group()
@@ -71,7 +86,7 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("name", recipes())
 def test_a_recipe_learns(name: str, learnt: list[dict[str, Any]]) -> None:
-    config, (one, other) = load_config(name), [rank[name] for rank in learnt]
+    config, (one, other) = load_config(name), [rank[FIRST[name]] for rank in learnt]
     assert one["micro_batches"] == other["micro_batches"] > 1
     for mine, theirs in zip(one["updates"], other["updates"], strict=True):
         assert mine["loss/total"] == theirs["loss/total"]

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from corewarding.launch.cli import COMMANDS, main
-from corewarding.launch.config.load import load_config, recipes
+from corewarding.launch.config.load import load_config
+from corewarding.launch.config.recipes import parts, recipes
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -51,7 +52,8 @@ def test_a_command_that_does_not_exist_is_answered_with_the_nearest(capsys: pyte
 def test_recipes_are_listed_with_their_first_comment(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(recipes())
+    listed = [line.split()[0] for line in lines if line]
+    assert listed == [*recipes(), "parts,", *parts()]
     assert "two CPU cores" in next(line for line in lines if line.startswith("cpu "))
 
 
