@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 # Read when vllm is imported: the engine core runs in our thread, and we place the threads.
@@ -33,6 +32,7 @@ from vllm.v1.engine.llm_engine import LLMEngine
 from corewarding.actors.engine import EngineContext, EngineSettingsError, SampledSequence
 from corewarding.actors.parameters import parameters_of
 from corewarding.actors.settings import EngineSettings
+from corewarding.actors.shared_memory import path_of, reserve
 from corewarding.actors.stepped import Pending, Request, SteppedEngine
 from corewarding.actors.vllm.worker import BACKEND, STAGED, share
 from corewarding.dataflow.carriers import FinishReason
@@ -52,10 +52,12 @@ class VllmEngine(SteppedEngine):
         self._stop_tokens = sorted(context.eos_token_ids)
         self._running: dict[str, Pending] = {}
         self._last_request = 0
+        parameters = parameters_of(context.model_path, getattr(torch, settings.dtype))
+        self._handle, self._num_workers = f"{os.getpid()}-{id(self)}", settings.tensor_parallel
+        if self._num_workers > 1:
+            self._memory = reserve(self._handle, sum(tensor.nbytes for tensor in parameters.values()))
         self._llm = _load(context, device)
         self._llm.set_weight_version(str(context.version.updates))
-        self._handle, self._num_workers = f"corewarding-{os.getpid()}-{id(self)}", settings.tensor_parallel
-        parameters = parameters_of(context.model_path, getattr(torch, settings.dtype))
         super().__init__("vLLM", context, WeightReceiver(parameters, device, on_host=True))
         self._start()
 
@@ -132,7 +134,9 @@ class VllmEngine(SteppedEngine):
 
     def stop(self) -> None:
         self._llm.engine_core.shutdown()
-        (Path("/dev/shm") / self._handle).unlink(missing_ok=True)
+        if self._num_workers > 1:
+            path_of(self._handle).unlink(missing_ok=True)
+            os.close(self._memory)
 
 
 def _load(context: EngineContext, device: torch.device) -> LLMEngine:
@@ -145,6 +149,8 @@ def _load(context: EngineContext, device: torch.device) -> LLMEngine:
         "max_num_seqs": settings.slots,
         "max_num_batched_tokens": max(settings.prefill_tokens, max_model_len, settings.slots),
         "tensor_parallel_size": settings.tensor_parallel,
+        # In a placement group vLLM would ask Ray for one bundle per worker; ours gives the whole engine one.
+        "distributed_executor_backend": "mp" if settings.tensor_parallel > 1 else "uni",
         "quantization": settings.quantization,
         "gpu_memory_utilization": settings.memory_fraction,
         "logprobs_mode": "processed_logprobs",  # of the sampled distribution, including temperature

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor
 from vllm.distributed.weight_transfer.base import WeightTransferEngine, WeightTransferInitInfo, WeightTransferUpdateInfo
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
+from corewarding.actors.shared_memory import path_of
 from corewarding.weights.stream import DTYPES
 
 BACKEND = "staged"
@@ -59,7 +59,7 @@ class StagedTransferEngine(WeightTransferEngine[StagedInitInfo, StagedUpdateInfo
         if update_info.layout is None:
             self.model.load_weights(STAGED[update_info.handle].items())
             return
-        mapped = np.memmap(Path("/dev/shm") / update_info.handle, np.uint8, mode="r+")
+        mapped = np.memmap(path_of(update_info.handle), np.uint8, mode="r+")
         self.model.load_weights(laid_out(torch.from_numpy(mapped), update_info.layout).items())
 
     def finish_weight_update(self) -> None:
@@ -77,12 +77,9 @@ class Extension:
 
 
 def share(weights: Mapping[str, Tensor], handle: str) -> list[tuple[str, str, list[int]]]:
-    """Copies the tensors in order into shared memory named `handle`; returns their layout."""
+    """Copies the tensors in order into the shared memory that was reserved as `handle`; returns their layout."""
     layout = [(name, str(t.dtype).removeprefix("torch."), list(t.shape)) for name, t in weights.items()]
-    file = Path("/dev/shm") / handle
-    mapped = np.memmap(
-        file, np.uint8, mode="r+" if file.exists() else "w+", shape=(sum(t.nbytes for t in weights.values()),)
-    )
+    mapped = np.memmap(path_of(handle), np.uint8, mode="r+", shape=(sum(t.nbytes for t in weights.values()),))
     for name, target in laid_out(torch.from_numpy(mapped), layout).items():
         target.copy_(weights[name])
     return layout

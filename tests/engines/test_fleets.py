@@ -118,3 +118,34 @@ def test_an_argument_vllm_does_not_have_is_refused_in_its_own_words(tmp_path: Pa
     done = train(tmp_path, *FLEETS["vllm"], "--engine.arguments", "no_such_argument", "3")
     assert done.returncode != 0
     assert "no_such_argument" in done.stdout + done.stderr
+
+
+def test_an_engine_of_two_workers_that_ray_placed_takes_every_version(tmp_path: Path) -> None:
+    """In a placement group vLLM would choose Ray for its workers, and refuse: a whole engine is one bundle."""
+    words = ["--engine.tensor-parallel", "2", "--rule", "majority_vote", "--staleness.max", "0", "--train.updates", "3"]
+    small = ["--train.questions-per-update", "8", "--eval.every-updates", "0", "--eval.num-questions", "16"]
+    before = set(Path("/dev/shm").glob("corewarding-*"))
+    done = train(tmp_path, *FLEETS["vllm"], *words, *small)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "self-test: log-probabilities of engines and learner agree" in done.stdout
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    updates = [row for row in rows if row["kind"] == "update"]
+    assert [row["staleness/max"] for row in updates] == [0, 0, 0]  # each update was sampled under the one before
+    assert set(Path("/dev/shm").glob("corewarding-*")) <= before, "the staged weights outlived the run"
+
+
+def test_shared_memory_too_small_for_the_staged_weights_is_named_before_the_start(tmp_path: Path) -> None:
+    """In a mount namespace of its own, where /dev/shm is 1 MiB."""
+    words = command(tmp_path, *FLEETS["vllm"], "--engine.tensor-parallel", "2")
+    script = 'mount -t tmpfs -o size=1m none /dev/shm && exec "$@"'
+    began = time.monotonic()
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, "sh", *words], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if "unshare" in done.stderr or "mount:" in done.stderr:
+        pytest.skip(f"mount namespaces cannot be made here: {done.stderr}")
+    assert done.returncode == 2
+    assert "2 engines" in done.stderr
+    assert "and 1 MiB are free" in done.stderr
+    assert time.monotonic() - began < 30
+    assert not list(tmp_path.iterdir())
