@@ -32,8 +32,8 @@ test-more: $(VENV)/.installed-test
 engines: .venv-vllm/.installed .venv-sglang/.installed
 
 test-engines: $(VENV)/.installed-test engines
-	CW_ENGINES=vllm .venv-vllm/bin/python -m pytest -n 2 tests/engines/test_conformance.py tests/engines/test_tensor_parallel.py $(ARGS)
-	CW_ENGINES=embedded,sglang $(BIN)/python -m pytest -n 2 tests/engines/test_conformance.py tests/engines/test_tensor_parallel.py $(ARGS)
+	CW_ENGINES=vllm .venv-vllm/bin/python -m pytest -n 2 tests/engines/test_conformance.py tests/engines/test_weight_groups.py $(ARGS)
+	CW_ENGINES=embedded,sglang $(BIN)/python -m pytest -n 2 tests/engines/test_conformance.py tests/engines/test_weight_groups.py $(ARGS)
 	CW_ENGINES=vllm,sglang $(BIN)/python -m pytest tests/engines/test_fleets.py $(ARGS)
 
 # Every fleet, 20 updates each: policy and teacher on vLLM, both on SGLang, and one on each.

@@ -112,7 +112,8 @@ def make_engine(context: EngineContext) -> RolloutEngine:
     """
     settings = context.settings
     kind = ENGINES[settings.kind]
-    _check_installed(kind, settings)
+    if reason := missing_package(kind, settings):
+        raise EngineSettingsError(reason)
     if settings.deterministic and not kind.deterministic:
         raise EngineSettingsError(
             f"engine.deterministic needs engine.kind {kinds_with('deterministic')}, got {settings.kind}"
@@ -129,11 +130,10 @@ def make_engine(context: EngineContext) -> RolloutEngine:
     return engine
 
 
-def _check_installed(kind: EngineKind, settings: EngineSettings) -> None:
+def missing_package(kind: EngineKind, settings: EngineSettings) -> str | None:
+    """Why an engine of this kind cannot be built in this Python, with the remedy; None if it can."""
     if kind.package is None or importlib.util.find_spec(kind.package) is not None:
-        return
+        return None
     if kind.python_of == "server" and (settings.python is not None or settings.url is not None):
-        return
-    raise EngineSettingsError(
-        f"engine.kind {settings.kind}: {sys.executable} has no {kind.package}; set engine.python to one that has it: {kind.remedy}"
-    )
+        return None
+    return f"engine.kind {settings.kind}: {sys.executable} has no {kind.package}; set engine.python to one that has it: {kind.remedy}"

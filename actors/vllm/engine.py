@@ -53,9 +53,10 @@ class VllmEngine(SteppedEngine):
         self._running: dict[str, Pending] = {}
         self._last_request = 0
         parameters = parameters_of(context.model_path, getattr(torch, settings.dtype))
-        self._handle, self._num_workers = f"{os.getpid()}-{id(self)}", settings.tensor_parallel
-        if self._num_workers > 1:
-            self._memory = reserve(self._handle, sum(tensor.nbytes for tensor in parameters.values()))
+        self._handle, self._memory = f"engine-{id(self)}", None
+        if settings.tensor_parallel > 1:
+            self._memory = reserve(sum(tensor.nbytes for tensor in parameters.values()))
+            self._handle = path_of(self._memory)
         self._llm = _load(context, device)
         self._llm.set_weight_version(str(context.version.updates))
         super().__init__("vLLM", context, WeightReceiver(parameters, device, on_host=True))
@@ -123,7 +124,7 @@ class VllmEngine(SteppedEngine):
 
     def _load(self, weights: Mapping[str, Tensor]) -> None:
         """One weight update of vLLM, on all workers."""
-        layout = share(weights, self._handle) if self._num_workers > 1 else None
+        layout = share(weights, self._handle) if self._memory is not None else None
         STAGED[self._handle] = weights
         try:
             self._llm.collective_rpc("start_weight_update")
@@ -134,9 +135,9 @@ class VllmEngine(SteppedEngine):
 
     def stop(self) -> None:
         self._llm.engine_core.shutdown()
-        if self._num_workers > 1:
-            path_of(self._handle).unlink(missing_ok=True)
+        if self._memory is not None:
             os.close(self._memory)
+            self._memory = None
 
 
 def _load(context: EngineContext, device: torch.device) -> LLMEngine:

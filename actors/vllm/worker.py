@@ -17,7 +17,6 @@ from torch import Tensor
 from vllm.distributed.weight_transfer.base import WeightTransferEngine, WeightTransferInitInfo, WeightTransferUpdateInfo
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
-from corewarding.actors.shared_memory import path_of
 from corewarding.weights.stream import DTYPES
 
 BACKEND = "staged"
@@ -31,7 +30,7 @@ class StagedInitInfo(WeightTransferInitInfo):
 
 @dataclass
 class StagedUpdateInfo(WeightTransferUpdateInfo):
-    """Where the staged tensors are: in STAGED of this process or, with a layout, in shared memory."""
+    """Where the staged tensors are: in STAGED of this process or, with a layout, in shared memory, whose path the handle is."""
 
     handle: str
     layout: list[tuple[str, str, list[int]]] | None = None  # name, dtype, shape
@@ -59,7 +58,7 @@ class StagedTransferEngine(WeightTransferEngine[StagedInitInfo, StagedUpdateInfo
         if update_info.layout is None:
             self.model.load_weights(STAGED[update_info.handle].items())
             return
-        mapped = np.memmap(path_of(update_info.handle), np.uint8, mode="r+")
+        mapped = np.memmap(update_info.handle, np.uint8, mode="r+")
         self.model.load_weights(laid_out(torch.from_numpy(mapped), update_info.layout).items())
 
     def finish_weight_update(self) -> None:
@@ -77,9 +76,9 @@ class Extension:
 
 
 def share(weights: Mapping[str, Tensor], handle: str) -> list[tuple[str, str, list[int]]]:
-    """Copies the tensors in order into the shared memory that was reserved as `handle`; returns their layout."""
+    """Copies the tensors in order into the file at the path `handle`; returns their layout."""
     layout = [(name, str(t.dtype).removeprefix("torch."), list(t.shape)) for name, t in weights.items()]
-    mapped = np.memmap(path_of(handle), np.uint8, mode="r+", shape=(sum(t.nbytes for t in weights.values()),))
+    mapped = np.memmap(handle, np.uint8, mode="r+", shape=(sum(t.nbytes for t in weights.values()),))
     for name, target in laid_out(torch.from_numpy(mapped), layout).items():
         target.copy_(weights[name])
     return layout

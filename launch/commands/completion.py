@@ -27,7 +27,7 @@ from corewarding.launch.commands.trace import TraceArguments
 from corewarding.launch.commands.train import TrainArguments
 from corewarding.launch.config.arguments import read_arguments
 from corewarding.launch.config.checks import NAMES
-from corewarding.launch.config.load import recipes
+from corewarding.launch.config.recipes import recipes
 
 
 @dataclass(frozen=True)

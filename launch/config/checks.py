@@ -216,6 +216,15 @@ def _one_actor_per_server(config: TrainConfig) -> Iterator[str]:
         )
 
 
+def _nccl(config: TrainConfig) -> Iterator[str]:
+    rank, actor = config.learner.gpus_per_rank, config.rollout.gpus_per_actor
+    if config.publish.backend == "nccl" and (rank < 1 or actor < 1):
+        yield (
+            f"publish.backend nccl needs a whole GPU for every process, got learner.gpus_per_rank {rank:g} and "
+            f"rollout.gpus_per_actor {actor:g}; set publish.backend auto, which chooses what fits"
+        )
+
+
 def _one_dtype(config: TrainConfig) -> Iterator[str]:
     if config.engine_of("teacher").dtype != config.engine.dtype:
         yield f"teacher_engine.dtype must be engine.dtype, {config.engine.dtype}: both take one stream of weights"
@@ -232,6 +241,7 @@ CHECKS: tuple[Callable[[TrainConfig], Iterator[str]], ...] = (
     _engines,
     _one_actor_per_server,
     _one_dtype,
+    _nccl,
     _data_files,
     _bands,
 )

@@ -206,7 +206,7 @@ def _flatten(content: Mapping[str, Any], file: Path) -> dict[Key, Setting]:
         kind = field.annotation if field else None
         if key == "teacher_engine" or (isinstance(kind, type) and issubclass(kind, BaseModel)):
             if not isinstance(value, dict):
-                raise ConfigError(f"{short_name(file)}: {key} is a section and takes keys, got {value!r}")
+                raise ConfigError(f"{short_name(file)}: {key}: must be keys with values, got {value!r}")
             settings |= {(str(key), str(inner)): Setting(one, file) for inner, one in value.items()}
         elif key == "plugins" and isinstance(value, list) and all(isinstance(entry, str) for entry in value):
             found = plugins.resolve(value, folders=[file.parent, Path.cwd()])

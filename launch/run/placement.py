@@ -6,14 +6,16 @@ Checks that the cluster has what the configuration needs before anything is star
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import os
 import sys
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
@@ -25,18 +27,21 @@ from corewarding.launch.config.paths import IMPORT_PATH
 from corewarding.launch.config.tree import TrainConfig
 from corewarding.launch.run.ending import local_ray
 
+Kind = Literal["learner", "policy", "teacher"]
+"""The kinds of processes that reserve room."""
+
 
 class PlacementError(UserError):
     """The cluster does not have what the configuration needs."""
 
 
-def bundles(config: TrainConfig) -> dict[str, list[dict[str, float]]]:
+def bundles(config: TrainConfig) -> dict[Kind, list[dict[str, float]]]:
     """The resources that each process of `learner`, `policy` and `teacher` needs on its node."""
     rollout, learner = config.rollout, config.learner
     rank = {"CPU": learner.cpus_per_rank, "GPU": learner.gpus_per_rank} | learner.resources
     actor = {"CPU": rollout.cpus_per_actor, "GPU": rollout.gpus_per_actor} | rollout.resources
     num_teachers = rollout.teacher_actors if config.reward_rule.needs_teacher else 0
-    counts = {
+    counts: dict[Kind, tuple[int, dict[str, float]]] = {
         "learner": (learner.ranks, rank),
         "policy": (rollout.policy_actors, actor),
         "teacher": (num_teachers, actor),
@@ -58,7 +63,7 @@ def weight_backend(config: TrainConfig) -> str:
     learner, actor = config.learner.gpus_per_rank, config.rollout.gpus_per_actor
     if learner >= 1 and actor >= 1:
         return "nccl"
-    return "ipc" if learner > 0 and actor > 0 and needed(config)["GPU"] <= 1 else "gloo"
+    return "ipc" if learner > 0 and actor > 0 and needed(config)["GPU"] <= 1 + 1e-6 else "gloo"
 
 
 def actor_class(cls: type, **options: Any) -> Any:
@@ -99,19 +104,31 @@ def connect(config: TrainConfig) -> None:
         )
 
 
+@contextlib.contextmanager
+def connected(config: TrainConfig) -> Iterator[None]:
+    """`connect`; leaves Ray when the context is left, if it was joined here."""
+    joined_before = ray.is_initialized()
+    try:
+        connect(config)
+        yield
+    finally:
+        if not joined_before:
+            local_ray.shut_down()
+
+
 @dataclass(frozen=True, slots=True)
 class Reservation:
     """Room for every process, reserved on the cluster until `release`."""
 
     group: PlacementGroup
-    first: dict[str, int]  # bundle of the first process of `learner`, `policy`, `teacher`
+    first: dict[Kind, int]  # bundle of the first process of `learner`, `policy`, `teacher`
 
-    def options(self, kind: str, index: int) -> dict[str, Any]:
+    def options(self, kind: Kind, index: int) -> dict[str, Any]:
         """Ray options that put process `index` of `kind` in its reserved room."""
         where = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=self.first[kind] + index)
         return {"scheduling_strategy": where}
 
-    def where(self) -> dict[str, list[str]]:
+    def where(self) -> dict[Kind, list[str]]:
         """Addresses of the nodes that have the reserved room, by kind of process."""
         addresses = {node["NodeID"]: str(node["NodeManagerAddress"]) for node in ray.nodes()}
         nodes = placement_group_table(self.group)["bundles_to_node_id"]
@@ -122,11 +139,23 @@ class Reservation:
             if end > start
         }
 
+    def words(self) -> str:
+        """Which kind of process is on which nodes, in one line."""
+        return "; ".join(f"{kind} on {', '.join(nodes)}" for kind, nodes in self.where().items())
+
+    def on_nodes(self) -> dict[str, dict[Kind, list[int]]]:
+        """By address of a node: the processes whose room is there, as their numbers by kind."""
+        nodes: dict[str, dict[Kind, list[int]]] = {}
+        for kind, addresses in self.where().items():
+            for index, address in enumerate(addresses):
+                nodes.setdefault(address, {}).setdefault(kind, []).append(index)
+        return nodes
+
     def release(self) -> None:
         remove_placement_group(self.group)
 
 
-async def reserve(config: TrainConfig, *, timeout_s: float = 40.0) -> Reservation:
+async def reserve(config: TrainConfig, *, timeout_s: float = 20.0) -> Reservation:
     """Reserves room for all processes; waits up to `timeout_s` for it. PlacementError names what is missing."""
     wanted = bundles(config)
     everything = list(itertools.chain.from_iterable(wanted.values()))

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import ray
-
 from corewarding.dataflow.errors import RunError, RunStoppedError, UserError, origin
 from corewarding.evals.heldout import EvalResult
 from corewarding.launch.config.tree import TrainConfig
@@ -29,9 +27,9 @@ from corewarding.launch.run import placement
 from corewarding.launch.run.controller import Controller
 from corewarding.launch.run.ending import local_ray
 from corewarding.launch.run.ending.stopping import LastResort, Signals, StoppedError, StopRequest
-from corewarding.launch.run.inputs import Inputs, read_inputs, sizes
+from corewarding.launch.run.inputs import Inputs, sizes
 from corewarding.launch.run.parts import placed
-from corewarding.launch.run.plans import admission_limits
+from corewarding.launch.run.preflight.checks import claim, prepare
 from corewarding.learner.checkpoint import Checkpoint, CheckpointStore
 
 T = TypeVar("T")
@@ -64,8 +62,7 @@ def run_training(config: TrainConfig, *, own_process: bool = False) -> RunResult
 
 def _training(config: TrainConfig, stop: StopRequest, signals: Signals, last_resort: LastResort) -> RunResult:
     began = time.monotonic()
-    inputs = read_inputs(config)
-    admission_limits(config)
+    inputs = prepare(config)
     run_dir = RunDir(config.run.root, config.run.name)
     resuming = run_dir.open(config)
     store = CheckpointStore(run_dir.checkpoints, config.checkpoint.keep)
@@ -98,15 +95,11 @@ def _training(config: TrainConfig, stop: StopRequest, signals: Signals, last_res
 
 def check_training(config: TrainConfig) -> None:
     """`--dry-run`: checks everything that a run checks before it starts an actor, and writes nothing that stays."""
-    inputs = read_inputs(config)
-    admission_limits(config)
+    inputs = prepare(config)
     introduce(config, sizes(config, inputs) | {"run directory": str(RunDir(config.run.root, config.run.name).path)})
-    placement.connect(config)
-    try:
-        nodes = run_to_end(_check_cluster(config))
-    finally:
-        local_ray.shut_down()
-    print(f"nothing was started; the configuration can run here ({', '.join(nodes)})")
+    with placement.connected(config):
+        places = run_to_end(_check_cluster(config))
+    print(f"nothing was started; the configuration can run here ({places})")
 
 
 def run_to_end(work: Coroutine[Any, Any, T]) -> T:
@@ -132,15 +125,12 @@ def run_to_end(work: Coroutine[Any, Any, T]) -> T:
             raise
 
 
-async def _check_cluster(config: TrainConfig) -> list[str]:
-    room = await placement.reserve(config)
-    print(_where(room))
+async def _check_cluster(config: TrainConfig) -> str:
+    """Where the processes would run."""
+    room = await claim(config)
+    words = room.words()
     room.release()
-    return await placement.probe(config)
-
-
-def _where(room: placement.Reservation) -> str:
-    return "; ".join(f"{kind} on {', '.join(nodes)}" for kind, nodes in room.where().items())
+    return words
 
 
 async def _run(
@@ -202,10 +192,7 @@ async def _control(
     """Starts the parts, runs the controller over them and ends them. StoppedError if a request to end gave up what was under way."""
     state: dict[str, Any] = checkpoint.state if checkpoint else {}
     before = EvalResult.from_dict(state["before"]) if state.get("before") else None
-    room = await stop.unless(placement.reserve(config))
-    if len(ray.nodes()) > 1:
-        await stop.unless(placement.probe(config))
-        print(_where(room), flush=True)
+    room = await stop.unless(claim(config))
     log.phase("starting the actors")
     async with AsyncExitStack() as stack:
         error: BaseException | None = None

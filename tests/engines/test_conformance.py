@@ -188,21 +188,6 @@ async def test_a_wrong_manifest_is_refused_and_the_old_weights_stay(
     await engine.close()
 
 
-async def test_two_engines_in_one_weight_group(kind: str, tied: list[str], learner: Learner) -> None:
-    """The second is the embedded engine. One stream serves both, over sockets and through mapped memory."""
-    engines = [start(kind, tied[0]), start("embedded", tied[0])]
-    task = task_of(5, temperature=0.0, group_size=1)
-    for updates, backend in [(1, "gloo"), (2, "ipc")]:
-        await learner.meet(*engines, backend=backend)
-        await learner.publish(tied[updates % 2], updates, *engines)
-        (one,), (other,) = [await run(engine, task) for engine in engines]
-        assert one.token_ids.tolist() == other.token_ids.tolist()
-        assert one.token_ids.tolist() == forward(tied[updates % 2], task, one).argmax(-1).tolist()
-        assert set(one.token_versions.tolist()) == {updates}
-    for engine in engines:
-        await engine.close()
-
-
 async def test_a_server_that_runs_already_is_used_and_left_running(
     kind: str, tied: list[str], learner: Learner, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -124,14 +124,12 @@ def test_an_engine_of_two_workers_that_ray_placed_takes_every_version(tmp_path: 
     """In a placement group vLLM would choose Ray for its workers, and refuse: a whole engine is one bundle."""
     words = ["--engine.tensor-parallel", "2", "--rule", "majority_vote", "--staleness.max", "0", "--train.updates", "3"]
     small = ["--train.questions-per-update", "8", "--eval.every-updates", "0", "--eval.num-questions", "16"]
-    before = set(Path("/dev/shm").glob("corewarding-*"))
     done = train(tmp_path, *FLEETS["vllm"], *words, *small)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert "self-test: log-probabilities of engines and learner agree" in done.stdout
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     updates = [row for row in rows if row["kind"] == "update"]
     assert [row["staleness/max"] for row in updates] == [0, 0, 0]  # each update was sampled under the one before
-    assert set(Path("/dev/shm").glob("corewarding-*")) <= before, "the staged weights outlived the run"
 
 
 def test_shared_memory_too_small_for_the_staged_weights_is_named_before_the_start(tmp_path: Path) -> None:

@@ -1,11 +1,10 @@
 """Room in shared memory: named if it is too small, reserved as a whole otherwise."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,14 +13,12 @@ from corewarding.actors.engine import EngineSettingsError
 from corewarding.actors.shared_memory import MIB, path_of, reserve, shortage
 
 ROOT = Path(__file__).resolve().parents[3]
-SMALL = "from corewarding.actors.shared_memory import reserve, MIB; reserve('one', 6 * MIB); reserve('two', 6 * MIB)"
+SMALL = "from corewarding.actors.shared_memory import reserve, MIB; reserve(6 * MIB); print('one', flush=True); reserve(6 * MIB)"
 
 
 def test_what_does_not_fit_is_named_with_what_is_needed_and_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    def usage(_: Any) -> Any:
-        return shutil._ntuple_diskusage(64 * MIB, 0, 64 * MIB)  # type: ignore[attr-defined]
-
-    monkeypatch.setattr(shared_memory.shutil, "disk_usage", usage)
+    free = SimpleNamespace(free=64 * MIB)
+    monkeypatch.setattr(shared_memory.shutil, "disk_usage", lambda _: free)
     assert shortage(64 * MIB) is None
     assert shortage(33 * MIB, engines=2) is not None
     said = str(shortage(100 * MIB))
@@ -31,22 +28,14 @@ def test_what_does_not_fit_is_named_with_what_is_needed_and_what_is_there(monkey
     assert "--shm-size" in said
 
 
-def test_what_is_reserved_takes_its_room_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_memory, "SHARED_MEMORY", tmp_path)
-    reserve("mine", 3 * MIB)
-    taken = path_of("mine").stat()
+def test_what_is_reserved_takes_its_room_at_once_and_is_opened_by_its_path() -> None:
+    descriptor = reserve(3 * MIB)
+    taken = os.fstat(descriptor)
     assert (taken.st_size, taken.st_blocks * 512) == (3 * MIB, 3 * MIB)
-
-
-def test_what_a_killed_process_left_is_removed_and_what_a_living_one_holds_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shared_memory, "SHARED_MEMORY", tmp_path)
-    held, abandoned = reserve("held", MIB), reserve("abandoned", MIB)
-    os.close(abandoned)  # as the kernel does for a killed process
-    reserve("new", MIB)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["corewarding-held", "corewarding-new"]
-    os.close(held)
+    code = "import sys; open(sys.argv[1], 'r+b').write(b'from another process')"
+    subprocess.run([sys.executable, "-c", code, path_of(descriptor)], check=True)
+    assert os.pread(descriptor, 20, 0) == b"from another process"
+    os.close(descriptor)
 
 
 def test_a_small_dev_shm_is_refused_before_anything_is_written_there() -> None:
@@ -59,4 +48,4 @@ def test_a_small_dev_shm_is_refused_before_anything_is_written_there() -> None:
         pytest.skip(f"mount namespaces cannot be made here: {done.stderr}")
     assert "that needs 6 MiB, and 2 MiB are free" in done.stderr
     assert EngineSettingsError.__name__ in done.stderr
-    assert done.stdout.split() == ["corewarding-one"]
+    assert done.stdout.split() == ["one"]

@@ -54,7 +54,7 @@ DATA = [
         {"q.jsonl": QUESTION},
     ),
     Bad(
-        f"{LABELLED} data.rephrased=r.jsonl",
+        f"train cpu rule=co_rewarding_i {FILES} data.rephrased=r.jsonl",
         ("data.train has 1 rows and data.rephrased 2",),
         {"q.jsonl": QUESTION, "r.jsonl": QUESTION * 2},
     ),

@@ -47,7 +47,8 @@ async def test_a_refused_job_is_one_message(monkeypatch: pytest.MonkeyPatch, ref
     assert len(client.refusals) == 1
 
 
-def test_the_printed_line_is_read_by_a_shell_as_it_was_meant(tmp_path: Path) -> None:
+def test_the_printed_line_is_read_by_a_shell_as_it_was_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submit.shutil, "which", lambda _: "/usr/bin/ray")  # as where the environment is activated
     env = {"HF_TOKEN": "hf-secret", "NCCL_DEBUG": 'it\'s "$HOME"'}
     folder = tmp_path / "my jobs"
     entrypoint = shlex.join(["python", "-m", "corewarding.launch.cli", "train", CONFIG_NAME])

@@ -60,6 +60,7 @@ def test_a_recipes_line_counts_its_gpus() -> None:
             {"engine": {"arguments": {"swap_space": 1}}},
             r"engine\.arguments needs engine\.kind vllm or sglang, got embedded",
         ),
+        ({"publish": {"backend": "nccl"}}, r"needs a whole GPU for every process, got learner\.gpus_per_rank 0 and"),
         ({"engine": {"tensor_parallel": 2}}, r"tensor_parallel 2 needs engine\.kind vllm or sglang, got embedded"),
         (
             {"engine": {"kind": "vllm", "tensor_parallel": 4}, "rollout": {"gpus_per_actor": 2}},

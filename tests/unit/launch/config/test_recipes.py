@@ -86,7 +86,7 @@ def test_a_rendered_recipe_is_the_recipe(tmp_path: Path) -> None:
         ({"a.yaml": "base: [other.yaml]"}, r"base other.yaml: there is no such file \(looked for "),
         ({"a.yaml": "base: {x: 1}"}, r"base must be a list of files, .* got \{'x': 1\}"),
         ({"a.yaml": "base: [b.yaml]", "b.yaml": "- 1"}, r"b.yaml: the top level must be keys, got a list"),
-        ({"a.yaml": "base: [b.yaml]", "b.yaml": "train: 3"}, r"b.yaml: train is a section and takes keys, got 3"),
+        ({"a.yaml": "base: [b.yaml]", "b.yaml": "train: 3"}, r"b.yaml: train: must be keys with values, got 3"),
         ({"a.yaml": "base: [b.yaml]", "b.yaml": "trian: {lr: 1}"}, r"unknown key trian; did you mean train\?"),
         (
             {"a.yaml": "base: [b.yaml, c.yaml]", "b.yaml": "train: {lr: 1.0}", "c.yaml": "train: {lr: 2.0}"},

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from corewarding.launch.config.load import ConfigError, make_config
+from corewarding.launch.config.load import make_config
+from corewarding.launch.config.recipes import ConfigError
 from corewarding.launch.config.secrets import FILE, MASK, masked, masked_words, secrets_of, with_secrets, write_secrets
 
 KEYS = {

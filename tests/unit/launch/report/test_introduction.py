@@ -7,7 +7,8 @@ import pytest
 import yaml
 from rich.console import Console
 
-from corewarding.launch.config.load import load_config, make_config, recipes
+from corewarding.launch.config.load import load_config, make_config
+from corewarding.launch.config.recipes import recipes
 from corewarding.launch.config.secrets import MASK, masked, masked_words
 from corewarding.launch.config.shown import differing
 from corewarding.launch.config.tree import TrainConfig
