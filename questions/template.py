@@ -27,6 +27,8 @@ _TOKENIZER_FILES = (
 )
 _HUB_ID = re.compile(r"[\w-]+[\w.-]*/[\w.-]+")
 _PROBE = "What is 1 + 1?"
+_STAND_IN = "\ue000question\ue000"
+"""Stands for a question's text: letters for private use, which no template treats apart."""
 
 
 class PromptTemplate:
@@ -38,6 +40,7 @@ class PromptTemplate:
         self.eos_token_ids = eos_token_ids  # sorted; sampling any of them ends a completion
         self.name = name  # the folder, for messages
         self.fingerprint = _fingerprint(tokenizer.get_chat_template(), system_prompt)
+        self._markers = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special and t.content.strip()]
 
     @classmethod
     def from_folder(cls, model_path: str | Path, *, system_prompt: str) -> PromptTemplate:
@@ -86,11 +89,37 @@ class PromptTemplate:
         """[P] for each text, with one call of the tokenizer."""
         if not question_texts:
             return []
+        marked = [self._holds_marker(text) for text in question_texts]
         prompts = [self.text(text) for text in question_texts]
         # The template writes the beginning-of-sequence token itself; the tokenizer would add a second one.
         # verbose=False: a prompt that is too long is dropped or refused by us, with the key's name.
         encoded = self._tokenizer(prompts, add_special_tokens=False, padding=False, truncation=False, verbose=False)
-        return [np.array(ids, dtype=np.int32) for ids in encoded["input_ids"]]
+        return [
+            self._token_ids_of_marked(text, prompt) if is_marked else np.array(ids, dtype=np.int32)
+            for text, prompt, is_marked, ids in zip(question_texts, prompts, marked, encoded["input_ids"], strict=True)
+        ]
+
+    def _holds_marker(self, question_text: str) -> bool:
+        """Whether a special token, such as <|im_end|>, is written out in the text."""
+        return any(marker in question_text for marker in self._markers)
+
+    def _token_ids_of_marked(self, question_text: str, prompt: str) -> Int32:
+        """[P] the prompt of a text that writes special tokens out: there they are letters. As special tokens they could end the
+        question and speak in another role's name."""
+        before, found, after = self.text(_STAND_IN).partition(_STAND_IN)
+        if not found or _STAND_IN in after or not (prompt.startswith(before) and prompt.endswith(after)):
+            raise TemplateError(
+                f"model.path={self.name}: its chat template does not keep this question in one piece, and the question writes a "
+                f"special token out: {question_text!r}; remove the token from the question"
+            )
+        parts = [before, prompt[len(before) : len(prompt) - len(after)], after]
+        ids = [
+            self._tokenizer(part, add_special_tokens=False, split_special_tokens=part is parts[1], verbose=False)[
+                "input_ids"
+            ]
+            for part in parts
+        ]
+        return np.array([one for part in ids for one in part], dtype=np.int32)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of sampled tokens without special tokens. Spaces stay as they were sampled."""
