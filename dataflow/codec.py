@@ -2,8 +2,9 @@
 
 A carrier is a msgpack extension that holds its class name and its fields in declaration order. An array is an extension that
 holds dtype, shape and raw bytes, so a group of completions crosses without a Python object per token. Everything else that
-msgpack knows (lists, dicts, strings, numbers, None) passes through. Decoding checks the size, the class names and the field
-counts, and runs each carrier's own checks, so a hostile message cannot make a malformed carrier.
+msgpack knows (lists, dicts, strings, numbers, None) passes through. Decoding checks the size, the number of containers, class names,
+field counts and field types, and runs each carrier's own checks, so a hostile message can neither make a malformed carrier nor take
+much more memory than its own size.
 """
 
 from __future__ import annotations
@@ -15,9 +16,13 @@ import msgpack
 import numpy as np
 
 from corewarding.dataflow import carriers, ids, metrics, spans, votes, weights
+from corewarding.dataflow.field_types import checks_of, refuse_other_types
 
 MAX_MESSAGE_BYTES = 1 << 30
 MAX_DEPTH = 32  # extensions within extensions; each level costs C stack, and overflowing it raises no exception
+BYTES_PER_CONTAINER, FREE_CONTAINERS = 8, 1024
+"""A message may hold 1024 lists, dicts, arrays and carriers, and one more for every 8 of its bytes. An empty list is one byte on the
+wire and 64 in memory."""
 _ARRAY, _CARRIER, _TUPLE = 1, 2, 3
 _DTYPES = frozenset({"<i4", "<i8", "<f4", "<f8", "|b1", "|u1"})
 T = TypeVar("T")
@@ -33,6 +38,7 @@ CARRIERS = _carriers()
 """The types that travel, by the name they have on the wire."""
 
 _FIELD_NAMES = {name: tuple(field.name for field in dataclasses.fields(carrier)) for name, carrier in CARRIERS.items()}
+_FIELD_TYPES = {name: checks_of(carrier) for name, carrier in CARRIERS.items()}
 
 
 class CodecError(ValueError):
@@ -52,10 +58,18 @@ def decode(data: bytes) -> Any:
     if len(data) > MAX_MESSAGE_BYTES:
         raise CodecError(f"message of {len(data)} bytes is over the cap of {MAX_MESSAGE_BYTES}")
     try:
-        return _decode(data, 0)
+        return _Decoder(len(data)).decode(data, 0)
     except CodecError:
         raise
-    except (msgpack.UnpackException, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+    except (
+        msgpack.UnpackException,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        OverflowError,
+        MemoryError,
+    ) as error:
         raise CodecError(f"not a message of ours: {error}") from error
 
 
@@ -94,31 +108,54 @@ def _pack(value: object) -> object:
     raise TypeError(f"{name} does not travel")
 
 
-def _decode(data: bytes, depth: int) -> Any:
-    if depth > MAX_DEPTH:
-        raise CodecError(f"message is nested more than {MAX_DEPTH} deep")
-    return msgpack.unpackb(
-        data, ext_hook=lambda code, inner: _unpack(code, inner, depth + 1), raw=False, strict_map_key=False
-    )
+class _Decoder:
+    """Decodes one message, with one count of containers over all its levels."""
+
+    def __init__(self, num_bytes: int) -> None:
+        self._left = FREE_CONTAINERS + num_bytes // BYTES_PER_CONTAINER
+
+    def decode(self, data: bytes, depth: int) -> Any:
+        if depth > MAX_DEPTH:
+            raise CodecError(f"message is nested more than {MAX_DEPTH} deep")
+        return msgpack.unpackb(
+            data,
+            ext_hook=lambda code, inner: self._unpack(code, inner, depth + 1),
+            list_hook=self._count,
+            object_hook=self._count,
+            raw=False,
+            strict_map_key=False,
+        )
+
+    def _count(self, container: T) -> T:
+        self._left -= 1
+        if self._left < 0:
+            raise CodecError("message holds too many lists, dicts, arrays or carriers for its size")
+        return container
+
+    def _unpack(self, code: int, data: bytes, depth: int) -> object:
+        self._count(code)
+        if code == _ARRAY:
+            unpacker = msgpack.Unpacker(use_list=False)
+            unpacker.feed(data[:256])
+            dtype, shape = unpacker.unpack()
+            if dtype not in _DTYPES:
+                raise CodecError(f"array of dtype {dtype!r}")
+            return np.frombuffer(data, dtype=dtype, offset=unpacker.tell()).reshape(shape)
+        if code == _TUPLE:
+            return tuple(self.decode(data, depth))
+        if code == _CARRIER:
+            name, *fields = self.decode(data, depth)
+            return _carrier(name, fields)
+        raise CodecError(f"unknown extension {code}")
 
 
-def _unpack(code: int, data: bytes, depth: int) -> object:
-    if code == _ARRAY:
-        unpacker = msgpack.Unpacker(use_list=False)
-        unpacker.feed(data[:256])
-        dtype, shape = unpacker.unpack()
-        if dtype not in _DTYPES:
-            raise CodecError(f"array of dtype {dtype!r}")
-        return np.frombuffer(data, dtype=dtype, offset=unpacker.tell()).reshape(shape)
-    if code == _TUPLE:
-        return tuple(_decode(data, depth))
-    if code == _CARRIER:
-        name, *fields = _decode(data, depth)
-        cls = CARRIERS.get(name)
-        if cls is None:
-            raise CodecError(f"unknown carrier {name!r}")
-        declared = _FIELD_NAMES[name]
-        if len(declared) != len(fields):
-            raise CodecError(f"{name} has {len(declared)} fields, the message {len(fields)}")
-        return cls(**dict(zip(declared, fields, strict=True)))
-    raise CodecError(f"unknown extension {code}")
+def _carrier(name: str, fields: list[object]) -> object:
+    cls = CARRIERS.get(name)
+    if cls is None:
+        raise CodecError(f"unknown carrier {name!r}")
+    declared = _FIELD_NAMES[name]
+    if len(declared) != len(fields):
+        raise CodecError(f"{name} has {len(declared)} fields, the message {len(fields)}")
+    values = dict(zip(declared, fields, strict=True))
+    refuse_other_types(cls, _FIELD_TYPES[name], values)
+    return cls(**values)

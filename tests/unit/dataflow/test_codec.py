@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import tracemalloc
 import types as python_types
 import typing
 from typing import Any, Literal
@@ -164,6 +165,7 @@ def nested(depth: int) -> bytes:
     return data
 
 
+GROUP = AskedId(question_id="q", epoch=0).group("original", "policy")
 ARRAY_OF_OBJECTS = msgpack.packb(msgpack.ExtType(1, msgpack.packb(("|O", (1,))) + b"\0" * 8))
 SHORT_ARRAY = msgpack.packb(msgpack.ExtType(1, msgpack.packb(("<i4", (3,))) + b"\0" * 8))
 
@@ -179,7 +181,13 @@ SHORT_ARRAY = msgpack.packb(msgpack.ExtType(1, msgpack.packb(("<i4", (3,))) + b"
         (carrier_bytes([], 1), "unhashable"),
         (carrier_bytes("TrainBatch", 0, 1, [1, 2]), "not a message"),
         (carrier_bytes("RolloutTask", None, 0, 0, 1, [2**40], 1.0, 1, 0), "not a message"),
-        (carrier_bytes("RolloutTask", None, 0, 0, 0, [1], 1.0, 1, 0), "group_size and max_new_tokens"),
+        (
+            carrier_bytes("RolloutTask", GROUP, 0, 0, 0, np.zeros(1, np.int32), 1.0, 1, 0),
+            "group_size and max_new_tokens",
+        ),
+        (carrier_bytes("RolloutTask", GROUP, 0, 0, 1, [1], 1.0, 1, 0), "RolloutTask.prompt_token_ids cannot be a list"),
+        (carrier_bytes("Question", "id", 7, None), "Question.original cannot be a int"),
+        (carrier_bytes("AskedId", "q", True), "AskedId.epoch cannot be a bool"),
         (msgpack.packb(msgpack.ExtType(9, b"")), "unknown extension 9"),
         (ARRAY_OF_OBJECTS, "array of dtype"),
         (SHORT_ARRAY, "not a message"),
@@ -203,6 +211,47 @@ def test_damaged_messages_decode_or_are_a_codec_error(noise: bytes, cut: int, da
     message[cut : cut + len(noise)] = noise
     with contextlib.suppress(CodecError):
         decode(bytes(message))
+
+
+@pytest.mark.parametrize("cls", codec.CARRIERS.values(), ids=codec.CARRIERS)
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_a_field_of_another_type_is_refused_in_every_carrier(cls: type, data: st.DataObject) -> None:
+    good = data.draw(carrier(cls))
+    hints = typing.get_type_hints(cls)
+    names = [field.name for field in dataclasses.fields(cls) if hints[field.name] is not Any]
+    name = data.draw(st.sampled_from(names))
+    values = {field.name: getattr(good, field.name) for field in dataclasses.fields(cls)} | {name: [[b"odd"]]}
+    with pytest.raises(CodecError, match=rf"{cls.__name__}\.{name} cannot be a list"):
+        decode(carrier_bytes(cls.__name__, *values.values()))
+
+
+MIB = 2**20
+FAT = {
+    "empty lists": b"\xdd" + MIB.to_bytes(4, "big") + b"\x90" * MIB,
+    "empty dicts": b"\xdd" + MIB.to_bytes(4, "big") + b"\x80" * MIB,
+    "lists of one": b"\xdd" + (MIB // 2).to_bytes(4, "big") + b"\x91\x01" * (MIB // 2),
+    "empty tuples": b"\xdd" + (MIB // 3).to_bytes(4, "big") + b"\xd4\x03\x90" * (MIB // 3),
+    "nested claims": (b"\xdd" + MIB.to_bytes(4, "big")) * (MIB // 5),
+    "short texts": b"\xdd" + (MIB // 3).to_bytes(4, "big") + b"\xa2ab" * (MIB // 3),
+    "numbers": b"\xdd" + (MIB // 9).to_bytes(4, "big") + b"\xcb\x3f\xf1\x99\x99\x99\x99\x99\x9a" * (MIB // 9),
+    "keys": b"\xdf"
+    + (MIB // 4).to_bytes(4, "big")
+    + b"".join(b"\xa2" + i.to_bytes(2, "big") + b"\xc0" for i in range(2**15)),
+    "tuples within tuples": nested(30) + b"",
+}
+
+
+@pytest.mark.parametrize("name", FAT)
+def test_a_message_takes_little_more_memory_than_its_size(name: str) -> None:
+    data = FAT[name]
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(CodecError):
+            decode(data)
+        assert tracemalloc.get_traced_memory()[1] < 64 * MIB
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_message_of_another_type_is_a_codec_error() -> None:
