@@ -14,6 +14,7 @@ from corewarding.dataflow.ids import Source
 from corewarding.dataflow.metrics import Metrics
 from corewarding.dataflow.spans import Span
 from corewarding.evals.heldout import EvalResult
+from corewarding.launch.report.plain import plain
 from corewarding.launch.report.run_directory import RunDir
 from corewarding.launch.report.statistics import LogprobDifferences, Moment
 from corewarding.launch.report.summary import accuracies
@@ -128,11 +129,20 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
         mine = [row for row in rows if row["question"] == question]
         label = next((row["label"] for row in mine if row.get("label") is not None), None)
         votes: dict[str, int] = next((row["votes"] for row in mine if row.get("votes")), {})
-        lines += [f"### {question}", f"label **{label}** from votes {votes}", ""]
+        counts = ", ".join(f"{_as_text(answer)}: {num}" for answer, num in votes.items())
+        lines += [f"### {_as_text(question)}", f"label **{_as_text(label)}** from votes {counts or 'none'}", ""]
         lines += ["| who | answer | reward | versions | text |", "|---|---|---|---|---|"]
         for row in mine:
-            text = row["text"].replace("|", "\\|").replace("\n", " ").replace("`", "'")
-            who = f"{row['source']}/{row['view']}"
-            lines.append(f"| {who} | {row['answer']} | {row.get('reward', '-')} | {row['versions']} | `{text[:300]}` |")
+            who, text = f"{row['source']}/{row['view']}", _as_text(row["text"][:300].replace("\n", " "))
+            lines.append(
+                f"| {who} | {_as_text(row['answer'])} | {row.get('reward', '-')} | {row['versions']} | {text} |"
+            )
         lines.append("")
     return "\n".join(lines)
+
+
+def _as_text(value: object) -> str:
+    """The value as letters only: nothing in it is markup, a link or an image, which TensorBoard would show or fetch."""
+    return "".join(
+        letter if letter.isalnum() or letter == " " else f"&#{ord(letter)};" for letter in plain(str(value), keep="")
+    )

@@ -1,11 +1,14 @@
 """The run log, read back from its files and the terminal."""
 
+import html
 import io
 import json
+import re
 
 import numpy as np
 import pytest
 from rich.console import Console
+from tensorboard import plugin_util
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from corewarding.dataflow.metrics import Metrics
@@ -73,8 +76,43 @@ def test_tensorboard_has_scalars_histograms_and_the_page_of_samples(run_dir):
     histogram = read.Histograms("staleness/token")[0].histogram_value
     assert (histogram.num, histogram.max, histogram.sum) == (4, 3, 5)
     page = read.Tensors("samples/text_summary")[0].tensor_proto.string_val[0].decode()
-    assert "label **7** from votes {'7': 3, '1': 1}" in page
-    assert "| policy/original | 7 | 1.0 | [2, 3] | `so \\| \\boxed{7} end` |" in page
+    assert "label **7** from votes 7: 3, 1: 1" in page
+    assert cells_of(page)[-5:] == ["policy/original", "7", "1.0", "[2, 3]", "so | \\boxed{7} end"]
+
+
+def cells_of(page):
+    """The cells of the tables as TensorBoard shows them, markup removed."""
+    shown = plugin_util.markdown_to_safe_html(page)
+    return [
+        html.unescape(re.sub("<[^>]*>", "", cell)) for cell in re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", shown, re.S)
+    ]
+
+
+HOSTILE = [
+    '<img src="http://elsewhere/x.png">', "![](http://elsewhere/x.png)", "[here](http://elsewhere)", "<script>alert(1)</script>",
+    "http://elsewhere", "| a | b |", "`code`", "**bold** _it_", "# head", "&lt;b&gt;", "a \\| b", "1. one", "<!-- x -->", "\\(x_1\\)",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_nothing_a_model_writes_is_markup_on_the_page(run_dir, text):
+    log, _ = log_of(run_dir)
+    row = ROW | {"text": text, "answer": text, "label": text, "votes": {text: 2}, "question": text}
+    log.update(1, metrics(1), [row])
+    log.close()
+    page = board(run_dir).Tensors("samples/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert cells_of(page)[-5:] == ["policy/original", text, "1.0", "[2, 3]", text]
+    shown = plugin_util.markdown_to_safe_html(page)
+    assert not re.search("<(img|a|script|code|em|h1)", shown)
+    assert "elsewhere" not in re.sub(">[^<]*<", "><", shown)  # in no attribute
+
+
+def test_control_characters_are_written_out_on_the_page(run_dir):
+    log, _ = log_of(run_dir)
+    log.update(1, metrics(1), [ROW | {"text": "a\x1b[31mb\u202ec"}])
+    log.close()
+    page = board(run_dir).Tensors("samples/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert cells_of(page)[-1] == "a\\x1b[31mb\\u202ec"
 
 
 def test_every_update_is_a_line_of_json_and_its_samples_a_file(run_dir):
