@@ -53,7 +53,7 @@ def _check(hint: Any) -> Check:
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return _mapping(*(_check(one) for one in arguments))
     if isinstance(origin, type) and issubclass(origin, Sequence):
-        kind: tuple[type, ...] = (origin,) if origin in (tuple, list) else (tuple, list)
+        kind: tuple[type[Sequence[object]], ...] = (origin,) if origin in (tuple, list) else (tuple, list)
         return _sequence(kind, _check(arguments[0]))
     if isinstance(hint, type):
         return lambda value: isinstance(value, hint)
@@ -72,7 +72,7 @@ def _fixed(checks: list[Check]) -> Check:
     )
 
 
-def _sequence(kind: tuple[type, ...], check: Check) -> Check:
+def _sequence(kind: tuple[type[Sequence[object]], ...], check: Check) -> Check:
     return lambda value: isinstance(value, kind) and all(check(item) for item in value)
 
 
