@@ -128,34 +128,41 @@ class Reservation:
         where = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=self.first[kind] + index)
         return {"scheduling_strategy": where}
 
-    def where(self) -> dict[Kind, list[str]]:
-        """Addresses of the nodes that have the reserved room, by kind of process."""
-        addresses = {node["NodeID"]: str(node["NodeManagerAddress"]) for node in ray.nodes()}
+    def nodes(self) -> dict[Kind, list[str]]:
+        """Ids of the nodes that have the reserved room, one for each process, by kind."""
         nodes = placement_group_table(self.group)["bundles_to_node_id"]
         ends = [*list(self.first.values())[1:], len(nodes)]
         return {
-            kind: [addresses[nodes[index]] for index in range(start, end)]
+            kind: [nodes[index] for index in range(start, end)]
             for (kind, start), end in zip(self.first.items(), ends, strict=True)
             if end > start
         }
 
-    def words(self) -> str:
-        """Which kind of process is on which nodes, in one line."""
-        return "; ".join(f"{kind} on {', '.join(nodes)}" for kind, nodes in self.where().items())
-
     def on_nodes(self) -> dict[str, dict[Kind, list[int]]]:
-        """By address of a node: the processes whose room is there, as their numbers by kind."""
-        nodes: dict[str, dict[Kind, list[int]]] = {}
-        for kind, addresses in self.where().items():
-            for index, address in enumerate(addresses):
-                nodes.setdefault(address, {}).setdefault(kind, []).append(index)
-        return nodes
+        """By id of a node: the processes whose room is there, as their numbers by kind."""
+        found: dict[str, dict[Kind, list[int]]] = {}
+        for kind, nodes in self.nodes().items():
+            for index, node in enumerate(nodes):
+                found.setdefault(node, {}).setdefault(kind, []).append(index)
+        return found
+
+    def words(self) -> str:
+        """The addresses of the nodes on which each kind of process is, in one line."""
+        known = addresses()
+        return "; ".join(
+            f"{kind} on {', '.join(known[node] for node in nodes)}" for kind, nodes in self.nodes().items()
+        )
 
     def release(self) -> None:
         remove_placement_group(self.group)
 
 
-async def reserve(config: TrainConfig, *, timeout_s: float = 20.0) -> Reservation:
+def addresses() -> dict[str, str]:
+    """The address of each node of the cluster, by its id."""
+    return {node["NodeID"]: str(node["NodeManagerAddress"]) for node in ray.nodes()}
+
+
+async def reserve(config: TrainConfig, *, timeout_s: float = 15.0) -> Reservation:
     """Reserves room for all processes; waits up to `timeout_s` for it. PlacementError names what is missing."""
     wanted = bundles(config)
     everything = list(itertools.chain.from_iterable(wanted.values()))

@@ -68,21 +68,23 @@ async def check_nodes(config: TrainConfig, room: placement.Reservation) -> None:
     if not placement.joins_cluster():
         return
     task = ray.remote(runtime_env=placement.process_environment(1))(node_problems)
-    asked = {}
-    for address, here in room.on_nodes().items():
+    known, asked = placement.addresses(), {}
+    for node, here in room.on_nodes().items():
         processes = {role: len(indices) for role, indices in here.items()}
         role, index = max(((role, indices[0]) for role, indices in here.items()), key=lambda one: _gpus(config, one[0]))
         options = room.options(role, index) | {"num_cpus": 0, "num_gpus": _gpus(config, role)}
-        asked[address] = task.options(**options).remote(_plan(config, processes))
+        asked[node] = task.options(**options).remote(_plan(config, processes))
     try:
         answers = await asyncio.wait_for(asyncio.gather(*asked.values(), return_exceptions=True), NODES_S)
     except TimeoutError:
-        raise PreflightError(f"not every node answered within {NODES_S:g} s: {', '.join(asked)}") from None
+        raise PreflightError(
+            f"not every node answered within {NODES_S:g} s: {', '.join(known[node] for node in asked)}"
+        ) from None
     messages: list[str] = []
-    for address, found in zip(asked, answers, strict=True):
+    for node, found in zip(asked, answers, strict=True):
         if isinstance(found, BaseException):
-            raise PreflightError(f"node {address} could not make its checks: {origin(found)}") from found
-        messages += [f"node {address}: {message}" for message in found]
+            raise PreflightError(f"node {known[node]} could not make its checks: {origin(found)}") from found
+        messages += [f"node {known[node]}: {message}" for message in found]
     _refuse(messages)
 
 
