@@ -106,6 +106,11 @@ class RolloutGroup:
         """Members that take tasks."""
         return [member for member in self._members if member.state == "healthy"]
 
+    @property
+    def starting(self) -> bool:
+        """Whether a member's process is being started; that ends within `start_timeout_s`."""
+        return any(member.state == "starting" for member in self._members)
+
     def receivers(self) -> list[Member]:
         """Members that can take weights: their process is up."""
         return [member for member in self._members if member.state in ("healthy", "stale")]

@@ -136,6 +136,11 @@ class RolloutWorkers(Protocol):
         ...
 
     @property
+    def starting(self) -> bool:
+        """Whether a worker is being started, which has a limit of its own."""
+        ...
+
+    @property
     def num_answered(self) -> int:
         """Tasks answered since the start."""
         ...

@@ -153,7 +153,7 @@ def test_a_part_that_cannot_be_replaced_is_named(tmp_path: Path, title: str, num
 
 def test_an_actor_that_is_stopped_during_an_evaluation_is_replaced(tmp_path: Path) -> None:
     with started(tmp_path, rollout__silent_s=5, data__num_heldout=128, eval__num_questions=128) as run:
-        run.until(lambda: "evaluating before training" in run.text())
+        run.until(lambda: "self-test:" in run.text())
         run.send(signal.SIGSTOP, "ray::PlacedRolloutActor")  # the policy's and the teacher's
         run.ends(0)
         assert run.updates() == [1, 2]

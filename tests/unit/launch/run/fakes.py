@@ -186,6 +186,7 @@ class FakeWorkers:
         self.sampling = Gate()
         self.error: Exception | None = None
         self.num_answered = 0
+        self.starting = False
 
     async def watch(self) -> None:
         await asyncio.Event().wait()

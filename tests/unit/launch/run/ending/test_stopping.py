@@ -144,6 +144,18 @@ async def test_a_buffer_that_does_not_answer_is_named(world_of):
         await world.run()
 
 
+async def test_the_watchdog_waits_for_an_actor_that_starts_again(world_of):
+    world = world_of(run={"watchdog_s": 0.1})
+    world.workers["policy"].sampling.close()
+    world.workers["policy"].starting = True
+    _, running = world.start()
+    await asyncio.sleep(0.4)
+    assert not running.done()
+    world.workers["policy"].starting = False
+    with pytest.raises(StalledError):
+        await running
+
+
 async def test_an_evaluation_that_hangs_is_noticed(world_of):
     world = world_of(run={"watchdog_s": 0.1})
     world.parts.evaluate = lambda quick: asyncio.Event().wait()
