@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from corewarding.evals.heldout import EvalResult
 from corewarding.launch.config.tree import TrainConfig
 from corewarding.launch.report.run_directory import RunDir
+from corewarding.launch.report.terminal import output_console
 
 
 def build_summary(
@@ -58,7 +58,7 @@ def print_summary(
     run_dir: RunDir, summary: dict[str, Any], model: str, *, before: EvalResult | None, after: EvalResult | None
 ) -> None:
     """Prints the closing table and where to find the model, the samples and TensorBoard."""
-    console = Console()
+    console = output_console()
     if before is not None and after is not None:
         table = Table(title=f"{summary['rule']}, {after.num_questions} held-out questions")
         for column in ("", "before", "after"):

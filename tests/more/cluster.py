@@ -31,12 +31,15 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def cluster_of(folder: Path, env: dict[str, str], python: str | Path = sys.executable) -> Iterator[str]:
-    """Starts a node of two CPUs with `python`; yields the dashboard's address. folder: for its log."""
+def cluster_of(
+    folder: Path, env: dict[str, str], python: str | Path = sys.executable, *, resources: str = "{}"
+) -> Iterator[str]:
+    """Starts a node of two CPUs with `python`; yields the dashboard's address. folder: for its log. resources: custom, as JSON."""
     port = free_port()
     ray = [python, "-m", "ray.scripts.scripts"]
     subprocess.run([*ray, "get-auth-token", "--generate"], env=env, check=True, capture_output=True)
     words = ["start", "--head", "--block", f"--port={free_port()}", f"--dashboard-port={port}", "--num-cpus=2"]
+    words += ["--resources", resources]
     log = folder / "log"
     with log.open("w") as out:
         head = subprocess.Popen([*ray, *words], env=env, cwd=folder, stdout=out, stderr=subprocess.STDOUT)

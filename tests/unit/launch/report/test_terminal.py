@@ -92,7 +92,10 @@ def test_no_control_code_reaches_a_file_even_when_colour_is_forced() -> None:
     code = (
         "from corewarding.launch.report.terminal import Terminal\n"
         "with Terminal(total_updates=4) as terminal:\n"
-        "    terminal.training(); terminal.update(4, {'reward/mean': 1.0}); terminal.warn('look')"
+        "    terminal.training(); terminal.update(4, {'reward/mean': 1.0}); terminal.warn('look')\n"
+        "from corewarding.launch.report.terminal import output_console\n"
+        "from rich.table import Table\n"
+        "table = Table('name'); table.add_row('value'); output_console().print(table)"
     )
     told = subprocess.run(
         [sys.executable, "-c", code],
@@ -101,7 +104,9 @@ def test_no_control_code_reaches_a_file_even_when_colour_is_forced() -> None:
         capture_output=True,
         text=True,
     ).stdout
-    assert told == "update    4/4  reward 1.00  left 0:00\nlook\n"
+    assert told.startswith("update    4/4  reward 1.00  left 0:00\nlook\n")
+    assert "│ value │" in told
+    assert not CONTROL.search(told)
 
 
 @pytest.mark.parametrize(
