@@ -48,10 +48,23 @@ class EngineKind:
     """Reserves `engine.memory_fraction` of a GPU when it starts."""
     needs_script: bool = False
     """Replays `engine.script`."""
+    refuse_model: str | None = None
+    """`module:name` of a function of (transformers' configuration, folder=) that raises EngineSettingsError for a model that the
+    engine cannot serve; None: only the engine itself knows. Called before anything is started."""
+
+    def check_model(self, config: Any, *, folder: str) -> None:
+        """EngineSettingsError if this kind cannot serve the model."""
+        if self.refuse_model is not None:
+            module, _, name = self.refuse_model.partition(":")
+            getattr(importlib.import_module(module), name)(config, folder=folder)
 
 
 _KINDS = {
-    "embedded": EngineKind(make="corewarding.actors.embedded.engine:EmbeddedEngine", deterministic=True),
+    "embedded": EngineKind(
+        make="corewarding.actors.embedded.engine:EmbeddedEngine",
+        deterministic=True,
+        refuse_model="corewarding.actors.embedded.served:refuse_model",
+    ),
     "vllm": EngineKind(
         make="corewarding.actors.vllm.engine:VllmEngine",
         package="vllm",

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoTokenizer
 
+from corewarding.weights.model_config import model_config
 from corewarding.weights.names import Part
 
 _COPIED = ("generation_config.json", "chat_template.jinja")
@@ -35,8 +36,8 @@ def write_folder(
         return
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    AutoConfig.from_pretrained(base).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    model_config(base).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(base, trust_remote_code=False).save_pretrained(folder)
     for name in _COPIED:
         if (source := Path(base) / name).is_file():
             shutil.copyfile(source, folder / name)

@@ -24,10 +24,13 @@ from corewarding.learner.device import choose_device, collective_backend
 from corewarding.learner.export import write_folder
 from corewarding.learner.model import forget_gathered, load_policy
 from corewarding.learner.objective.metrics import report
+from corewarding.learner.objective.packed_check import check_packed
 from corewarding.learner.objective.packing import MicroBatch, pack
 from corewarding.learner.parameter_sets import ParameterSets
 from corewarding.learner.schedule import learning_rate
 from corewarding.learner.settings import LearnerPlan
+from corewarding.weights.architectures import check_architecture
+from corewarding.weights.model_config import model_config
 from corewarding.weights.stream import Shard
 
 
@@ -61,8 +64,16 @@ class Learner:
                 collective_backend(self.device), init_method=init_method, store=store, rank=rank, world_size=world_size
             )
         torch.manual_seed(plan.train.seed)
+        check_architecture(
+            model_config(plan.model_path),
+            folder=plan.model_path,
+            longest=plan.longest_sequence,
+            allow_unlisted=plan.allow_unlisted,
+        )
         loaded = load_policy(plan.model_path, plan.learner, self.device, world_size, on_read=on_read)
         self.model = loaded.model
+        check_packed(self.model, plan.learner, folder=plan.model_path, longest=plan.longest_sequence)
+        forget_gathered(self.model)
         self.sets = ParameterSets(self.model)
         if plan.keep_teacher:
             self.sets.keep("teacher")

@@ -8,16 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
-from corewarding.learner.objective.logprobs import token_logprobs
+from corewarding.learner.objective.logprobs import float32_product, token_logprobs
 from corewarding.learner.objective.packing import MicroBatch
 from corewarding.learner.settings import LearnerSettings
+from corewarding.weights.architectures import ArchitectureError, logit_scale, windows
 from corewarding.weights.model_loading import BaseWeights, allocate, empty_model
 
 PREFIX = "model."  # the wrapper puts it in front of the Hugging Face parameter names
@@ -26,22 +28,25 @@ PREFIX = "model."  # the wrapper puts it in front of the Hugging Face parameter 
 class LogprobHead(nn.Module):
     """The output embedding with the logprobs on top: a module, so that FSDP gathers the weight for its forward and backward."""
 
-    def __init__(self, weight: nn.Parameter, *, chunk_tokens: int) -> None:
+    def __init__(self, weight: nn.Parameter, *, chunk_tokens: int, logit_scale: float = 1.0) -> None:
+        """logit_scale: the number by which the Hugging Face model multiplies what its output embedding returns."""
         super().__init__()
         self.weight = weight
         self.chunk_tokens = chunk_tokens
+        self.logit_scale = logit_scale
 
     def forward(
         self, hidden: Tensor, batch: MicroBatch | None = None, statistics: bool = False
     ) -> Tensor | tuple[Tensor, Tensor | None, Tensor | None]:
         """What PolicyModel.forward returns, from [T, H]; without a batch the logits, as the Hugging Face model calls it."""
         if batch is None:
-            return nn.functional.linear(hidden, self.weight)
+            flat = float32_product(hidden.flatten(0, -2), self.weight.T)
+            return flat.unflatten(0, hidden.shape[:-1])
         return token_logprobs(
             hidden,
             self.weight,
             batch.target_T,
-            batch.temperature_T,
+            batch.temperature_T / self.logit_scale,
             chunk=self.chunk_tokens,
             statistics=statistics,
         )
@@ -53,8 +58,21 @@ class PolicyModel(nn.Module):
     def __init__(self, model: nn.Module, *, chunk_tokens: int) -> None:
         super().__init__()
         self.model = model
+        self.windows = windows(model.config)
         output = model.get_output_embeddings()  # type: ignore[operator]
-        model.set_output_embeddings(LogprobHead(output.weight, chunk_tokens=chunk_tokens))  # type: ignore[operator]
+        decoder = getattr(model, "model", None)
+        if not isinstance(getattr(decoder, "layers", None), nn.ModuleList) or getattr(output, "bias", None) is not None:
+            raise ArchitectureError(
+                f"{type(model).__name__} is not a decoder `model` of `layers` with an output embedding without bias, so the learner "
+                "cannot train it; take a model of an architecture in docs/architecture.md"
+            )
+        head = LogprobHead(output.weight, chunk_tokens=chunk_tokens, logit_scale=logit_scale(model.config))
+        model.set_output_embeddings(head)  # type: ignore[operator]
+
+    @property
+    def config(self) -> Any:
+        """transformers' configuration of the model."""
+        return self.model.config
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -79,12 +97,28 @@ class PolicyModel(nn.Module):
         output = self.model.model(  # type: ignore[union-attr, operator]
             input_ids=batch.input_ids,
             position_ids=batch.position_ids,
-            attention_mask=batch.attention_mask(),
+            attention_mask=self._masks(batch),
             use_cache=False,
         )
         hidden = output.last_hidden_state.flatten(0, 1).index_select(0, batch.predict_T)
         logprobs: tuple[Tensor, Tensor | None, Tensor | None] = self.head(hidden, batch, statistics)
         return logprobs
+
+    def plain_logprobs(self, ids: Tensor, num: int) -> Tensor:
+        """[num] log-probabilities of the last tokens of one sequence, [C] int64, by transformers' own forward, without packing."""
+        output = self.model(input_ids=ids[None], use_cache=False, logits_to_keep=num + 1)
+        logprobs = output.logits[0, :-1].float().log_softmax(-1)
+        return logprobs.gather(-1, ids[-num:, None])[:, 0]
+
+    def _masks(self, batch: MicroBatch) -> Tensor | dict[str, Tensor]:
+        """The mask of all layers, or of each kind of layer."""
+        active = {
+            kind: size if size and size < batch.input_ids.shape[1] else None for kind, size in self.windows.items()
+        }
+        masks = {size: batch.attention_mask(size) for size in set(active.values())}
+        if len(active) == 1:
+            return next(iter(masks.values()))
+        return {kind: masks[size] for kind, size in active.items()}
 
 
 def shard(policy: PolicyModel, mesh: DeviceMesh, *, param_dtype: torch.dtype) -> None:
@@ -104,6 +138,7 @@ def shard(policy: PolicyModel, mesh: DeviceMesh, *, param_dtype: torch.dtype) ->
     for group in [[layer] for layer in policy.layers] + ([ends] if tied else [[end] for end in ends]):
         fully_shard(group, mesh=mesh, mp_policy=precision)
     fully_shard(policy, mesh=mesh, mp_policy=precision, reshard_after_forward=True)
+    register_fsdp_forward_method(policy, "plain_logprobs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

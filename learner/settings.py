@@ -225,6 +225,8 @@ class LearnerPlan:
     kl_coef: float
     kl_reference: KLReference
     keep_teacher: bool  # the rule or the KL term uses the teacher
+    longest_sequence: int = 0  # tokens of the longest prompt with its completion; 0: as long as a row
+    allow_unlisted: bool = False  # train an architecture outside of the table
     train: TrainSettings = field(default_factory=TrainSettings)
     learner: LearnerSettings = field(default_factory=LearnerSettings)
     loss: LossSettings = field(default_factory=LossSettings)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from corewarding.dataflow.carriers import Int32
+from corewarding.dataflow.custom_code import refuse_custom_code
 from corewarding.dataflow.errors import TemplateError
 
 _TOKENIZER_FILES = (
@@ -131,6 +132,7 @@ def local_folder(model_path: str | Path) -> Path:
     """The model's folder. For a hub id, the folder in the hub's cache, downloaded if missing. TemplateError if there is none."""
     folder = Path(model_path).expanduser()
     if folder.is_dir():
+        refuse_custom_code(folder)
         return folder
     if not _HUB_ID.fullmatch(str(model_path)):
         raise TemplateError(
@@ -139,7 +141,7 @@ def local_folder(model_path: str | Path) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(
+        folder = Path(
             snapshot_download(
                 str(model_path), allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
             )
@@ -148,6 +150,8 @@ def local_folder(model_path: str | Path) -> Path:
         raise TemplateError(
             f"model.path={model_path}: there is no such folder, and as a hub id it cannot be fetched ({str(error).splitlines()[0]})"
         ) from error
+    refuse_custom_code(folder)
+    return folder
 
 
 def _load_tokenizer(folder: Path) -> Any:
@@ -157,7 +161,7 @@ def _load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises Exception itself for a malformed file
         raise TemplateError(f"model.path={folder}: its tokenizer cannot be loaded: {error}") from error
 

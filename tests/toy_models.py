@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-VOCAB = 61
+VOCAB = 64
 _SIZES = {
     "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 256, "initializer_range": 0.2,
@@ -48,7 +48,6 @@ TOYS: dict[str, dict[str, Any]] = {
     "olmo3": {"model_type": "olmo3", "sliding_window": 6, "layer_types": _LOCAL},
     "olmoe": {"model_type": "olmoe", **_EXPERTS},
     "gemma": {"model_type": "gemma", "head_dim": 16},
-    "gemma2": {"model_type": "gemma2", "head_dim": 16, "sliding_window": 6, "query_pre_attn_scalar": 16},
     "gemma3": {
         "model_type": "gemma3_text",
         "head_dim": 16,
@@ -85,11 +84,34 @@ TOYS: dict[str, dict[str, Any]] = {
     "nemotron": {"model_type": "nemotron"},
     "arcee": {"model_type": "arcee"},
 }
+"""Models that the learner trains, by the name of the test case."""
+
+REFUSED: dict[str, dict[str, Any]] = {
+    "gemma2": {"model_type": "gemma2", "head_dim": 16, "sliding_window": 6, "query_pre_attn_scalar": 16},
+    "nanochat": {"model_type": "nanochat"},
+    "minicpm3": {
+        "model_type": "minicpm3", "dim_model_base": 8, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8,
+        "qk_nope_head_dim": 8, "v_head_dim": 8,
+    },
+    "qwen3_next": {"model_type": "qwen3_next"},
+    "gpt_oss": {"model_type": "gpt_oss"},
+    "phi": {"model_type": "phi"},
+    "bitnet": {"model_type": "bitnet"},
+    "gpt_neox": {"model_type": "gpt_neox"},
+    "phi3 longrope": {
+        "model_type": "phi3", "original_max_position_embeddings": 64,
+        "rope_parameters": {
+            "rope_type": "longrope", "rope_theta": 10000.0, "long_factor": [2.0] * 4, "short_factor": [1.0] * 4,
+            "original_max_position_embeddings": 64,
+        },
+    },
+}  # fmt: skip
+"""Models that it refuses; bitnet only because it is not listed."""
 
 
 def config_of(name: str, **changes: Any) -> Any:
-    """The transformers config of one of TOYS."""
-    values = _SIZES | TOYS[name] | changes
+    """The transformers config of one of TOYS or REFUSED."""
+    values = _SIZES | (TOYS | REFUSED)[name] | changes
     return AutoConfig.for_model(**values)
 
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
+from corewarding.weights.model_config import model_config, without_dropout
 from corewarding.weights.model_files import ModelFilesError, StoredTensor, stored_tensors
 from corewarding.weights.names import Part, parts_of
 
@@ -30,9 +31,14 @@ def empty_model(folder: str | Path, *, dtype: torch.dtype, attention: str, devic
     Buffers that no checkpoint holds, such as rotary frequencies, come from transformers' own initialization. ModelFilesError if
     it leaves one out.
     """
-    config = AutoConfig.from_pretrained(folder)
-    with torch.device("meta"):
-        model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
+    config = without_dropout(model_config(folder))
+    try:
+        with torch.device("meta"):
+            model: Any = AutoModelForCausalLM.from_config(
+                config, dtype=dtype, attn_implementation=attention, trust_remote_code=False
+            )
+    except ValueError as error:
+        raise ModelFilesError(f"model.path {folder}: transformers refuses this model here: {error}") from error
     for where, module in model.named_modules():
         computed = module._non_persistent_buffers_set & module._buffers.keys()
         for name in computed:

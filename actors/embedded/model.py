@@ -10,28 +10,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
 from corewarding.actors.embedded.cache import ATTENTION, SlotCache
+from corewarding.actors.embedded.served import refuse_model
 from corewarding.actors.engine import EngineSettingsError
+from corewarding.weights.model_config import model_config
 from corewarding.weights.model_loading import BaseWeights, allocate, empty_model
-
-SUPPORTED = ("qwen3", "qwen2", "llama")
+from corewarding.weights.names import parts_of, stored_views
 
 
 def load_decoder(model_path: str | Path, *, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
     """The model in eval mode, read into its place tensor by tensor.
 
-    EngineSettingsError for an architecture that is not a plain full-attention decoder; ModelFilesError for a damaged folder.
+    EngineSettingsError for an architecture that this engine does not serve; ModelFilesError for a damaged folder.
     """
-    config = AutoConfig.from_pretrained(model_path)
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if config.model_type not in SUPPORTED or kinds != {"full_attention"}:
-        raise EngineSettingsError(
-            f"the embedded engine serves full-attention decoders ({', '.join(SUPPORTED)}); {model_path} is {config.model_type} "
-            f"with layers {sorted(kinds)}"
-        )
+    refuse_model(model_config(model_path), folder=str(model_path))
     model: PreTrainedModel = empty_model(model_path, dtype=dtype, attention=ATTENTION, device=device)
     weights = BaseWeights(model_path, model)
     allocate(model, device)
@@ -60,18 +55,19 @@ class Decoder:
     ) -> None:
         self._device, self._num_slots, self._fixed_shape = device, slots, fixed_shape
         self._model: Any = load_decoder(model_path, dtype=dtype, device=device)
+        self._weights = stored_views(parts_of(self._model), dict(self._model.named_parameters()))
         self._cache = SlotCache(self._model.config, slots=slots, max_len=max_len, dtype=dtype, device=device)
         if fixed_shape:
             self._check_rows()
 
     def parameters(self) -> dict[str, Tensor]:
-        """Parameters by Hugging Face name; tied ones once."""
-        return dict(self._model.named_parameters())
+        """The weights by the checkpoint's names, as views of the parameters; tied ones once."""
+        return self._weights
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
         """Copies new values in; the cache is unchanged."""
-        for name, parameter in self._model.named_parameters():
-            parameter.copy_(weights[name])
+        for name, own in self._weights.items():
+            own.copy_(weights[name])
 
     def prefill(
         self, prefixes: Sequence[NDArray[np.int32]], rows: NDArray[np.int64], sources: NDArray[np.int64]

@@ -22,7 +22,6 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # else it warns at every s
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoConfig
 from vllm import EngineArgs, SamplingParams
 from vllm.config import WeightTransferConfig
 from vllm.outputs import CompletionOutput, RequestOutput
@@ -37,6 +36,7 @@ from corewarding.actors.stepped import Pending, Request, SteppedEngine
 from corewarding.actors.vllm.worker import BACKEND, STAGED, share
 from corewarding.dataflow.carriers import FinishReason
 from corewarding.dataflow.ids import Version
+from corewarding.weights.model_config import model_config
 from corewarding.weights.receiver import WeightReceiver
 
 _CPU_BLOCK = 32  # tokens; attention on the CPU needs a multiple of 32
@@ -145,6 +145,7 @@ def _load(context: EngineContext, device: torch.device) -> LLMEngine:
     arguments: dict[str, Any] = {
         "model": context.model_path,
         "skip_tokenizer_init": True,
+        "trust_remote_code": False,
         "dtype": settings.dtype,
         "max_model_len": max_model_len,
         "max_num_seqs": settings.slots,
@@ -177,7 +178,7 @@ def _load(context: EngineContext, device: torch.device) -> LLMEngine:
 
 def _kv_bytes(model_path: str, settings: EngineSettings, max_model_len: int) -> int:
     """Bytes for every slot at full length, plus one spare block per slot."""
-    config = AutoConfig.from_pretrained(model_path)
+    config = model_config(model_path)
     heads = config.num_key_value_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     token = 2 * config.num_hidden_layers * heads * size * getattr(torch, settings.dtype).itemsize

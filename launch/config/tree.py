@@ -34,6 +34,9 @@ class ModelSettings(Settings):
 
     path: str = "models/arithmetic-base"
     """The model to start from: a folder (in the working directory or in the package) or a Hugging Face hub id."""
+    allow_unlisted: bool = False
+    """Also train an architecture that is not listed in docs/architecture.md, when its log-probabilities on packed rows are those of
+    transformers. Engines may still refuse it."""
 
 
 class CheckpointSettings(Settings):
@@ -175,6 +178,11 @@ class TrainConfig(Settings):
         if model is None or not Path(model).exists():
             return self.rule_options
         return self.rule_options.model_copy(update={"evol_embedding_model": str(Path(model).resolve())})
+
+    @property
+    def longest_sequence(self) -> int:
+        """Most tokens of a prompt with its completion."""
+        return self.data.max_prompt_tokens + self.rollout.max_new_tokens
 
     @property
     def completions_per_update(self) -> int:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import AutoConfig
-
+from corewarding.actors.engines import ENGINES
 from corewarding.dataflow.errors import UserError
 from corewarding.dataflow.ids import Source, View
 from corewarding.launch.config.tree import TrainConfig
 from corewarding.questions.gold import GoldAnswers
 from corewarding.questions.load import QuestionSet, load_heldout, load_training
 from corewarding.questions.prompts import PreparedQuestions, prepare
-from corewarding.questions.template import PromptTemplate
+from corewarding.questions.template import PromptTemplate, local_folder
 from corewarding.rewards.rules.contract import RewardRule
+from corewarding.weights.architectures import check_architecture
+from corewarding.weights.model_config import model_config
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,7 @@ def read_inputs(config: TrainConfig) -> Inputs:
     """Reads data, template and lengths. UserError, with key, value and remedy, if something does not fit."""
     rule = config.reward_rule
     model_path = config.model_folder
+    _check_model(config)
     template = PromptTemplate.from_folder(model_path, system_prompt=config.data.system_prompt)
     views: tuple[View, ...] = tuple(dict.fromkeys(view for view, _ in rule.groups))
     longest = model_length(model_path)
@@ -67,6 +69,21 @@ def read_inputs(config: TrainConfig) -> Inputs:
     )
 
 
+def _check_model(config: TrainConfig) -> None:
+    """UserError, before weights are read, for a model that learner or engines would compute wrong."""
+    folder = config.model_folder
+    model = model_config(local_folder(folder))
+    check_architecture(
+        model, folder=folder, longest=config.longest_sequence, allow_unlisted=config.model.allow_unlisted
+    )
+    for source in _sources(config):
+        ENGINES[config.engine_of(source).kind].check_model(model, folder=folder)
+
+
+def _sources(config: TrainConfig) -> tuple[Source, ...]:
+    return ("policy", "teacher") if config.reward_rule.needs_teacher else ("policy",)
+
+
 def _require_answers(rule: RewardRule, training: QuestionSet) -> None:
     """UserError if questions have no answer: a rule that reads answers would train on nothing."""
     missing = [question.id for question in training.questions if question.id not in training.gold]
@@ -79,8 +96,7 @@ def _require_answers(rule: RewardRule, training: QuestionSet) -> None:
 
 
 def _check_scripts(config: TrainConfig) -> None:
-    sources: tuple[Source, ...] = ("policy", "teacher") if config.reward_rule.needs_teacher else ("policy",)
-    for script in {config.engine_of(source).script for source in sources} - {None}:
+    for script in {config.engine_of(source).script for source in _sources(config)} - {None}:
         if not Path(str(script)).is_file():
             raise UserError(
                 f"engine.script {script}: there is no such file; it holds the recorded completions, as JSONL"
@@ -119,8 +135,4 @@ def _heldout_words(config: TrainConfig, inputs: Inputs) -> str:
 
 def model_length(model_path: str) -> int:
     """The longest sequence of the model, in tokens. UserError for a folder without a model."""
-    try:
-        config = AutoConfig.from_pretrained(model_path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"model.path {model_path}: no model configuration can be read there ({error})") from error
-    return int(config.max_position_embeddings)
+    return int(model_config(model_path).max_position_embeddings)

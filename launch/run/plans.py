@@ -31,6 +31,8 @@ def learner_plan(config: TrainConfig) -> LearnerPlan:
         kl_coef=config.kl_coef,
         kl_reference=config.kl_reference,
         keep_teacher=config.keeps_teacher,
+        longest_sequence=config.longest_sequence,
+        allow_unlisted=config.model.allow_unlisted,
         train=config.train,
         learner=config.learner,
         loss=config.loss,

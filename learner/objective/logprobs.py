@@ -61,8 +61,8 @@ class ChunkedLogprobs(torch.autograd.Function):
             grad_logits.scatter_add_(-1, target_T[rows, None], scale)
             if hidden_TH.is_cuda:  # tensor cores need it; on the CPU rounding gains nothing
                 grad_logits = grad_logits.to(hidden_TH.dtype)
-            grad_hidden[rows] = _float32_product(grad_logits, weight_VH)
-            grad_weight += _float32_product(grad_logits.T, hidden_TH[rows])
+            grad_hidden[rows] = float32_product(grad_logits, weight_VH)
+            grad_weight += float32_product(grad_logits.T, hidden_TH[rows])
         return grad_hidden, grad_weight.to(weight_VH.dtype), None, None, None, None
 
 
@@ -87,10 +87,10 @@ def token_logprobs(
 
 
 def _scaled_logits(hidden: Tensor, weight_VH: Tensor, temperature: Tensor) -> Tensor:
-    return _float32_product(hidden, weight_VH.T).div_(temperature[:, None])
+    return float32_product(hidden, weight_VH.T).div_(temperature[:, None])
 
 
-def _float32_product(left: Tensor, right: Tensor) -> Tensor:
+def float32_product(left: Tensor, right: Tensor) -> Tensor:
     """left @ right, summed and returned in float32 for any input type.
 
     On the CPU a half-precision `right` is converted a block at a time, because it may be the whole head.

@@ -41,11 +41,16 @@ class MicroBatch:
     tokens: TokenBatch
     ids: tuple[CompletionId, ...]  # [S], in the order of tokens.sequence_T
 
-    def attention_mask(self) -> Tensor:
-        """[R, 1, C, C] bool: a token sees the earlier tokens of its prompt and its own completion. Padding sees padding."""
+    def attention_mask(self, window: int | None = None) -> Tensor:
+        """[R, 1, C, C] bool: a token sees the earlier tokens of its prompt and its own completion. Padding sees padding.
+
+        window: of these it sees the last `window`, itself included, counted by position.
+        """
         same_tree = self.tree_ids[:, :, None] == self.tree_ids[:, None, :]
         same_branch = self.branch_ids[:, :, None] == self.branch_ids[:, None, :]
         mask = (same_tree & (same_branch | (self.branch_ids == 0)[:, None, :])).tril_()
+        if window is not None and window < mask.shape[-1]:
+            mask &= self.position_ids[:, :, None] - self.position_ids[:, None, :] < window
         return mask[:, None]
 
     def to(self, device: torch.device) -> MicroBatch:

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from corewarding.dataflow.carriers import Completion, Float32
+from corewarding.dataflow.custom_code import refuse_custom_code
 from corewarding.dataflow.errors import UserError
 
 MAX_TOKENS = 8192  # of a text; its beginning is cut, because the end says more of the reasoning
@@ -22,9 +23,12 @@ class EmbeddingSimilarity:
 
     def __init__(self, model_path: str) -> None:
         """model_path: a folder or hub id. UserError if no model can be read there."""
+        refuse_custom_code(model_path)
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(model_path, truncation_side="left", padding_side="right")
-            self._model = AutoModel.from_pretrained(model_path, dtype=torch.float32).eval()
+            self._tokenizer = AutoTokenizer.from_pretrained(
+                model_path, truncation_side="left", padding_side="right", trust_remote_code=False
+            )
+            self._model = AutoModel.from_pretrained(model_path, dtype=torch.float32, trust_remote_code=False).eval()
         except (OSError, ValueError) as error:
             raise UserError(
                 f"rule_options.evol_embedding_model {model_path}: no model can be read there ({error})"

@@ -226,7 +226,7 @@ def main() -> None:
     torch.manual_seed(recipe.seed)
     arguments.out.mkdir(parents=True, exist_ok=True)
     write_tokenizer(arguments.out)
-    tokenizer = AutoTokenizer.from_pretrained(arguments.out)
+    tokenizer = AutoTokenizer.from_pretrained(arguments.out, trust_remote_code=False)
     model = Qwen3ForCausalLM(model_config())
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
     train(model, tokenizer, recipe, lambda line: print(line, flush=True), lambda: write_model(model, arguments.out))

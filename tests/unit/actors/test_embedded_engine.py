@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from corewarding.actors.embedded.engine import EmbeddedEngine
@@ -17,6 +18,7 @@ from corewarding.dataflow.ids import Version
 from corewarding.dataflow.weights import TensorSpec, WeightManifest
 from corewarding.weights.group import TransportError
 from tests.tiny_models import chosen_logprobs, forward, logprobs_of, model_of, run, task_of, write_model
+from tests.toy_models import write_toy
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,24 @@ async def test_sampled_logprobs_are_those_of_a_full_forward(folders: list[str], 
         for sequence in sequences:
             expected = logprobs_of(folders[0], task, sequence)
             np.testing.assert_allclose(sequence.behavior_logprobs, expected, atol=5e-5 / temperature)
+    await engine.close()
+
+
+@pytest.mark.parametrize(
+    "name", ["mistral", "phi3", "olmo2", "qwen3_moe", "mixtral", "smollm3", "glm4", "gemma", "nemotron", "helium"]
+)
+async def test_other_architectures_are_sampled_and_swapped_by_the_names_of_their_checkpoints(
+    name: str, tmp_path: Path
+) -> None:
+    folders = [write_toy(name, tmp_path / str(seed), seed=seed) for seed in (0, 1)]
+    engine = start(folders[0])
+    for number, folder in enumerate(folders):
+        if number:
+            stored = load_file(Path(folder) / "model.safetensors")
+            await engine.load_weights(stored, Version(incarnation=0, updates=number))
+        task = task_of(number, max_new_tokens=8)
+        for sequence in await run(engine, task):
+            np.testing.assert_allclose(sequence.behavior_logprobs, logprobs_of(folder, task, sequence), atol=5e-5)
     await engine.close()
 
 
@@ -190,7 +210,7 @@ async def test_what_does_not_fit_is_refused(folders: list[str], tmp_path: Path) 
     assert engine.version == Version(incarnation=0, updates=0)
     await engine.close()
     GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=9)).save_pretrained(tmp_path)
-    with pytest.raises(EngineSettingsError, match="is gpt2"):
+    with pytest.raises(EngineSettingsError, match="GPT2LMHeadModel has an architecture outside of the table"):
         start(str(tmp_path))
 
 

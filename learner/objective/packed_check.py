@@ -1,0 +1,82 @@
+"""The check at load: on rows as long as the run's, packed log-probabilities are those of transformers' own forward.
+
+The table says which architectures are right; this shows it for the model that was loaded, with its config.json, its type of weights
+and this machine's kernels. An architecture outside of the table has only this check.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from corewarding.dataflow.carriers import TrainingSample
+from corewarding.dataflow.ids import AskedId
+from corewarding.learner.model import PolicyModel
+from corewarding.learner.objective.packing import pack
+from corewarding.learner.settings import LearnerSettings
+from corewarding.weights.architectures import ArchitectureError, class_of
+
+NUM_CHECKED = 8
+"""Tokens of each completion that is compared."""
+BOUNDS = {"float32": 1e-3, "bfloat16": 0.1}
+"""Largest mean difference of log-probabilities, in nats. A dropped window, scale or mask makes it 0.2 and more."""
+
+
+@torch.no_grad()
+def check_packed(policy: PolicyModel, settings: LearnerSettings, *, folder: str, longest: int) -> float:
+    """The mean difference, in nats, of packed and plain log-probabilities. ArchitectureError if it is over the bound.
+
+    Compares two trees of half a row and one of a whole row, each a prompt with two completions, and one sequence of `longest` tokens
+    if that is more than a row. Tokens are random and always the same. Collective: every rank compares all of it.
+    """
+    device = next(policy.parameters()).device
+    samples = {sample.id: sample for sample in _samples(policy, settings.row_tokens, longest)}
+    (micros,) = pack(
+        list(samples.values()), micro_batch_tokens=settings.micro_batch_tokens, row_tokens=settings.row_tokens
+    )
+    differences = []
+    for micro in micros:
+        packed = policy(micro.to(device))[0].cpu().split([len(samples[one].token_ids) for one in micro.ids])
+        for one, logprobs in zip(micro.ids, packed, strict=True):
+            ids = np.concatenate([samples[one].prompt_token_ids, samples[one].token_ids])
+            plain = policy.plain_logprobs(torch.from_numpy(ids).long().to(device), len(logprobs))
+            differences.append((logprobs - plain.cpu()).abs())
+    mean = float(torch.cat(differences).mean())
+    bound = BOUNDS[settings.param_dtype]
+    if not mean <= bound:
+        raise ArchitectureError(
+            f"model.path {folder}: on rows of {settings.row_tokens} tokens (learner.row_tokens) and sequences of up to "
+            f"{max(longest, settings.row_tokens)}, packed log-probabilities differ from those of transformers by {mean:.2g} nats on "
+            f"average; with learner.param_dtype {settings.param_dtype} at most {bound:g} is allowed. Packed rows do not compute what "
+            f"{class_of(policy.config)} does: take another model"
+        )
+    return mean
+
+
+def _samples(policy: PolicyModel, row_tokens: int, longest: int) -> list[TrainingSample]:
+    config = policy.config
+    limit = min(config.max_position_embeddings, max(longest, row_tokens)) - NUM_CHECKED
+    rng = np.random.default_rng(0)
+    room = 2 * (NUM_CHECKED - 1)  # of a tree's two completions
+    groups = [(row_tokens // 2 - room, 2), (row_tokens // 2 - room, 2), (row_tokens - room, 2)]
+    if longest > row_tokens:
+        groups.append((limit, 1))
+    samples = []
+    for number, (length, copies) in enumerate(groups):
+        prompt = rng.integers(0, config.vocab_size, max(2, min(length, limit))).astype(np.int32)
+        group = AskedId(question_id=f"check{number}", epoch=0).group("original", "policy")
+        for index in range(copies):
+            samples.append(
+                TrainingSample(
+                    id=group.completion(index),
+                    prompt_token_ids=prompt,
+                    token_ids=rng.integers(0, config.vocab_size, NUM_CHECKED).astype(np.int32),
+                    behavior_logprobs=np.zeros(NUM_CHECKED, np.float32),
+                    token_versions=np.zeros(NUM_CHECKED, np.int32),
+                    advantage=0.0,
+                    loss_mask=np.ones(NUM_CHECKED, bool),
+                    temperature=1.0,
+                    truncated=False,
+                )
+            )
+    return samples
