@@ -16,6 +16,7 @@ import math
 import os
 import shlex
 import shutil
+import signal
 import sys
 import time
 import urllib.error
@@ -213,6 +214,9 @@ async def _follow(client: JobSubmissionClient, job: Submission) -> int:
             f"the connection to {job.address} is lost ({error}), and the job may go on; follow it with: "
             f"ray job logs --follow --address {job.address} {job_id}"
         ) from error
+    if str(info.status) == "STOPPED":  # Ray keeps no exit code of such a job
+        print(f"job {job_id} was stopped by `ray job stop`", flush=True)
+        return 128 + signal.SIGTERM
     if info.driver_exit_code is None:
         raise RunError(f"job {job_id} ended as {info.status} before its program ran: {info.message}")
     return int(info.driver_exit_code)

@@ -38,7 +38,8 @@ def cluster_of(
     port = free_port()
     ray = [python, "-m", "ray.scripts.scripts"]
     subprocess.run([*ray, "get-auth-token", "--generate"], env=env, check=True, capture_output=True)
-    words = ["start", "--head", "--block", f"--port={free_port()}", f"--dashboard-port={port}", "--num-cpus=2"]
+    ports = [f"--port={free_port()}", f"--dashboard-port={port}", f"--dashboard-agent-listen-port={free_port()}"]
+    words = ["start", "--head", "--block", *ports, "--num-cpus=2"]  # none is a port that another Ray here may hold
     words += ["--resources", resources]
     log = folder / "log"
     with log.open("w") as out:

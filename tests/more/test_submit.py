@@ -23,18 +23,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
+def command_of(cluster: str, *words: str) -> list[str]:
+    return [sys.executable, "-m", "corewarding.launch.cli", "submit", "cpu", "--address", cluster, *words]
+
+
 def submit(cluster: str, cwd: Path, *words: str, **changed: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "corewarding.launch.cli",
-        "submit",
-        "cpu",
-        "--address",
-        cluster,
-        *words,
-    ]
-    return subprocess.run(command, cwd=cwd, env=environment() | changed, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command_of(cluster, *words), cwd=cwd, env=environment() | changed, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.mark.parametrize("changed", [{"HOME": "/nowhere"}, {"RAY_AUTH_TOKEN": "another-clusters-token-0123456789"}])
@@ -64,6 +60,27 @@ def test_a_job_trains_follows_its_log_and_leaves_its_run_where_the_user_is(clust
     assert "update    2/2" in done.stdout
     summary = json.loads((tmp_path / "mine" / "job" / "summary.json").read_text())
     assert summary["updates"] == 2
+
+
+def test_a_stopped_job_saves_its_last_update_and_goes_on_when_submitted_again(cluster: str, tmp_path: Path) -> None:
+    keys = dict(zip(SMALL[::2], SMALL[1::2], strict=True)) | {"--run.root": "mine", "--run.name": "stopped"}
+    words = [word for pair in (keys | {"--train.updates": "8"}).items() for word in pair]
+    job = subprocess.Popen(
+        command_of(cluster, *words), cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True
+    )
+    assert job.stdout is not None
+    stop = next(line for line in job.stdout if "stop it with: " in line).split("stop it with: ")[1].split()
+    said = [next(line for line in job.stdout if "update    2/8" in line)]
+    subprocess.run(
+        [sys.executable, "-m", "ray.scripts.scripts", *stop[1:]], env=environment(), check=True, capture_output=True
+    )
+    said += list(job.stdout)
+    assert job.wait(120) == 143, said
+    assert any("SIGTERM after update" in line for line in said), said
+    done = submit(cluster, tmp_path, *words)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    rows = [json.loads(line) for line in (tmp_path / "mine" / "stopped" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["update"] for row in rows if row["kind"] == "update"] == list(range(1, 9))
 
 
 def test_the_exit_code_of_the_job_is_passed_on(cluster: str, tmp_path: Path) -> None:
