@@ -71,15 +71,23 @@ class RolloutGroup:
     async def start(self) -> None:
         """Makes the actors and returns when all are up. They hold the weights they were made with.
 
-        RolloutGroupError after start_timeout_s, with the missing actors and the cluster's free resources.
+        RolloutGroupError when the first one fails, with its cause, or after start_timeout_s with the cluster's free resources.
         """
         for index in range(self._num_actors):
             self._members.append(Member(index=index, source=self.source, handle=self._factory(index, 0)))
-        results = await asyncio.gather(*(self._up(member) for member in self._members), return_exceptions=True)
-        missing = [member.id for member, result in zip(self._members, results, strict=True) if result is not None]
+        starts = [asyncio.create_task(self._up(member)) for member in self._members]
+        try:
+            ended, _ = await asyncio.wait(starts, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            for start in starts:
+                start.cancel()  # nobody waits for the others once one has failed
+        failures = [start.exception() if start in ended else None for start in starts]
+        missing = [member.id for member, failure in zip(self._members, failures, strict=True) if failure is not None]
         if missing:
-            causes = "; ".join(sorted({str(result) for result in results if result is not None}))
-            waited = any(isinstance(result, MemberSilentError) for result in results)  # perhaps for room in the cluster
+            causes = "; ".join(sorted({str(failure) for failure in failures if failure is not None}))
+            waited = any(
+                isinstance(failure, MemberSilentError) for failure in failures
+            )  # perhaps for room in the cluster
             room = f". Free in the cluster: {_free_resources()}; see rollout.cpus_per_actor, .gpus_per_actor"
             raise RolloutGroupError(
                 f"{len(missing)} of {len(self._members)} {self.source} actors did not start: {', '.join(missing)} "

@@ -207,7 +207,7 @@ class PlacedRolloutActor(RolloutActor):
         from corewarding.questions.template import PromptTemplate
         from corewarding.rewards.answers.extract import extract_answer
 
-        pin_to_cores(context.settings.cores)
+        pin_to_cores(context.settings.cores, key="engine.cores")
         torch.set_num_threads(context.settings.threads)
         template = PromptTemplate.from_folder(context.model_path, system_prompt=system_prompt)
         engine = make_engine(dataclasses.replace(context, eos_token_ids=template.eos_token_ids))

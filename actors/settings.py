@@ -28,7 +28,7 @@ InflightMode = Literal["recompute", "keep_kv", "drain"]
 class RolloutSettings(Settings):
     """What is sampled, and by how many actors."""
 
-    group_size: Annotated[int, Unit("completions")] = Field(8, ge=1)
+    group_size: Annotated[int, Unit("completions")] = Field(8, ge=1, le=10**5)
     """Completions per question, wording and sampler (policy or teacher). At least 2: a group of one has no mean to compare with."""
     vote_size: Annotated[int, Unit("completions")] | None = Field(None, ge=2)
     """Completions of a group that elects labels, at least group_size; of a trained group the first group_size are trained, the others
@@ -37,9 +37,9 @@ class RolloutSettings(Settings):
     """Sampling temperature. Training uses neither top-p nor top-k."""
     max_new_tokens: Tokens = Field(1024, ge=1)
     """Longest completion, in tokens; a longer one is cut, with finish reason `length`."""
-    policy_actors: Processes = Field(1, ge=1)
+    policy_actors: Processes = Field(1, ge=1, le=10**4)
     """Number of rollout actors that sample from the policy, a process each."""
-    teacher_actors: Processes = Field(1, ge=0)
+    teacher_actors: Processes = Field(1, ge=0, le=10**4)
     """Number of rollout actors that sample from the EMA teacher, a process each; started only if the rule needs a teacher, then at
     least 1."""
     cpus_per_actor: CPUs = Field(0.5, gt=0)

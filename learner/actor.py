@@ -47,7 +47,7 @@ class LearnerActor:
     def open(self, host: str, port: int) -> None:
         """Loads the model. With several ranks, they meet at rank 0's meeting point."""
         plan = self._plan
-        pin_to_cores(plan.learner.cores)
+        pin_to_cores(plan.learner.cores, key="learner.cores")
         torch.set_num_threads(plan.learner.threads)
         if host != LOOPBACK:  # gloo's default interface is often one that other nodes cannot reach
             os.environ.setdefault("GLOO_SOCKET_IFNAME", interface_towards(host, port))

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayError
 
 from corewarding.dataflow.carriers import Float32, StepResult, TrainingSample
 from corewarding.dataflow.codec import decode, encode
-from corewarding.dataflow.errors import RunError
+from corewarding.dataflow.errors import RunError, UserError, origin
 from corewarding.dataflow.ids import Channel, SetName, Version
 from corewarding.dataflow.weights import Rendezvous, WeightManifest
 from corewarding.learner.actor import LearnerActor, actor_options
@@ -28,6 +28,10 @@ Message: TypeAlias = "bytes | ray.ObjectRef[bytes]"
 
 class LearnerDiedError(RunError):
     """A rank's process ended. The run can be resumed from its last checkpoint."""
+
+
+class LearnerStartError(RunError):
+    """A rank did not start. The message names the cause."""
 
 
 class LearnerGroup:
@@ -64,14 +68,26 @@ class LearnerGroup:
         ]
 
     async def start(self, timeout_s: float = 300.0) -> Version:
-        """Waits until all ranks have met and loaded the model. TimeoutError after `timeout_s`."""
+        """Waits until all ranks have met and loaded the model. LearnerStartError when the first one fails, or after `timeout_s`; a
+        UserError of a rank is raised as it is."""
 
         async def opened() -> Version:
             host, port = await self._ranks[0].meeting_point.remote(self._loopback)
-            await self._all("open", host, port)
+            await asyncio.gather(*(rank.open.remote(host, port) for rank in self._ranks))
             return await self.version()
 
-        return await asyncio.wait_for(opened(), timeout_s)
+        try:
+            return await asyncio.wait_for(opened(), timeout_s)
+        except UserError:
+            raise
+        except TimeoutError:
+            raise LearnerStartError(
+                f"the learner's {len(self._ranks)} ranks did not load the model within {timeout_s:g} s"
+            ) from None
+        except RayError as error:
+            cause = origin(error)
+            what = str(cause) if isinstance(cause, RayError | RunError) else f"{type(cause).__name__}: {cause}"
+            raise LearnerStartError(f"a learner rank did not start: {what}") from error
 
     async def version(self, channel: Channel = "policy") -> Version:
         """The policy's version; for the teacher, the version of the policy that it absorbed last."""

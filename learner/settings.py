@@ -33,9 +33,9 @@ from corewarding.rewards.rules.contract import KLReference, LabelFrom
 class TrainSettings(Settings):
     """The optimizer and the size of the run."""
 
-    questions_per_update: Questions = Field(128, ge=1)
+    questions_per_update: Questions = Field(128, ge=1, le=10**6)
     """Questions in one optimizer update; each gives rollout.group_size completions per trained group."""
-    updates: Updates = Field(100, ge=1)
+    updates: Updates = Field(100, ge=1, le=10**9)
     """Optimizer updates in the run: the length of the schedules of learning rate and teacher."""
     seed: Whole = Field(0, ge=0, lt=2**63)
     """Seed of question order, sampling and every other random choice."""
@@ -58,7 +58,7 @@ class TrainSettings(Settings):
 class LearnerSettings(Settings):
     """How the learner uses the machine."""
 
-    ranks: Processes = Field(1, ge=1)
+    ranks: Processes = Field(1, ge=1, le=10**4)
     """FSDP2 ranks over which model and optimizer are sharded, a process each."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device of every rank. `auto`: cuda if a GPU was reserved (gpus_per_rank > 0), else cpu."""

@@ -46,9 +46,9 @@ class DataSettings(Settings):
     """How rows of `heldout` become questions; None: as `reader`."""
     limit: Questions | None = Field(default=None, ge=1)
     """Use only the first so many training questions of `train`; None: all."""
-    num_train: Questions = Field(default=2048, ge=1)
+    num_train: Questions = Field(default=2048, ge=1, le=10**6)
     """Training questions of the arithmetic world."""
-    num_heldout: Questions = Field(default=512, ge=1)
+    num_heldout: Questions = Field(default=512, ge=1, le=10**6)
     """Held-out questions of the arithmetic world; none of them is a training question."""
     levels: tuple[Annotated[int, Field(ge=1, le=3)], ...] = Field(default=(1, 2, 3), min_length=1)
     """Levels of difficulty of the arithmetic world that are mixed."""

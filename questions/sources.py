@@ -87,7 +87,7 @@ def _jsonl(path: Path, name: str, wanted: frozenset[str] | None) -> Table:
 
 def _json(path: Path, name: str, wanted: frozenset[str] | None) -> Table:
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise DataSetError(
             f"{name}: not a JSON file ({error}); a list of objects is expected, and one object per line ends in .jsonl"
@@ -135,7 +135,7 @@ def _table(name: str, rows: Iterable[Mapping[str, Any]], wanted: frozenset[str] 
 def _lines(path: Path, *, name: str) -> Iterator[tuple[int, str]]:
     """Lines that are not blank, counted from 1."""
     try:
-        with path.open(encoding="utf-8") as file:  # not str.splitlines, which also breaks at U+2028 inside a string
+        with path.open(encoding="utf-8-sig") as file:  # not str.splitlines, which also breaks at U+2028 inside a string
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield number, line

@@ -61,9 +61,9 @@ class EvalArguments:
     """Split of a folder or hub id."""
     config: str | None = None
     """Recipe or YAML file that gives data, engine and lengths; None: the run's own, or the defaults."""
-    num_questions: Annotated[int | None, Field(ge=1)] = None
+    num_questions: Annotated[int | None, Field(ge=1, le=10**6)] = None
     """Number of questions, in a fixed shuffled order; None: all, or 512 of the arithmetic world."""
-    samples: Annotated[int | None, Field(ge=0)] = None
+    samples: Annotated[int | None, Field(ge=0, le=10**5)] = None
     """n of mean@n, maj@n, pass@k; 0: greedy only; None: the benchmark's usual n, else 8."""
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     """Sampling temperature of the n samples."""

@@ -137,6 +137,12 @@ def _pipeline_depth(config: TrainConfig) -> Iterator[str]:
 def _data_files(config: TrainConfig) -> Iterator[str]:
     if config.data.kind == "files" and config.data.train is None:
         yield "data.kind files needs data.train: a Parquet or JSONL file, a folder or a hub id"
+    given = [key for key in ("train", "rephrased", "heldout") if getattr(config.data, key) is not None]
+    if config.data.kind == "arithmetic" and given:
+        yield (
+            f"data.{given[0]} {getattr(config.data, given[0])} is not read, because data.kind is arithmetic: set data.kind files, "
+            f"or data.{given[0]} null"
+        )
 
 
 def _bands(config: TrainConfig) -> Iterator[str]:

@@ -36,7 +36,10 @@ def make_config(content: dict[str, Any], *, where: str, folder: Path | None = No
             "policy had just sampled them",
             stacklevel=2,
         )
-    root = str(Path(config.run.root).expanduser().resolve())
+    try:
+        root = str(Path(config.run.root).expanduser().resolve())
+    except RuntimeError as error:
+        raise ConfigError(f"{where}: run.root {config.run.root}: {error}; write the whole path") from error
     return config.model_copy(update={"run": config.run.model_copy(update={"root": root})})
 
 

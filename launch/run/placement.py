@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import ray
+from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from corewarding.dataflow import plugins
 from corewarding.dataflow.errors import UserError
+from corewarding.launch.config.addresses import problem_of
 from corewarding.launch.config.paths import IMPORT_PATH
 from corewarding.launch.config.tree import TrainConfig
 from corewarding.launch.run.ending import local_ray
@@ -77,13 +79,32 @@ def joins_cluster() -> bool:
 
 
 def connect(config: TrainConfig) -> None:
-    """Joins the cluster that this job was submitted to (RAY_ADDRESS); otherwise starts Ray on this machine for this run."""
+    """Joins the cluster that this job was submitted to (RAY_ADDRESS); otherwise starts Ray on this machine for this run.
+
+    PlacementError if nothing answers at RAY_ADDRESS, or Ray does not start.
+    """
     if ray.is_initialized():
         return
     want = needed(config)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_worker_niceness", "0")  # our processes are the machine's work, not its background
+    try:
+        _start_ray(want)
+    except (OSError, RuntimeError, RayError) as error:
+        where = f"RAY_ADDRESS {os.environ['RAY_ADDRESS']}" if joins_cluster() else "this machine"
+        raise PlacementError(
+            f"Ray does not start for {where}: {error}; `corewarding doctor` checks this machine"
+        ) from error
+
+
+def _start_ray(want: dict[str, float]) -> None:
     if joins_cluster():
+        address = os.environ["RAY_ADDRESS"]
+        if ":" in address and (problem := problem_of(f"http://{address.rpartition('://')[2]}")):
+            raise PlacementError(
+                f"the Ray cluster of RAY_ADDRESS {address} {problem}; start the cluster, or unset RAY_ADDRESS: a run then starts its "
+                "own Ray"
+            )
         ray.init(address="auto", log_to_driver=False, logging_level=logging.WARNING)
     else:
         local_ray.mark()

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ray.exceptions import RayError
+
 from corewarding.dataflow.errors import RunError, RunStoppedError, UserError, origin
 from corewarding.evals.heldout import EvalResult
 from corewarding.launch.config.tree import TrainConfig
@@ -80,17 +82,23 @@ def _training(config: TrainConfig, stop: StopRequest, signals: Signals, last_res
         raise
     except UserError as error:
         raise origin(error) from None
-    except (RunError, OSError) as error:  # OSError: the disk is full, a folder became read-only
-        saved = store.latest()
-        remedy = (
-            f"`corewarding resume {run_dir.path}` goes on after update {saved.update}"
-            if saved
-            else "no checkpoint was made yet"
-        )
-        raise RunStoppedError(f"{origin(error)}\n{remedy}") from error
+    except (RunError, RayError, OSError) as error:  # RayError: what an actor did not expect. OSError: a full disk
+        raise RunStoppedError(f"{_cause_of(error)}\n{_remedy(run_dir, store)}") from error
     finally:
         local_ray.shut_down()
         last_resort.disarm()
+
+
+def _cause_of(error: Exception) -> str:
+    cause = origin(error)
+    return str(cause) if isinstance(cause, RunError) else f"{type(cause).__name__}: {cause}"
+
+
+def _remedy(run_dir: RunDir, store: CheckpointStore) -> str:
+    saved = store.latest()
+    if saved:
+        return f"`corewarding resume {run_dir.path}` goes on after update {saved.update}"
+    return "no checkpoint was made yet; the same command starts again when the cause is mended"
 
 
 def check_training(config: TrainConfig) -> None:

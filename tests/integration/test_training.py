@@ -217,7 +217,7 @@ def test_a_run_whose_numbers_break_ends_with_one_message(tmp_path, capfd):
     assert main(["train", "configs/cpu.yaml", *words]) == 1
     message = capfd.readouterr().err.strip().splitlines()[-2:]
     assert message[0].startswith("corewarding: update 2: loss/total is")
-    assert message[1] == "no checkpoint was made yet"
+    assert message[1].startswith("no checkpoint was made yet")
 
 
 def test_a_run_that_collapses_ends_with_its_alarm_and_keeps_the_checkpoint_from_before(tmp_path):

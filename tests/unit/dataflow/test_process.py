@@ -15,7 +15,7 @@ def affinities_after_pinning(core: int) -> set[frozenset[int]]:
     done = threading.Event()
     earlier = threading.Thread(target=done.wait)
     earlier.start()
-    pin_to_cores([core])
+    pin_to_cores([core], key="engine.cores")
     found = {frozenset(os.sched_getaffinity(int(task.name))) for task in Path("/proc/self/task").iterdir()}
     done.set()
     earlier.join()
@@ -30,6 +30,6 @@ def test_threads_that_ran_before_are_pinned_too() -> None:
 
 def test_a_missing_core_is_refused_and_nothing_changes() -> None:
     before = os.sched_getaffinity(0)
-    with pytest.raises(ValueError, match="cores \\[99999\\] cannot be used"):
-        pin_to_cores([99999])
+    with pytest.raises(ValueError, match=r"engine\.cores \[99999\] cannot be used"):
+        pin_to_cores([99999], key="engine.cores")
     assert os.sched_getaffinity(0) == before

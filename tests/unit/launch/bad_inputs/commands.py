@@ -33,6 +33,12 @@ EVALS = [
     Bad("eval models/arithmetic-base --data no.jsonl", ("--data=no.jsonl", "no such file")),
     Bad("eval models/arithmetic-base --data q.jsonl", ("--data=q.jsonl", "line 1 is not JSON"), {"q.jsonl": "x\n"}),
     Bad("eval models/arithmetic-base --num-questions -5", ("--num-questions", "greater than or equal to 1, got -5")),
+    Bad("eval models/arithmetic-base --num-questions 99999999", ("--num-questions", "less than or equal to 1000000")),
+    Bad("eval models/arithmetic-base extra", ("unknown words: extra",)),
+    Bad(
+        "eval models/arithmetic-base --data q.jsonl", ("--data", "1 have no answer"), {"q.jsonl": '{"question": "x"}\n'}
+    ),
+    Bad("eval r", ("unknown key rul", "did you mean rule?"), {"r/config.yaml": "rul: entropy\n"}),
     Bad("eval models/arithmetic-base --num_questions 0", ("--num-questions", "got 0")),
     Bad("eval models/arithmetic-base --num-questions many", ("--num-questions must be", "'many'")),
     Bad("eval models/arithmetic-base --samples -1", ("--samples", "got -1")),

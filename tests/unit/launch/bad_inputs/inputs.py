@@ -12,6 +12,10 @@ DATA = [
     Bad("train cpu --data.kind file", ("--data.kind must be one of 'arithmetic', 'files', got 'file'",)),
     Bad("train cpu data.kind=files", ("data.kind files needs data.train",)),
     Bad("train cpu data.reader=verk", ("data.reader 'verk' does not exist", "did you mean verl?")),
+    Bad(
+        "train cpu data.train=q.jsonl", ("data.train q.jsonl is not read", "set data.kind files"), {"q.jsonl": QUESTION}
+    ),
+    Bad("train cpu data.heldout=q.jsonl", ("data.heldout q.jsonl is not read",), {"q.jsonl": QUESTION}),
     Bad("train cpu data.num_train=0", ("data.num_train", "got 0")),
     Bad(LABELLED, ("data.train=q.jsonl", "no such file")),
     Bad(LABELLED, ("data.train=q.jsonl", "no rows"), {"q.jsonl": ""}),

@@ -105,6 +105,7 @@ def test_key_equals_value_is_yaml_and_mixes_with_flags() -> None:
     words = [
         "engine.arguments={swap: 1}",
         "engine.kind=vllm",
+        "data.kind=files",
         "--data.train",
         "a=b",
         "teacher_engine.kind=sglang",
