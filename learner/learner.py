@@ -190,13 +190,9 @@ class Learner:
         state.save(folder, sets=self.sets, optimizer=self.optimizer, progress=progress)
 
     def load(self, folder: Path, *, incarnation: int) -> None:
-        """Continues exactly where `save` was called. LearnerError if the length of the run, and so a schedule, differs."""
+        """Continues exactly where `save` was called. If train.updates has changed since, the schedules of learning rate and teacher
+        continue over the new total."""
         progress = state.read_progress(folder)
-        if progress.total_updates != self.plan.train.updates:
-            raise LearnerError(
-                f"train.updates is {self.plan.train.updates}, the checkpoint's run had {progress.total_updates}: the schedules of "
-                "the learning rate and the teacher depend on the total. Resume with the same number"
-            )
         state.load(folder, sets=self.sets, optimizer=self.optimizer)
         forget_gathered(self.model)
         self.version = Version(incarnation=incarnation, updates=progress.updates)

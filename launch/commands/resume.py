@@ -1,31 +1,43 @@
-"""Continues a run from its last checkpoint."""
+"""Continues a run from its last checkpoint; `--train.updates N` extends it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
-from corewarding.launch.config.load import load_config
+from corewarding.launch.config.arguments import ArgumentError
+from corewarding.launch.config.command_line import ConfigArguments, parse_config
 from corewarding.launch.config.recipes import ConfigError
+from corewarding.launch.report.run_directory import RunDir
 
 
 @dataclass(frozen=True)
-class ResumeArguments:
-    """Continues a run from its last checkpoint."""
+class ResumeArguments(ConfigArguments):
+    """Continues a run from its last checkpoint. A finished run is left as it is.
 
-    run_dir: tyro.conf.Positional[Path]
+    --train.updates N extends a run: the schedules of learning rate and teacher continue over the new total from the next update.
+    Keys that say where and how a run works may change, too: those of run, eval, collapse, checkpoint, learner, engine, teacher_engine
+    and publish, and the numbers and places of actors. What changes is printed, and recorded in changes.jsonl of the run.
+    """
+
+    config: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """Run directory, for example runs/cpu."""
 
 
 def run(words: list[str]) -> int:
-    folder = tyro.cli(ResumeArguments, args=words, prog="corewarding resume").run_dir
-    saved = folder / "config.yaml"
-    if not saved.is_file():
-        raise ConfigError(f"{folder} is no run directory: it holds no config.yaml")
-    config = load_config(saved)
+    if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help")):
+        raise ArgumentError("corewarding resume needs RUN, the run directory, first: corewarding resume runs/cpu")
+    if words[0] in ("-h", "--help"):
+        parse_config(ResumeArguments, words, command="resume")
+    folder = Path(words[0])
     where = folder.resolve()
+    run_dir = RunDir(where.parent, where.name)
+    if not run_dir.config.is_file():
+        raise ConfigError(f"{folder} is no run directory: it holds no config.yaml")
+    config = parse_config(ResumeArguments, [str(run_dir.config), *words[1:]], command="resume").settings
     keys = config.run.model_copy(update={"resume": "must", "name": where.name, "root": str(where.parent)})
     from corewarding.launch.run.train import run_training
 

@@ -1,7 +1,7 @@
 """The folder of one run. A run writes nothing outside it.
 
 runs/<name>/{config.yaml, environment.json, tensorboard/, metrics.jsonl, trace.jsonl, samples/, initial_answers.jsonl,
-checkpoints/, summary.json}
+checkpoints/, summary.json}; secrets.json if the configuration has any; changes.jsonl if the run was resumed with other values.
 """
 
 from __future__ import annotations
@@ -9,19 +9,20 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from corewarding.dataflow.errors import UserError
 from corewarding.launch.config.paths import PACKAGE
+from corewarding.launch.config.secrets import masked, masked_words, write_secrets
 from corewarding.launch.config.tree import TrainConfig
-
-_CHANGEABLE = {"run", "eval", "collapse", "checkpoint", "learner", "engine", "publish"}
-"""Sections that may differ when a run is resumed."""
+from corewarding.launch.report.changes import LENGTH, Change, changes_between, record
 
 
 class RunDirError(UserError):
@@ -41,9 +42,10 @@ class RunDir:
         self.initial_answers = self.path / "initial_answers.jsonl"
         self.checkpoints = self.path / "checkpoints"
         self.summary = self.path / "summary.json"
+        self.changes: list[Change] = []  # of this start, since the run was saved
 
-    def open(self, config: TrainConfig) -> bool:
-        """Makes the folder, or opens that of an interrupted run; returns True when resuming.
+    def check(self, config: TrainConfig) -> bool:
+        """Whether the run would resume; writes nothing. A run without a checkpoint starts again, with whatever configuration.
 
         RunDirError if the folder holds another run or a finished one, or if run.resume is `must` and it holds none.
         """
@@ -58,22 +60,71 @@ class RunDir:
                 raise RunDirError(
                     f"{self.path} holds {state} already; choose another run.name, remove the folder, or `corewarding resume` it"
                 )
-            self._refuse_other(config)
+            if self.last_update() is not None:
+                self._refuse_other(config)
+        return exists
+
+    def open(self, config: TrainConfig) -> bool:
+        """Makes the folder, or opens that of an interrupted run; returns True when resuming. Refuses what `check` refuses."""
+        exists = self.check(config)
+        self.changes = self._changes(config) if exists else []
+        if exists and self.last_update() is None:
+            self._forget()
         for folder in (self.tensorboard, self.samples, self.checkpoints):
             folder.mkdir(parents=True, exist_ok=True)
-        if not exists:
-            self.config.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+        if self.last_update() is not None:
+            record(self.path, self.changes, after_update=self.last_update() or 0)
+        if not exists or self.changes:
+            write_secrets(config.model_dump(mode="json"), self.path)
+            self.config.write_text(config_text(config), encoding="utf-8")
             (self.path / "environment.json").write_text(json.dumps(_environment(), indent=1))
         return exists
 
+    def _forget(self) -> None:
+        """Removes what a start without a checkpoint has logged: its updates happen again."""
+        for file in (self.metrics, self.trace, self.initial_answers):
+            file.unlink(missing_ok=True)
+        for folder in (self.tensorboard, self.samples):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def last_update(self) -> int | None:
+        """The update of the newest committed checkpoint; None if there is none."""
+        committed = [file.parent.name for file in self.checkpoints.glob("step-*/COMMITTED")]
+        return max((int(name.removeprefix("step-")) for name in committed), default=None)
+
+    def finished(self, config: TrainConfig) -> dict[str, Any] | None:
+        """The content of summary.json if the run has made all updates of `config`."""
+        if not self.summary.is_file():
+            return None
+        summary: dict[str, Any] = json.loads(self.summary.read_text(encoding="utf-8"))
+        return summary if summary.get("updates") == config.train.updates else None
+
     def _refuse_other(self, config: TrainConfig) -> None:
-        saved = yaml.safe_load(self.config.read_text())
-        mine = config.model_dump(mode="json")
-        changed = [key for key in mine if key not in _CHANGEABLE and saved.get(key) != mine[key]]
-        if changed:
+        resumed = config.run.resume == "must"
+        fixed = [change for change in self._changes(config) if not change.is_free]
+        refused = [change for change in fixed if change.key != LENGTH or not resumed]
+        done = self.last_update() or 0
+        if refused:
+            remedy = "these keys stay for the whole run: leave them out" if resumed else "choose another run.name"
+            if refused[0].key == LENGTH:
+                remedy = f"`corewarding resume {self.path} --train.updates {config.train.updates}` changes the length of a run"
+            shown = "; ".join(map(str, refused[:5])) + ("; ..." if len(refused) > 5 else "")
+            raise RunDirError(f"{self.path} holds a run with other values (saved -> given): {shown}; {remedy}")
+        if fixed and config.train.updates < done:
             raise RunDirError(
-                f"{self.path} holds a run of another configuration (it differs in {', '.join(changed)}); choose another run.name"
+                f"{LENGTH} {config.train.updates} is less than the {done} updates that {self.path} has made; give {done} or more"
             )
+
+    def _changes(self, config: TrainConfig) -> list[Change]:
+        """Keys that differ from the saved configuration, apart from the folder's own."""
+        saved = yaml.safe_load(self.config.read_text(encoding="utf-8")) or {}
+        own = ("run.name", "run.root", "run.resume")
+        return [change for change in changes_between(saved, config) if change.key not in own]
+
+
+def config_text(config: TrainConfig) -> str:
+    """The resolved configuration without its secrets, as config.yaml holds it."""
+    return yaml.safe_dump(masked(config.model_dump(mode="json"), logins=False), sort_keys=False)
 
 
 def _environment() -> dict[str, object]:
@@ -84,7 +135,7 @@ def _environment() -> dict[str, object]:
         ).stdout.strip()
     packages = ("torch", "transformers", "ray", "numpy")
     return {
-        "command": sys.argv,
+        "command": masked_words(sys.argv),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "revision": revision or None,

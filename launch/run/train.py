@@ -64,14 +64,23 @@ def run_training(config: TrainConfig, *, own_process: bool = False) -> RunResult
 
 def _training(config: TrainConfig, stop: StopRequest, signals: Signals, last_resort: LastResort) -> RunResult:
     began = time.monotonic()
-    inputs = prepare(config)
     run_dir = RunDir(config.run.root, config.run.name)
+    run_dir.check(config)  # before data is read
+    if config.run.resume == "must" and (summary := run_dir.finished(config)) is not None:
+        print(
+            f"{run_dir.path} is finished: {summary['updates']} of {config.train.updates} updates; nothing was written. "
+            f"`corewarding resume {run_dir.path} --train.updates N` extends it"
+        )
+        return RunResult(folder=run_dir.path, summary=summary, stopped_early=None)
+    inputs = prepare(config)
     resuming = run_dir.open(config)
     store = CheckpointStore(run_dir.checkpoints, config.checkpoint.keep)
     checkpoint = store.latest() if resuming else None
     if config.run.resume == "must" and checkpoint is None:
         raise UserError(f"{run_dir.path} has no committed checkpoint to resume from; remove the folder and train again")
     resumed = {} if checkpoint is None else {"resumes": f"after update {checkpoint.update}"}
+    if run_dir.changes:
+        resumed["changed"] = "; ".join(map(str, run_dir.changes))
     introduce(config, sizes(config, inputs) | {"run directory": str(run_dir.path)} | resumed)
     try:
         with signals.held():
@@ -103,8 +112,10 @@ def _remedy(run_dir: RunDir, store: CheckpointStore) -> str:
 
 def check_training(config: TrainConfig) -> None:
     """`--dry-run`: checks everything that a run checks before it starts an actor, and writes nothing that stays."""
+    run_dir = RunDir(config.run.root, config.run.name)
+    run_dir.check(config)
     inputs = prepare(config)
-    introduce(config, sizes(config, inputs) | {"run directory": str(RunDir(config.run.root, config.run.name).path)})
+    introduce(config, sizes(config, inputs) | {"run directory": str(run_dir.path)})
     with placement.connected(config):
         places = run_to_end(_check_cluster(config))
     print(f"nothing was started; the configuration can run here ({places})")

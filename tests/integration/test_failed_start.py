@@ -71,6 +71,6 @@ def test_a_rank_that_fails_at_start_names_the_key_and_the_corrected_command_star
     done = train(tmp_path, "learner.cores=[4096]")
     assert_one_message(done, 2, "learner.cores [4096] cannot be used: a process of this machine may use [")
     assert time.time() - began < 3 * WITHIN_S  # start of Ray included
-    done = train(tmp_path, "learner.cores=[0]")
+    done = train(tmp_path, "learner.cores=[0]", "train.lr=1.0e-4")  # another learning rate, too: nothing was trained
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads((tmp_path / "runs" / "a" / "summary.json").read_text())["updates"] == 1

@@ -1,6 +1,7 @@
 """The whole path on real Ray: a run, what it leaves, going on after a stop, two ranks, and the teacher's engines."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from corewarding.dataflow.codec import encode
 from corewarding.dataflow.errors import RunStoppedError
 from corewarding.dataflow.ids import Version
 from corewarding.launch.cli import main
-from corewarding.launch.config.load import make_config
+from corewarding.launch.config.load import load_config, make_config
 from corewarding.launch.report.run_directory import RunDirError
 from corewarding.launch.run.train import run_training
+from corewarding.learner.schedule import learning_rate
 from tests.fakes import fake_task
 
 pytestmark = pytest.mark.timeout(300)
@@ -91,6 +93,29 @@ def test_tensorboard_samples_and_model_are_there(finished):
 def test_a_finished_run_is_not_overwritten(finished):
     with pytest.raises(RunDirError, match="finished run"):
         run_training(small(finished.parent))
+
+
+def test_a_finished_run_is_left_as_it_is_and_can_be_extended(finished, tmp_path, capsys):
+    run = tmp_path / "moved"
+    shutil.copytree(finished, run)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert main(["resume", str(run)]) == 0
+    assert "is finished: 4 of 4 updates; nothing was written" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert main(["resume", str(run), "--train.lr", "1.0"]) == 2
+    assert "train.lr: 0.0001 -> 1.0; these keys stay" in capsys.readouterr().err
+    assert main(["resume", str(run), "--train.updates", "6", "engine.slots=16"]) == 0
+    assert "train.updates: 4 -> 6" in capsys.readouterr().out
+    rows = rows_of(run)
+    assert [row["update"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert rows[3]["train/lr"] == rows_of(finished)[3]["train/lr"]
+    longer = load_config(run / "config.yaml").train
+    assert longer.updates == 6
+    assert rows[4]["train/lr"] == pytest.approx(learning_rate(5, longer))
+    assert json.loads((run / "summary.json").read_text())["updates"] == 6
+    assert [json.loads(line)["key"] for line in (run / "changes.jsonl").read_text().splitlines()] == [
+        "engine.slots", "train.updates",
+    ]  # fmt: skip
 
 
 def test_a_stopped_run_goes_on_and_every_update_happens_once(tmp_path):

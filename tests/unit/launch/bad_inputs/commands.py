@@ -10,8 +10,17 @@ COMMANDS = [
 ]
 
 RUNS = [
+    Bad("resume", ("resume needs RUN", "corewarding resume runs/cpu")),
+    Bad("resume --train.updates 80", ("resume needs RUN",)),
+    Bad("resume r", ("r/config.yaml: unknown key rul", "did you mean rule?"), {"r/config.yaml": "rul: entropy\n"}),
+    Bad("resume r --train.lrr 1", ("--train.lrr", "did you mean --train.lr?"), {"r/config.yaml": "rule: entropy\n"}),
     Bad("resume no", ("no is no run directory",)),
     Bad("resume r", ("r is no run directory",), {"r": None}),
+    Bad(
+        "train cpu run.root=r run.name=a",
+        ("a is not empty and holds no run of ours", "choose another run.name"),
+        {"r/a/thesis.tex": "x"},
+    ),
     Bad("export", ("export needs RUN", "--out")),
     Bad("export no --out x", ("no holds no committed checkpoint",)),
     Bad("export r --out x", ("r holds no committed checkpoint",), {"r": None}),

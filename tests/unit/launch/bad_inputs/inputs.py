@@ -75,10 +75,10 @@ DATA = [
 
 MODELS = [
     Bad("train cpu model.path=nope", ("model.path=nope", "no such folder")),
-    Bad("train cpu model.path=m", ("model.path=m", "no tokenizer"), {"m": None}),
+    Bad("train cpu model.path=m", ("model.path m", "no model configuration can be read there"), {"m": None}),
     Bad("train cpu model.path=m.txt", ("model.path=m.txt",), {"m.txt": "x"}),
     Bad("train cpu model.path=m", ("model.path", "tokenizer cannot be loaded"), {"m": Model({"tokenizer.json": "{"})}),
-    Bad("train cpu model.path=m", ("model.path=m", "config.json"), {"m": Model({"config.json": "{"})}),
+    Bad("train cpu model.path=m", ("model.path m", "config.json"), {"m": Model({"config.json": "{"})}),
     Bad("train cpu model.path=m", ("model.path",), {"m": Model({"config.json": None})}),
     Bad(
         "train cpu model.path=m", ("generation_config.json is not JSON",), {"m": Model({"generation_config.json": "{"})}

@@ -34,7 +34,9 @@ def test_an_interrupted_run_goes_on(opened, tmp_path):
 
 def test_another_configuration_is_refused_and_named(opened, tmp_path):
     before = opened.config.read_text()
-    with pytest.raises(RunDirError, match=r"differs in train"):
+    (opened.checkpoints / "step-000001").mkdir()
+    (opened.checkpoints / "step-000001" / "COMMITTED").touch()
+    with pytest.raises(RunDirError, match=r"train\.lr: 3e-06 -> 0\.5"):
         opened.open(config(tmp_path, train={"lr": 0.5}))
     assert opened.config.read_text() == before
 
