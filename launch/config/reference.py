@@ -28,6 +28,11 @@ A recipe or YAML file sets keys (`train: {{lr: 1.0e-5}}`); the command line over
 `null` in YAML is `None` on the command line. Unknown and repeated keys are refused. `corewarding train CONFIG --help` shows the same
 keys with CONFIG's values. A run prints the keys that differ from the defaults and saves all of them in `runs/<name>/config.yaml`.
 
+Secrets (`engine.api_key`, and any key that ends in api_key, token, password or secret) are shown and saved as `***`. Their values
+lie in `runs/<name>/secrets.json`, which only its owner can read (mode 600), and come back from there when the run is resumed; a
+submitted job carries such a file, too. Or leave `***` as the value and set a variable of the environment,
+COREWARDING_ENGINE_API_KEY for `engine.api_key`.
+
 `base: [models/qwen3_8b, data/math]` in a file takes over the keys of those files: shipped parts and recipes by name
 (`corewarding recipes` lists them), files of your own by their path from that file, with suffix. The file's own keys override
 those of its bases; two bases that set the same key are refused, unless the file sets it too. On the command line `RECIPE+PART`

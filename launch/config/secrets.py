@@ -72,7 +72,11 @@ def with_secrets(content: Mapping[str, Any], folder: Path | None) -> dict[str, A
     if not hidden:
         return dict(content)
     file = None if folder is None else folder / FILE
-    saved: dict[str, str] = json.loads(file.read_text(encoding="utf-8")) if file is not None and file.is_file() else {}
+    saved: dict[str, str] = {}
+    if file is not None and file.is_file():
+        if file.stat().st_mode & 0o077 and file.stat().st_uid == os.getuid():
+            file.chmod(0o600)  # Ray unpacks a job's files for everyone to read
+        saved = json.loads(file.read_text(encoding="utf-8"))
     found = {key: os.environ.get(variable(key), saved.get(key, MASK)) for key in hidden}
     return _replaced(content, found, "")
 

@@ -1,8 +1,11 @@
 """Every row of bad_inputs/ gets a message that names what is wrong, its exit code, no traceback, and leaves nothing behind."""
 
 import dataclasses
+import os
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,6 +39,19 @@ def test_a_bad_input_is_answered(
         assert part in told
     assert "Traceback" not in shown.err + shown.out
     assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("line", ["train cpu --train.lr nan", "eval nope", "submit cpu --address http://127.0.0.1:9"])
+def test_a_process_answers_the_same(line: str, tmp_path: Path) -> None:
+    """Nothing that is imported or runs at exit adds to the message."""
+    command = [sys.executable, "-m", "corewarding.launch.cli", *shlex.split(line)]
+    path = {"PYTHONPATH": str(SHIPPED.parents[1])}
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (message,) = done.stderr.splitlines()
+    assert message.startswith("corewarding: ")
+    assert contents(tmp_path) == {}
 
 
 def prepare(bad: Bad, folder: Path) -> dict[str, bytes]:

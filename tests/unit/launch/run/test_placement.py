@@ -3,7 +3,15 @@
 import pytest
 
 from corewarding.launch.config.load import make_config
-from corewarding.launch.run.placement import bundles, needed, probe_here, versions, weight_backend
+from corewarding.launch.run.placement import (
+    PlacementError,
+    bundles,
+    connect,
+    needed,
+    probe_here,
+    versions,
+    weight_backend,
+)
 
 
 def test_every_process_has_a_bundle_and_their_sum_is_what_is_needed():
@@ -56,3 +64,9 @@ def test_weights_go_by_nccl_between_gpus_and_by_ipc_within_one(rank, actor, back
         where="test",
     )
     assert weight_backend(config) == backend  # of one learner rank, one policy and one teacher actor
+
+
+def test_a_dead_ray_address_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    with pytest.raises(PlacementError, match=r"RAY_ADDRESS 127\.0\.0\.1:9 cannot be reached: .* or unset RAY_ADDRESS"):
+        connect(make_config({}, where="test"))
