@@ -2,13 +2,15 @@
 
 python -m benchmarks.start.refusals
 
-Calls `corewarding train cpu` with one mistake at a time, once with --dry-run and once without, and prints seconds, exit codes and the
-message. A case fails if the two differ, if either takes 30 s or more, or if anything is left in the run's folder.
+Calls `corewarding train cpu` with one mistake at a time, once with --dry-run and once without, and prints seconds (and how many of
+them it computed, which other work on the machine does not change) and the message. A case fails if the two differ, if either takes
+30 s or more, or if anything is left in the run's folder.
 """
 
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -46,13 +48,24 @@ def cases(folder: Path) -> dict[str, list[str]]:
     }  # fmt: skip
 
 
-def call(words: list[str], root: Path) -> tuple[float, int, str]:
-    """Seconds, exit code and the last line of the error."""
+def call(words: list[str], root: Path) -> tuple[float, float, int, str]:
+    """Seconds, of which on a core, exit code and the last line of the error."""
     where = [] if "--run.root" in words else ["--run.root", str(root)]
     command = [sys.executable, "-m", "corewarding.launch.cli", "train", "cpu", *where, *words]
-    began = time.monotonic()
+    began, computed = time.monotonic(), cpu_s()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return time.monotonic() - began, done.returncode, (done.stderr.strip().splitlines() or ["-"])[-1]
+    return (
+        time.monotonic() - began,
+        cpu_s() - computed,
+        done.returncode,
+        (done.stderr.strip().splitlines() or ["-"])[-1],
+    )
+
+
+def cpu_s() -> float:
+    """Seconds that ended processes of this one have computed."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main() -> int:
@@ -60,13 +73,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder, root = Path(name), Path(name) / "runs"
         for what, words in cases(folder).items():
-            (dry_s, dry, message), (run_s, run, same) = call([*words, "--dry-run"], root), call(words, root)
+            (dry_s, dry_cpu_s, dry, message), (run_s, _, run, same) = (
+                call([*words, "--dry-run"], root),
+                call(words, root),
+            )
             good = dry == run == 2 and message == same and max(dry_s, run_s) < LIMIT_S and not root.exists()
             failed += not good
-            print(
-                f"{'ok' if good else 'FAILED':<6} {what:<36} dry run {dry_s:4.1f} s, run {run_s:4.1f} s: {message}",
-                flush=True,
-            )
+            seconds = f"dry run {dry_s:4.1f} s ({dry_cpu_s:.1f} s computed), run {run_s:4.1f} s"
+            print(f"{'ok' if good else 'FAILED':<6} {what:<36} {seconds}: {message}", flush=True)
     return int(failed > 0)
 
 
