@@ -35,6 +35,7 @@ from corewarding.launch.run import placement
 from corewarding.launch.run.controller import Controller
 from corewarding.launch.run.inputs import Inputs, read_inputs
 from corewarding.launch.run.plans import buffer_plan
+from corewarding.launch.run.preflight.needs import process_environment
 from corewarding.launch.run.protocols import Parts
 from corewarding.launch.run.publishing.publisher import Publisher
 from corewarding.learner.checkpoint import CheckpointStore
@@ -81,7 +82,7 @@ def write_script(path: Path, texts: list[str], tokens: int) -> None:
 def group_of(
     source: Source, num: int, processes: int, config: TrainConfig, inputs: Inputs, buffer: Any
 ) -> RolloutGroup:
-    remote = ray.remote(num_cpus=0, max_concurrency=10_000, runtime_env=placement.process_environment(1))(EngineHost)
+    remote = ray.remote(num_cpus=0, max_concurrency=10_000, runtime_env=process_environment(1))(EngineHost)
     names = [f"{source}-{index}" for index in range(num)]
     shared: dict[str, Any] = {"source": source, "settings": config.engine, "max_model_len": inputs.max_model_len}
     hosts = [
@@ -114,7 +115,7 @@ def resident_mb() -> dict[str, float]:
 async def measure(
     config: TrainConfig, inputs: Inputs, num_engines: int, num_processes: int
 ) -> tuple[Controller, list[tuple[float, dict[str, float]]]]:
-    buffer = start_buffer(buffer_plan(config, 0), inputs.gold, None, runtime_env=placement.process_environment(1))
+    buffer = start_buffer(buffer_plan(config, 0), inputs.gold, None, runtime_env=process_environment(1))
     sources: tuple[Source, ...] = ("policy", "teacher")
     groups = {
         source: group_of(source, num_engines // 2, num_processes // 2, config, inputs, buffer) for source in sources

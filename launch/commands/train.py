@@ -11,6 +11,7 @@ import tyro
 
 from corewarding.launch.config.command_line import ConfigArguments, parse_config
 from corewarding.launch.config.recipes import compose
+from corewarding.launch.run.preflight.early import check_early
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class TrainArguments(ConfigArguments):
 
 def run(words: list[str]) -> int:
     arguments = parse_config(TrainArguments, words, command="train")
+    check_early(arguments.settings)  # before the imports below, which take seconds
     from corewarding.launch.run.train import check_training, run_training
 
     if arguments.dry_run:

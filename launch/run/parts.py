@@ -21,6 +21,7 @@ from corewarding.launch.report.run_directory import RunDir
 from corewarding.launch.run import placement
 from corewarding.launch.run.inputs import Inputs
 from corewarding.launch.run.plans import buffer_plan, learner_plan
+from corewarding.launch.run.preflight.needs import joins_cluster, process_environment, weight_backend
 from corewarding.launch.run.protocols import Log, Parts
 from corewarding.launch.run.publishing.publisher import Publisher
 from corewarding.learner.checkpoint import Checkpoint, CheckpointStore
@@ -48,7 +49,7 @@ async def placed(
         buffer_plan(config, version.incarnation, known=inputs.known),
         inputs.gold,
         state.get("buffer"),
-        runtime_env=placement.process_environment(1),
+        runtime_env=process_environment(1),
     )
     learner = _learner(config, version.incarnation, room)
     groups = {
@@ -113,7 +114,7 @@ def rollout_group(
         num_gpus=rollout.gpus_per_actor,
         resources=rollout.resources,
         max_concurrency=10_000,
-        runtime_env=placement.process_environment(engine.threads, python=python),
+        runtime_env=process_environment(engine.threads, python=python),
     )
 
     def make(index: int, restart: int) -> Any:
@@ -149,8 +150,8 @@ def _learner(config: TrainConfig, incarnation: int, room: placement.Reservation)
         incarnation=incarnation,
         bucket_bytes=int(config.publish.bucket_mb * 2**20),
         wire_dtype=config.engine.dtype,
-        runtime_env=placement.process_environment(config.learner.threads),
-        loopback=not placement.joins_cluster(),
+        runtime_env=process_environment(config.learner.threads),
+        loopback=not joins_cluster(),
         options=lambda rank: room.options("learner", rank),
     )
 
@@ -165,7 +166,7 @@ def _publishers(
             learner,
             group,
             settings=config.publish,
-            backend=placement.weight_backend(config),
+            backend=weight_backend(config),
             learner_lock=lock,
         )
         for source, group in groups.items()

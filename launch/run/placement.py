@@ -1,4 +1,4 @@
-"""Places the processes: Ray's resources, given as fractions, and the environment of each process.
+"""Places the processes in the rooms that Ray reserves for them.
 
 Checks that the cluster has what the configuration needs before anything is started, and names what is missing.
 """
@@ -15,67 +15,27 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import ray
 from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
-from corewarding.dataflow import plugins
 from corewarding.dataflow.errors import UserError
 from corewarding.launch.config.addresses import problem_of
-from corewarding.launch.config.paths import IMPORT_PATH
 from corewarding.launch.config.tree import TrainConfig
 from corewarding.launch.run.ending import local_ray
-
-Kind = Literal["learner", "policy", "teacher"]
-"""The kinds of processes that reserve room."""
+from corewarding.launch.run.preflight.needs import Kind, bundles, joins_cluster, needed, process_environment
 
 
 class PlacementError(UserError):
     """The cluster does not have what the configuration needs."""
 
 
-def bundles(config: TrainConfig) -> dict[Kind, list[dict[str, float]]]:
-    """The resources that each process of `learner`, `policy` and `teacher` needs on its node."""
-    rollout, learner = config.rollout, config.learner
-    rank = {"CPU": learner.cpus_per_rank, "GPU": learner.gpus_per_rank} | learner.resources
-    actor = {"CPU": rollout.cpus_per_actor, "GPU": rollout.gpus_per_actor} | rollout.resources
-    num_teachers = rollout.teacher_actors if config.reward_rule.needs_teacher else 0
-    counts: dict[Kind, tuple[int, dict[str, float]]] = {
-        "learner": (learner.ranks, rank),
-        "policy": (rollout.policy_actors, actor),
-        "teacher": (num_teachers, actor),
-    }
-    return {name: [{k: v for k, v in one.items() if v}] * num for name, (num, one) in counts.items()}
-
-
-def needed(config: TrainConfig) -> dict[str, float]:
-    """The sum of CPUs, GPUs and custom resources over all processes."""
-    total: dict[str, float] = {}
-    for one in itertools.chain.from_iterable(bundles(config).values()):
-        for name, amount in one.items():
-            total[name] = total.get(name, 0.0) + amount
-    return total
-
-
-def weight_backend(config: TrainConfig) -> str:
-    """The meaning of publish.backend `auto`. NCCL needs a GPU per process; CUDA IPC needs all processes on one GPU."""
-    learner, actor = config.learner.gpus_per_rank, config.rollout.gpus_per_actor
-    if learner >= 1 and actor >= 1:
-        return "nccl"
-    return "ipc" if learner > 0 and actor > 0 and needed(config)["GPU"] <= 1 + 1e-6 else "gloo"
-
-
 def actor_class(cls: type, **options: Any) -> Any:
     """`cls` as a Ray actor class. Ray's annotations lack options such as max_concurrency, hence Any."""
     return ray.remote(**options)(cls)
-
-
-def joins_cluster() -> bool:
-    """Whether this is a job on an existing cluster; otherwise the run starts Ray for itself."""
-    return "RAY_ADDRESS" in os.environ
 
 
 def connect(config: TrainConfig) -> None:
@@ -272,21 +232,6 @@ def probe_here(token: str, expected: dict[str, str]) -> str:
     except OSError as error:
         return f"cannot write run.root {root}: {error}"
     return ""
-
-
-def process_environment(threads: int, *, python: str | None = None) -> dict[str, Any]:
-    """Ray runtime environment of one process: its number of threads, the path of our packages, and its Python if not this one."""
-    executable = {} if python is None else {"py_executable": str(Path(python).absolute())}
-    path = [str(IMPORT_PATH), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    return executable | {
-        "env_vars": {
-            "OMP_NUM_THREADS": str(threads),
-            "OMP_WAIT_POLICY": "passive",
-            "PYTHONPATH": os.pathsep.join(dict.fromkeys(path)),
-            "TOKENIZERS_PARALLELISM": "false",
-            **plugins.environment(),
-        }
-    }
 
 
 def versions() -> dict[str, str]:

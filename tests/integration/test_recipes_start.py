@@ -22,7 +22,7 @@ from corewarding.launch.cli import main
 from corewarding.launch.config.load import load_config
 from corewarding.launch.config.paths import PACKAGE
 from corewarding.launch.config.recipes import recipes
-from corewarding.launch.run.placement import needed
+from corewarding.launch.run.preflight.needs import needed
 from corewarding.questions.arithmetic.world import arithmetic_questions
 
 NODES = {0: (1, 0), 1: (1, 1), 2: (1, 2), 8: (1, 8), 32: (4, 8)}

@@ -168,6 +168,7 @@ async def test_teacher_engines_sample_from_the_fp32_ema(tmp_path):
     from corewarding.launch.run.inputs import read_inputs
     from corewarding.launch.run.parts import rollout_group
     from corewarding.launch.run.plans import learner_plan
+    from corewarding.launch.run.preflight.needs import process_environment
     from corewarding.launch.run.publishing.publisher import Publisher
     from corewarding.learner.group import LearnerGroup
 
@@ -188,7 +189,7 @@ async def test_teacher_engines_sample_from_the_fp32_ema(tmp_path):
             incarnation=0,
             bucket_bytes=2**18,
             wire_dtype="float32",
-            runtime_env=placement.process_environment(1),
+            runtime_env=process_environment(1),
             options=lambda rank: room.options("learner", rank),
         )
         start = Version(incarnation=0, updates=0)

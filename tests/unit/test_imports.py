@@ -71,6 +71,7 @@ def test_the_configuration_needs_neither_torch_nor_ray() -> None:
         f"import sys\nfor name in {blocked!r}: sys.modules[name] = None\n"
         "from corewarding.launch.config import load\nimport corewarding.dataflow.codec, corewarding.rewards.rules.table\n"
         "import corewarding.questions.load, corewarding.actors.settings\n"
+        "import corewarding.launch.run.preflight.early, corewarding.launch.commands.train\n"
         "print(load.load_config('configs/cpu.yaml').rule)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

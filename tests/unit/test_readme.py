@@ -17,7 +17,7 @@ from corewarding.launch.config.command_line import ConfigArguments, parse_config
 from corewarding.launch.config.load import load_config
 from corewarding.launch.config.shown import compact_yaml, differing
 from corewarding.launch.report.update_line import header, shown
-from corewarding.launch.run.placement import needed
+from corewarding.launch.run.preflight.needs import needed
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGURED: dict[str, type[ConfigArguments]] = {"train": TrainArguments, "submit": SubmitArguments}

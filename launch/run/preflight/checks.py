@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 import ray
 import torch
@@ -20,14 +17,12 @@ from corewarding.launch.config.tree import TrainConfig
 from corewarding.launch.run import placement
 from corewarding.launch.run.inputs import Inputs, read_inputs
 from corewarding.launch.run.plans import admission_limits
-from corewarding.launch.run.preflight.node import NodePlan, node_problems, stages
+from corewarding.launch.run.preflight.early import PreflightError, check_early, refuse
+from corewarding.launch.run.preflight.needs import Kind, bundles, joins_cluster, needed, process_environment
+from corewarding.launch.run.preflight.node import NodePlan, late_problems, node_problems, stages
 
 NODES_S = 60.0
 """How long nodes may take to answer; the first answer needs a new Python process there."""
-
-
-class PreflightError(UserError):
-    """The run could not start. The message holds every finding, a line each."""
 
 
 def prepare(config: TrainConfig) -> Inputs:
@@ -35,12 +30,12 @@ def prepare(config: TrainConfig) -> Inputs:
 
     PreflightError, or the UserError of what cannot be read, with key, value and remedy.
     """
-    _refuse(message for check in CHECKS for message in check(config))
+    check_early(config)
     inputs = read_inputs(config)
     admission_limits(config)
-    if not placement.joins_cluster():
-        processes = {role: len(bundles) for role, bundles in placement.bundles(config).items()}
-        _refuse([*_room(config), *node_problems(_plan(config, processes))])
+    if not joins_cluster():
+        processes = {role: len(several) for role, several in bundles(config).items()}
+        refuse(late_problems(_plan(config, processes)))
     if note := warning(config):
         print(f"note: {note}", flush=True)
     return inputs
@@ -65,9 +60,9 @@ async def claim(config: TrainConfig) -> placement.Reservation:
 
 async def check_nodes(config: TrainConfig, room: placement.Reservation) -> None:
     """On a cluster: the checks of each node, made on it, in the room that is reserved there. PreflightError names the nodes."""
-    if not placement.joins_cluster():
+    if not joins_cluster():
         return
-    task = ray.remote(runtime_env=placement.process_environment(1))(node_problems)
+    task = ray.remote(runtime_env=process_environment(1))(node_problems)
     known, asked = placement.addresses(), {}
     for node, here in room.on_nodes().items():
         processes = {role: len(indices) for role, indices in here.items()}
@@ -85,50 +80,18 @@ async def check_nodes(config: TrainConfig, room: placement.Reservation) -> None:
         if isinstance(found, BaseException):
             raise PreflightError(f"node {known[node]} could not make its checks: {origin(found)}") from found
         messages += [f"node {known[node]}: {message}" for message in found]
-    _refuse(messages)
-
-
-def _run_root(config: TrainConfig) -> Iterator[str]:
-    """Whether the run's folder can be made. Writes nothing that stays."""
-    existing = Path(config.run.root) / config.run.name
-    try:
-        while not existing.exists():
-            existing = existing.parent
-        if existing.is_dir():
-            with tempfile.TemporaryFile(dir=existing):
-                return
-        yield f"run.root {config.run.root}: {existing} is a file, not a folder; set run.root to a folder"
-    except OSError as error:
-        yield f"run.root {config.run.root} cannot be written: {existing}: {error.strerror}; set run.root to a folder that can"
-
-
-def _one_gpu(config: TrainConfig) -> Iterator[str]:
-    gpus = placement.needed(config).get("GPU", 0.0)
-    if config.publish.backend == "ipc" and gpus > 1 + 1e-6:
-        yield (
-            f"publish.backend ipc needs all processes on one GPU (CUDA IPC) or none, and they reserve {gpus:g}; "
-            "set publish.backend auto, which chooses what fits"
-        )
-
-
-def _room(config: TrainConfig) -> Iterator[str]:
-    """On one machine Ray is told of as many cores as all processes ask, since they may take turns; but each must fit by itself."""
-    cores = os.cpu_count() or 1
-    rank, actor = config.learner.cpus_per_rank, config.rollout.cpus_per_actor
-    for key, cpus in (("learner.cpus_per_rank", rank), ("rollout.cpus_per_actor", actor)):
-        if cpus > cores:
-            yield f"{key} {cpus:g}: one process needs more cores than the {cores} of this machine; lower it"
+    refuse(messages)
 
 
 def warning(config: TrainConfig) -> str | None:
     """A note where the processes of one machine ask for more cores together than it has; a cluster refuses that."""
-    cores, wanted = os.cpu_count() or 1, placement.needed(config)["CPU"]
-    if placement.joins_cluster() or wanted <= cores:
+    cores, wanted = os.cpu_count() or 1, needed(config)["CPU"]
+    if joins_cluster() or wanted <= cores:
         return None
     return f"the processes reserve {wanted:g} CPUs and this machine has {cores}: they take turns; a cluster would refuse this"
 
 
-def _plan(config: TrainConfig, processes: dict[placement.Kind, int]) -> NodePlan:
+def _plan(config: TrainConfig, processes: dict[Kind, int]) -> NodePlan:
     return NodePlan(config=config, processes=processes, staged_bytes=_staged_bytes(config))
 
 
@@ -139,14 +102,5 @@ def _staged_bytes(config: TrainConfig) -> int:
     return sum(p.nbytes for p in parameters_of(config.model_folder, getattr(torch, config.engine.dtype)).values())
 
 
-def _gpus(config: TrainConfig, role: placement.Kind) -> float:
+def _gpus(config: TrainConfig, role: Kind) -> float:
     return config.learner.gpus_per_rank if role == "learner" else config.rollout.gpus_per_actor
-
-
-def _refuse(messages: Iterable[str]) -> None:
-    found = list(dict.fromkeys(messages))
-    if found:
-        raise PreflightError("\n".join(found))
-
-
-CHECKS: tuple[Callable[[TrainConfig], Iterator[str]], ...] = (_run_root, _one_gpu)

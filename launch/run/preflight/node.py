@@ -1,6 +1,7 @@
 """Checks of one node: whether the processes that are placed there could start. Runs on the driver, or on each node of a cluster.
 
-Each check is a function of a NodePlan that yields its messages: key, value, what is wrong, remedy.
+Each check is a function of a NodePlan that yields its messages: key, value, what is wrong, remedy. The first ones need neither torch
+nor a model. This module imports no torch and no ray.
 """
 
 from __future__ import annotations
@@ -11,10 +12,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-
-import ray
-import torch
 
 from corewarding.actors.engines import ENGINES, EngineKind, missing_package
 from corewarding.actors.settings import EngineSettings
@@ -22,8 +21,8 @@ from corewarding.actors.shared_memory import shortage
 from corewarding.dataflow import plugins
 from corewarding.dataflow.ids import Source
 from corewarding.launch.config.tree import TrainConfig
-from corewarding.launch.run.placement import Kind, process_environment, weight_backend
 from corewarding.launch.run.preflight.interpreter import InterpreterError, ask
+from corewarding.launch.run.preflight.needs import Kind, process_environment, weight_backend
 
 SERVER_S = 5.0
 _ACTOR_NEEDS = ("ray", "torch", "transformers", "numpy", "msgpack", "pydantic")
@@ -36,7 +35,7 @@ class NodePlan:
 
     config: TrainConfig
     processes: Mapping[Kind, int]  # number of processes on this node
-    staged_bytes: int  # of one engine's weights, where it stages them in shared memory
+    staged_bytes: int = 0  # of one engine's weights, where it stages them in shared memory
 
     def engines(self) -> Iterator[tuple[str, EngineSettings, EngineKind]]:
         """The engine sections that have actors here, by key, with the row of their kind."""
@@ -49,10 +48,20 @@ class NodePlan:
                 yield "engine" if settings == self.config.engine else "teacher_engine", settings, ENGINES[settings.kind]
 
 
+def early_problems(plan: NodePlan) -> list[str]:
+    """The messages of the checks that take no time."""
+    plugins.load_listed()  # on another node nothing else has loaded them
+    return [message for check in EARLY_CHECKS for message in check(plan)]
+
+
+def late_problems(plan: NodePlan) -> list[str]:
+    """The messages of the checks that load torch or read the model's size."""
+    return [message for check in LATE_CHECKS for message in check(plan)]
+
+
 def node_problems(plan: NodePlan) -> list[str]:
     """The messages of all checks."""
-    plugins.load_listed()  # on another node nothing else has loaded them
-    return [message for check in NODE_CHECKS for message in check(plan)]
+    return [*early_problems(plan), *late_problems(plan)]
 
 
 def _model_folder(plan: NodePlan) -> Iterator[str]:
@@ -98,10 +107,10 @@ def _interpreter(name: str, its: EngineSettings, kind: EngineKind, *, wants_gpu:
     if is_actor:
         if absent := [needed for needed in _ACTOR_NEEDS if needed not in found.has]:
             yield f"{name}.python {python} has no {', '.join(absent)}: the rollout actor runs in it; pip install corewarding there"
-        elif found.ray != ray.__version__ or found.version.split(".")[:2] != list(map(str, sys.version_info[:2])):
+        elif found.ray != version("ray") or found.version.split(".")[:2] != list(map(str, sys.version_info[:2])):
             yield (
                 f"{name}.python {python} has Python {found.version} and Ray {found.ray}, the run {sys.version.split()[0]} and "
-                f"{ray.__version__}: Ray needs the same in all processes; install them there"
+                f"{version('ray')}: Ray needs the same in all processes; install them there"
             )
     if wants_gpu and found.cuda is None:
         yield f"rollout.gpus_per_actor: the torch of {name}.python {python} is built without CUDA; install its CUDA build there"
@@ -120,17 +129,19 @@ def _gpus(plan: NodePlan) -> Iterator[str]:
         wants.append(f"rollout.gpus_per_actor {rollout.gpus_per_actor:g}")
     if not wants:
         return
-    keys, version = " and ".join(wants), torch.__version__
+    import torch  # seconds
+
+    keys, torch_version = " and ".join(wants), torch.__version__
     if torch.version.cuda is None:
-        yield f"{keys}: torch {version} is built without CUDA; install its CUDA build, or take GPUs out of the configuration"
+        yield f"{keys}: torch {torch_version} is built without CUDA; install its CUDA build, or take GPUs out of the configuration"
     elif not torch.cuda.is_available():
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
-        yield f"{keys}: torch {version} sees no GPU (CUDA_VISIBLE_DEVICES: {visible}); see nvidia-smi and `corewarding doctor`"
+        yield f"{keys}: torch {torch_version} sees no GPU (CUDA_VISIBLE_DEVICES: {visible}); see nvidia-smi and `corewarding doctor`"
     elif (
         "nccl" in (plan.config.publish.backend, weight_backend(plan.config))
         and not torch.distributed.is_nccl_available()
     ):
-        yield f"publish.backend nccl: torch {version} is built without NCCL; set publish.backend gloo"
+        yield f"publish.backend nccl: torch {torch_version} is built without NCCL; set publish.backend gloo"
 
 
 def _servers(plan: NodePlan) -> Iterator[str]:
@@ -170,11 +181,6 @@ def _ranges(numbers: list[int]) -> str:
     return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))
 
 
-NODE_CHECKS: tuple[Callable[[NodePlan], Iterator[str]], ...] = (
-    _model_folder,
-    _cores,
-    _engine_python,
-    _gpus,
-    _servers,
-    _shared_memory,
-)
+NodeCheck = Callable[[NodePlan], Iterator[str]]
+EARLY_CHECKS: tuple[NodeCheck, ...] = (_cores, _engine_python, _servers)
+LATE_CHECKS: tuple[NodeCheck, ...] = (_model_folder, _gpus, _shared_memory)

@@ -11,7 +11,7 @@ from corewarding.launch.config.command_line import parse_config
 from corewarding.launch.config.load import load_config, make_config
 from corewarding.launch.config.recipes import ConfigError, recipes
 from corewarding.launch.config.tree import TrainConfig
-from corewarding.launch.run.placement import needed
+from corewarding.launch.run.preflight.needs import needed
 
 CPU = str(Path(__file__).resolve().parents[4] / "configs" / "cpu.yaml")
 

@@ -3,15 +3,8 @@
 import pytest
 
 from corewarding.launch.config.load import make_config
-from corewarding.launch.run.placement import (
-    PlacementError,
-    bundles,
-    connect,
-    needed,
-    probe_here,
-    versions,
-    weight_backend,
-)
+from corewarding.launch.run.placement import PlacementError, connect, probe_here, versions
+from corewarding.launch.run.preflight.needs import bundles, needed, weight_backend
 
 
 def test_every_process_has_a_bundle_and_their_sum_is_what_is_needed():

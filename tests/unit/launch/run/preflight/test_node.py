@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from corewarding.launch.config.load import make_config
-from corewarding.launch.run.placement import bundles
 from corewarding.launch.run.preflight import node
+from corewarding.launch.run.preflight.needs import bundles
 from corewarding.launch.run.preflight.node import NodePlan, node_problems
 
 
@@ -63,7 +63,7 @@ def test_an_engine_that_is_installed_passes(tmp_path: Path, monkeypatch: pytest.
 def test_an_actors_interpreter_needs_our_packages_and_the_same_ray(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node.ray, "__version__", "2.0.0")
+    monkeypatch.setattr(node, "version", lambda _: "2.0.0")
     package(tmp_path, "vllm")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (said,) = problems(engine={"kind": "vllm", "python": sys.executable})

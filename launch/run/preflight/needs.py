@@ -1,0 +1,69 @@
+"""What the processes of a run need: their resources, their environment, and what carries weights between them.
+
+Imports no torch and no ray, so that a run which cannot start says so before either is loaded.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from corewarding.dataflow import plugins
+from corewarding.launch.config.paths import IMPORT_PATH
+from corewarding.launch.config.tree import TrainConfig
+
+Kind = Literal["learner", "policy", "teacher"]
+"""The kinds of processes that reserve room."""
+
+
+def bundles(config: TrainConfig) -> dict[Kind, list[dict[str, float]]]:
+    """The resources that each process of `learner`, `policy` and `teacher` needs on its node."""
+    rollout, learner = config.rollout, config.learner
+    rank = {"CPU": learner.cpus_per_rank, "GPU": learner.gpus_per_rank} | learner.resources
+    actor = {"CPU": rollout.cpus_per_actor, "GPU": rollout.gpus_per_actor} | rollout.resources
+    num_teachers = rollout.teacher_actors if config.reward_rule.needs_teacher else 0
+    counts: dict[Kind, tuple[int, dict[str, float]]] = {
+        "learner": (learner.ranks, rank),
+        "policy": (rollout.policy_actors, actor),
+        "teacher": (num_teachers, actor),
+    }
+    return {name: [{k: v for k, v in one.items() if v}] * num for name, (num, one) in counts.items()}
+
+
+def needed(config: TrainConfig) -> dict[str, float]:
+    """The sum of CPUs, GPUs and custom resources over all processes."""
+    total: dict[str, float] = {}
+    for one in itertools.chain.from_iterable(bundles(config).values()):
+        for name, amount in one.items():
+            total[name] = total.get(name, 0.0) + amount
+    return total
+
+
+def weight_backend(config: TrainConfig) -> str:
+    """The meaning of publish.backend `auto`. NCCL needs a GPU per process; CUDA IPC needs all processes on one GPU."""
+    learner, actor = config.learner.gpus_per_rank, config.rollout.gpus_per_actor
+    if learner >= 1 and actor >= 1:
+        return "nccl"
+    return "ipc" if learner > 0 and actor > 0 and needed(config)["GPU"] <= 1 + 1e-6 else "gloo"
+
+
+def joins_cluster() -> bool:
+    """Whether this is a job on an existing cluster; otherwise the run starts Ray for itself."""
+    return "RAY_ADDRESS" in os.environ
+
+
+def process_environment(threads: int, *, python: str | None = None) -> dict[str, Any]:
+    """Ray runtime environment of one process: its number of threads, the path of our packages, and its Python if not this one."""
+    executable = {} if python is None else {"py_executable": str(Path(python).absolute())}
+    path = [str(IMPORT_PATH), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return executable | {
+        "env_vars": {
+            "OMP_NUM_THREADS": str(threads),
+            "OMP_WAIT_POLICY": "passive",
+            "PYTHONPATH": os.pathsep.join(dict.fromkeys(path)),
+            "TOKENIZERS_PARALLELISM": "false",
+            **plugins.environment(),
+        }
+    }
