@@ -62,6 +62,19 @@ def test_a_job_trains_follows_its_log_and_leaves_its_run_where_the_user_is(clust
     assert summary["updates"] == 2
 
 
+def test_the_printed_line_can_be_pasted_into_a_shell(cluster: str, tmp_path: Path) -> None:
+    changed = {"XDG_CACHE_HOME": str(tmp_path / "my cache"), "HF_TOKEN": "hf-secret"}
+    done = submit(cluster, tmp_path, "--dry-run", "--run.root", str(tmp_path / "mine"), **changed)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    line = done.stdout.splitlines()[0]
+    assert "hf-secret" not in line
+    env = environment() | {"HF_TOKEN": "hf-secret"}
+    pasted = subprocess.run(["sh", "-c", line], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert pasted.returncode == 0, pasted.stdout[-3000:] + pasted.stderr[-3000:]
+    assert "nothing was started; the configuration can run here" in pasted.stdout
+    assert not (tmp_path / "mine").exists()
+
+
 def test_a_stopped_job_saves_its_last_update_and_goes_on_when_submitted_again(cluster: str, tmp_path: Path) -> None:
     keys = dict(zip(SMALL[::2], SMALL[1::2], strict=True)) | {"--run.root": "mine", "--run.name": "stopped"}
     words = [word for pair in (keys | {"--train.updates": "8"}).items() for word in pair]
