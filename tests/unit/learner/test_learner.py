@@ -173,11 +173,23 @@ def test_a_checkpoint_continues_bit_for_bit_and_exports(tiny_model: str, tmp_pat
     loaded = dict(AutoModelForCausalLM.from_pretrained(tmp_path / "teacher").named_parameters())
     for name, values in zip(one.sets.names, one.sets.shards_of("teacher"), strict=True):
         np.testing.assert_array_equal(loaded[name].detach(), values)
-    other = Learner(plan_of(tiny_model, train=TrainSettings(updates=9)))
-    with pytest.raises(LearnerError, match=r"train.updates is 9"):
-        other.load(tmp_path / "saved", incarnation=1)
-    fresh = Learner(plan_of(tiny_model)).sets.shards_of("policy")
-    assert all(torch.equal(a, b) for a, b in zip(other.sets.shards_of("policy"), fresh, strict=True))
+
+
+def test_a_checkpoint_continues_over_another_number_of_updates(tiny_model: str, tmp_path: Path) -> None:
+    one = Learner(plan_of(tiny_model))
+    one.update(batch(1))
+    one.save(tmp_path / "saved")
+    longer = plan_of(tiny_model, train=TrainSettings(lr=1e-2, updates=9, warmup_frac=0.0))
+    other = Learner(longer)
+    other.load(tmp_path / "saved", incarnation=1)
+    assert str(other.version) == "1.1"
+    assert all(
+        torch.equal(a, b) for a, b in zip(one.sets.shards_of("policy"), other.sets.shards_of("policy"), strict=True)
+    )
+    scalars = other.update(batch(2)).metrics.scalars
+    assert scalars["train/lr"] == pytest.approx(learning_rate(2, longer.train))
+    assert scalars["train/lr"] != pytest.approx(learning_rate(2, plan_of(tiny_model).train))
+    assert scalars["teacher/alpha"] == pytest.approx(alpha(2, settings=longer.teacher, total_updates=9))
 
 
 def test_experts_leave_under_the_names_of_the_checkpoint(tmp_path: Path) -> None:
