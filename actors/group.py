@@ -81,6 +81,7 @@ class RolloutGroup:
         finally:
             for start in starts:
                 start.cancel()  # nobody waits for the others once one has failed
+            await asyncio.gather(*starts, return_exceptions=True)
         failures = [start.exception() if start in ended else None for start in starts]
         missing = [member.id for member, failure in zip(self._members, failures, strict=True) if failure is not None]
         if missing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -62,7 +62,7 @@ async def placed(
         return await _evaluate(config, inputs, groups["policy"], quick=quick)
 
     try:
-        await asyncio.gather(learner.start(), *(group.start() for group in groups.values()))
+        await _all_start(learner.start(), *(group.start() for group in groups.values()))
         if checkpoint is not None:
             await learner.load(checkpoint.learner, version.incarnation)
         yield Parts(
@@ -85,6 +85,17 @@ async def placed(
         for group in groups.values():
             await group.close()
         await learner.close()
+
+
+async def _all_start(*starts: Coroutine[Any, Any, object]) -> None:
+    """Returns when all have started. The first failure is raised at once, and the other starts are given up."""
+    tasks = [asyncio.ensure_future(start) for start in starts]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def rollout_group(
