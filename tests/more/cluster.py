@@ -17,6 +17,13 @@ SMALL = [
 ]  # fmt: skip
 
 
+def small(**changed: object) -> list[str]:
+    """SMALL's words with other values. changed: keys of the configuration, with `__` for the dot; each key stands once."""
+    keys = dict(zip(SMALL[::2], SMALL[1::2], strict=True))
+    keys |= {f"--{key.replace('__', '.').replace('_', '-')}": str(value) for key, value in changed.items()}
+    return [word for pair in keys.items() for word in pair]
+
+
 def environment(python: str | Path = sys.executable, *, checkout: Path | None = ROOT) -> dict[str, str]:
     """As with `python`'s environment activated. checkout: on PYTHONPATH; None: PYTHONPATH is not set."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_") and name != "PYTHONPATH"}

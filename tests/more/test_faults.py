@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.more.cluster import SMALL, environment
+from tests.more.cluster import environment, small
 
 MARK = "CW_TEST_RUN"
 """Environment variable by which all processes of a run are found, however they came to be."""
@@ -25,14 +25,13 @@ class Run:
 
     def __init__(self, root: Path, **keys: object) -> None:
         """keys: of the configuration, with `__` for the dot."""
-        words = dict(zip(SMALL[::2], SMALL[1::2], strict=True)) | {"--run.watchdog-s": "15", "--run.name": "f"}
-        words |= {f"--{key.replace('__', '.').replace('_', '-')}": str(value) for key, value in keys.items()}
+        words = small(**{"run__watchdog_s": 15, "run__name": "f"} | keys)
         self.folder, self.log, self.mark = root / "runs" / "f", root / "log", uuid.uuid4().hex
         with self.log.open("ab") as out:
             self.driver = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "corewarding.launch.cli", "train", "cpu", "--run.root", str(root / "runs")),
-                    *(word for pair in words.items() for word in pair),
+                    *words,
                 ],
                 env=environment() | {MARK: self.mark},
                 cwd=root,
@@ -100,19 +99,19 @@ def started(root: Path, **keys: object) -> Iterator[Run]:
             os.kill(pid, signal.SIGKILL)
 
 
-LONG = {"train__updates": 60, "data__num_train": 256}
+LONG = {"train__updates": 80, "data__num_train": 256}
 
 
 def test_sigterm_saves_the_last_update_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    with started(tmp_path, train__updates=8) as run:
+    with started(tmp_path, train__updates=30) as run:
         run.until(lambda: len(run.updates()) >= 2)
         run.driver.terminate()
         run.ends(143, "SIGTERM after update", "goes on", within_s=60)
         done = run.updates()
         assert done == list(range(1, len(done) + 1))
-    with started(tmp_path, train__updates=8) as run:
+    with started(tmp_path, train__updates=30) as run:
         run.ends(0)
-        assert run.updates() == list(range(1, 9))
+        assert run.updates() == list(range(1, 31))
 
 
 def test_ctrl_c_while_it_starts_saves_nothing_and_the_same_command_starts_again(tmp_path: Path) -> None:

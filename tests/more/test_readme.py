@@ -78,7 +78,7 @@ def one_node(block: str, shell: "Shell") -> Iterator[str]:
     kept = [line for line in block.splitlines() if not line.startswith(("export RAY", "ray "))]
     shell.env["RAY_AUTH_MODE"] = "token"
     with cluster_of(shell.cwd.parent, shell.env, shell.python, resources='{"sampling": 8, "training": 8}') as address:
-        text = "\n".join(kept).replace("http://head:8265", address).replace("/shared/runs", "runs")
+        text = "\n".join(kept).replace("http://head:8265", address).replace("/shared/runs", "shared-runs")
         yield re.sub(r"^(corewarding submit \S+)", r"\1 --dry-run", text, flags=re.MULTILINE)
 
 

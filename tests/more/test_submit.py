@@ -11,7 +11,7 @@ import pytest
 from corewarding.dataflow import plugins
 from corewarding.launch.commands.submit import CONFIG_NAME, prepare
 from corewarding.launch.config.load import make_config
-from tests.more.cluster import SMALL, cluster_of, environment, free_port
+from tests.more.cluster import SMALL, cluster_of, environment, free_port, small
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -76,14 +76,13 @@ def test_the_printed_line_can_be_pasted_into_a_shell(cluster: str, tmp_path: Pat
 
 
 def test_a_stopped_job_saves_its_last_update_and_goes_on_when_submitted_again(cluster: str, tmp_path: Path) -> None:
-    keys = dict(zip(SMALL[::2], SMALL[1::2], strict=True)) | {"--run.root": "mine", "--run.name": "stopped"}
-    words = [word for pair in (keys | {"--train.updates": "8"}).items() for word in pair]
+    words = small(run__root="mine", run__name="stopped", train__updates=30)
     job = subprocess.Popen(
         command_of(cluster, *words), cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True
     )
     assert job.stdout is not None
     stop = next(line for line in job.stdout if "stop it with: " in line).split("stop it with: ")[1].split()
-    said = [next(line for line in job.stdout if "update    2/8" in line)]
+    said = [next(line for line in job.stdout if "update    2/30" in line)]
     subprocess.run(
         [sys.executable, "-m", "ray.scripts.scripts", *stop[1:]], env=environment(), check=True, capture_output=True
     )
@@ -93,7 +92,7 @@ def test_a_stopped_job_saves_its_last_update_and_goes_on_when_submitted_again(cl
     done = submit(cluster, tmp_path, *words)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     rows = [json.loads(line) for line in (tmp_path / "mine" / "stopped" / "metrics.jsonl").read_text().splitlines()]
-    assert [row["update"] for row in rows if row["kind"] == "update"] == list(range(1, 9))
+    assert [row["update"] for row in rows if row["kind"] == "update"] == list(range(1, 31))
 
 
 def test_the_exit_code_of_the_job_is_passed_on(cluster: str, tmp_path: Path) -> None:

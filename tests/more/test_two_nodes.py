@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.more.cluster import ROOT, SMALL, environment
+from tests.more.cluster import ROOT, SMALL, environment, small
 from tests.one_plugin import WORDS, check, write_plugin
 
 pytestmark = pytest.mark.timeout(600)
@@ -144,17 +144,7 @@ def test_ray_job_submit_takes_the_same_configuration(cluster: str, tmp_path: Pat
 
 def test_ray_job_stop_leaves_no_process_of_ours(cluster: str, tmp_path: Path) -> None:
     words = ["--no-wait", "--submission-id", "stopped", "--working-dir", str(ROOT / "configs"), "--"]
-    train = [
-        sys.executable,
-        "-m",
-        "corewarding.launch.cli",
-        "train",
-        "cpu.yaml",
-        *SMALL,
-        *DIVIDED,
-        "--train.updates",
-        "10000",
-    ]
+    train = [sys.executable, "-m", "corewarding.launch.cli", "train", "cpu.yaml", *small(train__updates=400), *DIVIDED]
     run = ["--run.root", str(tmp_path), "--run.name", "long"]
     assert call(cluster, RAY, "job", "submit", *address(), *words, *train, *run).returncode == 0
     log = tmp_path / "long" / "metrics.jsonl"
