@@ -38,7 +38,7 @@ from corewarding.launch.run.plans import buffer_plan
 from corewarding.launch.run.preflight.needs import process_environment
 from corewarding.launch.run.protocols import Parts
 from corewarding.launch.run.publishing.publisher import Publisher
-from corewarding.learner.checkpoint import CheckpointStore
+from corewarding.learner.checkpoint.store import CheckpointStore
 from corewarding.learner.replay.actor import start_buffer
 from corewarding.learner.replay.client import BufferClient
 from corewarding.questions.order import QuestionCursor

@@ -14,7 +14,7 @@ from corewarding.launch.config.arguments import read_arguments
 from corewarding.launch.config.load import load_config
 
 if TYPE_CHECKING:
-    from corewarding.learner.checkpoint import Checkpoint
+    from corewarding.learner.checkpoint.store import Checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ def run(words: list[str]) -> int:
 
 def last_checkpoint(run_dir: Path) -> Checkpoint:
     """The run's newest committed, undamaged checkpoint. ExportError if there is none."""
-    from corewarding.learner.checkpoint import CheckpointStore
+    from corewarding.learner.checkpoint.store import CheckpointStore
 
     checkpoint = CheckpointStore(run_dir / "checkpoints", keep=1).latest() if run_dir.is_dir() else None
     if checkpoint is None:

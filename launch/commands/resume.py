@@ -16,7 +16,7 @@ from corewarding.launch.report.run_directory import RunDir
 
 @dataclass(frozen=True)
 class ResumeArguments(ConfigArguments):
-    """Continues a run from its last checkpoint. A finished run is left as it is.
+    """Continues a run from its last checkpoint, or from the start if it has none. A finished run is left as it is.
 
     --train.updates N extends a run: the schedules of learning rate and teacher continue over the new total from the next update.
     Keys that say where and how a run works may change, too: those of run, eval, collapse, checkpoint, learner, engine, teacher_engine
@@ -37,6 +37,7 @@ def run(words: list[str]) -> int:
     run_dir = RunDir(where.parent, where.name)
     if not run_dir.config.is_file():
         raise ConfigError(f"{folder} is no run directory: it holds no config.yaml")
+    run_dir.saved()  # an empty file would be a run of defaults
     config = parse_config(ResumeArguments, [str(run_dir.config), *words[1:]], command="resume").settings
     keys = config.run.model_copy(update={"resume": "must", "name": where.name, "root": str(where.parent)})
     from corewarding.launch.run.train import run_training

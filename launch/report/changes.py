@@ -11,6 +11,7 @@ from typing import Any
 
 from corewarding.launch.config.secrets import MASK, is_secret
 from corewarding.launch.config.tree import TrainConfig
+from corewarding.launch.report.files import drop_torn_line
 
 FILE = "changes.jsonl"
 _CHANGEABLE = frozenset(
@@ -60,6 +61,7 @@ def record(folder: Path, changes: Sequence[Change], *, after_update: int) -> Non
             {"time_s": time.time(), "after_update": after_update, "key": c.key, "old": c.old, "new": c.new}
             for c in changes
         ]
+        drop_torn_line(folder / FILE)
         with (folder / FILE).open("a", encoding="utf-8") as file:
             file.write("".join(json.dumps(row) + "\n" for row in rows))
 

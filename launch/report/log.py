@@ -14,12 +14,13 @@ from corewarding.dataflow.ids import Source
 from corewarding.dataflow.metrics import Metrics
 from corewarding.dataflow.spans import Span
 from corewarding.evals.heldout import EvalResult
+from corewarding.launch.report.files import drop_torn_line, whole_rows, write_whole
 from corewarding.launch.report.plain import plain
 from corewarding.launch.report.run_directory import RunDir
 from corewarding.launch.report.statistics import LogprobDifferences, Moment
 from corewarding.launch.report.summary import accuracies
 from corewarding.launch.report.terminal import Terminal
-from corewarding.launch.report.trace import TraceLog, drop_torn_line
+from corewarding.launch.report.trace import TraceLog
 
 
 class RunLog:
@@ -28,18 +29,24 @@ class RunLog:
     def __init__(self, run_dir: RunDir, terminal: Terminal, *, resumed_at: int = 0) -> None:
         """resumed_at: update of the checkpoint; what was logged after it is removed, because those updates happen again."""
         self._run_dir, self._terminal = run_dir, terminal
-        if run_dir.metrics.exists():
-            drop_torn_line(run_dir.metrics)
-            if resumed_at:
-                self._keep_until(resumed_at)
+        drop_torn_line(run_dir.metrics)
+        if resumed_at:
+            self._keep_until(resumed_at)
         self._metrics = run_dir.metrics.open("a")
         self._trace = TraceLog(run_dir.trace)
         self._board = SummaryWriter(str(run_dir.tensorboard), purge_step=resumed_at + 1 if resumed_at else None)
 
     def _keep_until(self, update: int) -> None:
-        lines = self._run_dir.metrics.read_text().splitlines()
-        kept = [line for line in lines if json.loads(line)["update"] <= update]
-        self._run_dir.metrics.write_text("".join(line + "\n" for line in kept))
+        finished = self._run_dir.summary.is_file()  # otherwise the evaluation after training is made again
+        kept = [
+            row
+            for row in whole_rows(self._run_dir.metrics)
+            if row.get("update", 0) <= update and (finished or row.get("kind") != "eval_after")
+        ]
+        write_whole(self._run_dir.metrics, "".join(json.dumps(row) + "\n" for row in kept))
+        for path in self._run_dir.samples.glob("update-*.jsonl"):
+            if path.name > _samples_name(update):
+                path.unlink()
 
     def phase(self, text: str) -> None:
         """Shows what the run is doing now."""
@@ -68,8 +75,8 @@ class RunLog:
                 self._board.add_histogram(key, values, update)
         if rows:
             self._board.add_text("samples", _table(rows), update)
-            path = self._run_dir.samples / f"update-{update:06d}.jsonl"
-            path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+            path = self._run_dir.samples / _samples_name(update)
+            write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         self._terminal.update(update, scalars)
 
     def trace(self, spans: Iterable[Span]) -> None:
@@ -104,8 +111,7 @@ class RunLog:
 
     def earlier_updates(self) -> list[dict[str, Any]]:
         """The metrics of the updates before a resume, in order."""
-        rows = [json.loads(line) for line in self._run_dir.metrics.read_text().splitlines()]
-        return [row for row in rows if row["kind"] == "update"]
+        return [row for row in whole_rows(self._run_dir.metrics) if row.get("kind") == "update"]
 
     @property
     def continue_file(self) -> Path:
@@ -120,6 +126,10 @@ class RunLog:
     def _write(self, row: dict[str, Any]) -> None:
         self._metrics.write(json.dumps(row) + "\n")
         self._metrics.flush()
+
+
+def _samples_name(update: int) -> str:
+    return f"update-{update:06d}.jsonl"
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:

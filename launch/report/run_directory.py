@@ -12,6 +12,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,16 @@ import yaml
 
 from corewarding.dataflow.errors import UserError
 from corewarding.launch.config.paths import PACKAGE
+from corewarding.launch.config.secrets import FILE as SECRETS
 from corewarding.launch.config.secrets import masked, masked_words, write_secrets
 from corewarding.launch.config.tree import TrainConfig
 from corewarding.launch.report.changes import LENGTH, Change, changes_between, record
+from corewarding.launch.report.files import write_whole
+from corewarding.launch.report.run_lock import FILE as LOCK
+from corewarding.learner.checkpoint.store import committed, update_of
+
+_AT_THE_START = (LOCK, ".config.yaml.tmp", SECRETS)
+"""What a start that was killed at once may leave in an empty folder."""
 
 
 class RunDirError(UserError):
@@ -52,7 +60,7 @@ class RunDir:
         exists = self.config.is_file()
         if not exists and config.run.resume == "must":
             raise RunDirError(f"{self.path} holds no run to resume (run.resume: must)")
-        if not exists and self.path.exists() and any(self.path.iterdir()):
+        if not exists and self.path.exists() and any(path.name not in _AT_THE_START for path in self.path.iterdir()):
             raise RunDirError(f"{self.path} is not empty and holds no run of ours; choose another run.name or run.root")
         if exists:
             if config.run.resume == "never" or (config.run.resume == "auto" and self.summary.is_file()):
@@ -67,17 +75,18 @@ class RunDir:
     def open(self, config: TrainConfig) -> bool:
         """Makes the folder, or opens that of an interrupted run; returns True when resuming. Refuses what `check` refuses."""
         exists = self.check(config)
-        self.changes = self._changes(config) if exists else []
-        if exists and self.last_update() is None:
+        last = self.last_update()
+        self.changes = self._changes(config) if last is not None else []
+        if exists and last is None:
             self._forget()
+        self.path.mkdir(parents=True, exist_ok=True)
+        if last is None or self.changes:
+            write_secrets(config.model_dump(mode="json"), self.path)
+            write_whole(self.config, config_text(config))
+            write_whole(self.path / "environment.json", json.dumps(_environment(), indent=1))
         for folder in (self.tensorboard, self.samples, self.checkpoints):
             folder.mkdir(parents=True, exist_ok=True)
-        if self.last_update() is not None:
-            record(self.path, self.changes, after_update=self.last_update() or 0)
-        if not exists or self.changes:
-            write_secrets(config.model_dump(mode="json"), self.path)
-            self.config.write_text(config_text(config), encoding="utf-8")
-            (self.path / "environment.json").write_text(json.dumps(_environment(), indent=1))
+        record(self.path, self.changes, after_update=last or 0)
         return exists
 
     def _forget(self) -> None:
@@ -89,15 +98,30 @@ class RunDir:
 
     def last_update(self) -> int | None:
         """The update of the newest committed checkpoint; None if there is none."""
-        committed = [file.parent.name for file in self.checkpoints.glob("step-*/COMMITTED")]
-        return max((int(name.removeprefix("step-")) for name in committed), default=None)
+        folders = committed(self.checkpoints)
+        return update_of(folders[-1]) if folders else None
 
     def finished(self, config: TrainConfig) -> dict[str, Any] | None:
         """The content of summary.json if the run has made all updates of `config`."""
         if not self.summary.is_file():
             return None
-        summary: dict[str, Any] = json.loads(self.summary.read_text(encoding="utf-8"))
+        try:
+            summary: dict[str, Any] = json.loads(self.summary.read_text(encoding="utf-8"))
+        except ValueError:
+            return None  # cut: it is written again
         return summary if summary.get("updates") == config.train.updates else None
+
+    def saved(self) -> dict[str, Any]:
+        """The content of config.yaml. RunDirError if it is empty or garbled."""
+        saved = None
+        with suppress(yaml.YAMLError, UnicodeDecodeError):
+            saved = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        if not isinstance(saved, dict):
+            raise RunDirError(
+                f"{self.config} is empty or garbled: restore it, or choose another run.name. A run that has no checkpoint yet starts "
+                "again by its `corewarding train` command"
+            )
+        return saved
 
     def _refuse_other(self, config: TrainConfig) -> None:
         resumed = config.run.resume == "must"
@@ -117,7 +141,7 @@ class RunDir:
 
     def _changes(self, config: TrainConfig) -> list[Change]:
         """Keys that differ from the saved configuration, apart from the folder's own."""
-        saved = yaml.safe_load(self.config.read_text(encoding="utf-8")) or {}
+        saved = self.saved()
         own = ("run.name", "run.root", "run.resume")
         return [change for change in changes_between(saved, config) if change.key not in own]
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from corewarding.evals.heldout import EvalResult
 from corewarding.launch.config.tree import TrainConfig
+from corewarding.launch.report.files import write_whole
 from corewarding.launch.report.run_directory import RunDir
 from corewarding.launch.report.terminal import output_console
 
@@ -39,7 +40,7 @@ def build_summary(
 
 
 def write_summary(run_dir: RunDir, summary: dict[str, Any]) -> None:
-    run_dir.summary.write_text(json.dumps(summary, indent=1) + "\n")
+    write_whole(run_dir.summary, json.dumps(summary, indent=1) + "\n")
 
 
 def accuracies(result: EvalResult, *, with_pass_at: bool = True) -> dict[str, float]:

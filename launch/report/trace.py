@@ -14,14 +14,14 @@ from typing import Any, TextIO
 
 from corewarding.dataflow.errors import UserError
 from corewarding.dataflow.spans import Span
+from corewarding.launch.report.files import drop_torn_line
 
 
 class TraceLog:
     """Appends spans to a file."""
 
     def __init__(self, path: Path) -> None:
-        if path.exists():
-            drop_torn_line(path)
+        drop_torn_line(path)
         self._file: TextIO = path.open("a")
 
     def write(self, spans: Iterable[Span]) -> None:
@@ -30,13 +30,6 @@ class TraceLog:
 
     def close(self) -> None:
         self._file.close()
-
-
-def drop_torn_line(path: Path) -> None:
-    """Cuts off a last line without its end: a killed process may have written half of it."""
-    with path.open("rb+") as file:
-        content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)
 
 
 def read_spans(path: Path) -> list[Span]:

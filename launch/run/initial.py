@@ -11,6 +11,7 @@ from corewarding.dataflow.carriers import RolloutTask
 from corewarding.dataflow.errors import RunError
 from corewarding.dataflow.ids import AskedId
 from corewarding.dataflow.votes import InitialAnswers
+from corewarding.launch.report.files import write_whole
 from corewarding.launch.run.protocols import Parts
 
 INITIAL_EPOCH = -3  # never used by training or evaluation, so its random streams are others
@@ -38,9 +39,7 @@ async def initial_answers(parts: Parts) -> list[InitialAnswers]:
         for asked, views in answers.items()
         for view, found in views.items()
     ]
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    temporary.replace(file)  # whole or not at all
+    write_whole(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return _read(file)
 
 

@@ -24,7 +24,7 @@ from corewarding.launch.run.plans import buffer_plan, learner_plan
 from corewarding.launch.run.preflight.needs import joins_cluster, process_environment, weight_backend
 from corewarding.launch.run.protocols import Log, Parts
 from corewarding.launch.run.publishing.publisher import Publisher
-from corewarding.learner.checkpoint import Checkpoint, CheckpointStore
+from corewarding.learner.checkpoint.store import Checkpoint, CheckpointStore
 from corewarding.learner.group import LearnerGroup
 from corewarding.learner.replay.actor import BufferActor, start_buffer
 from corewarding.learner.replay.client import BufferClient

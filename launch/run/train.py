@@ -23,6 +23,7 @@ from corewarding.launch.config.tree import TrainConfig
 from corewarding.launch.report.introduction import introduce
 from corewarding.launch.report.log import RunLog
 from corewarding.launch.report.run_directory import RunDir
+from corewarding.launch.report.run_lock import refuse_locked, run_lock
 from corewarding.launch.report.summary import build_summary, print_summary, write_summary
 from corewarding.launch.report.terminal import Terminal
 from corewarding.launch.run import placement
@@ -32,7 +33,7 @@ from corewarding.launch.run.ending.stopping import LastResort, Signals, StoppedE
 from corewarding.launch.run.inputs import Inputs, sizes
 from corewarding.launch.run.parts import placed
 from corewarding.launch.run.preflight.checks import claim, prepare
-from corewarding.learner.checkpoint import Checkpoint, CheckpointStore
+from corewarding.learner.checkpoint.store import Checkpoint, CheckpointStore
 
 T = TypeVar("T")
 
@@ -65,6 +66,7 @@ def run_training(config: TrainConfig, *, own_process: bool = False) -> RunResult
 def _training(config: TrainConfig, stop: StopRequest, signals: Signals, last_resort: LastResort) -> RunResult:
     began = time.monotonic()
     run_dir = RunDir(config.run.root, config.run.name)
+    refuse_locked(run_dir.path)
     run_dir.check(config)  # before data is read
     if config.run.resume == "must" and (summary := run_dir.finished(config)) is not None:
         print(
@@ -72,12 +74,22 @@ def _training(config: TrainConfig, stop: StopRequest, signals: Signals, last_res
             f"`corewarding resume {run_dir.path} --train.updates N` extends it"
         )
         return RunResult(folder=run_dir.path, summary=summary, stopped_early=None)
+    with run_lock(run_dir.path):
+        return _locked(config, run_dir, began, stop, signals, last_resort)
+
+
+def _locked(
+    config: TrainConfig, run_dir: RunDir, began: float, stop: StopRequest, signals: Signals, last_resort: LastResort
+) -> RunResult:
+    """The run, in a folder that no other process writes into."""
     inputs = prepare(config)
-    resuming = run_dir.open(config)
+    run_dir.open(config)
     store = CheckpointStore(run_dir.checkpoints, config.checkpoint.keep)
-    checkpoint = store.latest() if resuming else None
-    if config.run.resume == "must" and checkpoint is None:
-        raise UserError(f"{run_dir.path} has no committed checkpoint to resume from; remove the folder and train again")
+    checkpoint = store.latest()
+    if checkpoint is None and run_dir.last_update() is not None:
+        raise UserError(
+            f"every checkpoint in {run_dir.checkpoints} is damaged; restore one, or remove the folder: then the run starts again"
+        )
     resumed = {} if checkpoint is None else {"resumes": f"after update {checkpoint.update}"}
     if run_dir.changes:
         resumed["changed"] = "; ".join(map(str, run_dir.changes))

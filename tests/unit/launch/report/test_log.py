@@ -196,3 +196,38 @@ def test_the_earlier_updates_are_read_back_for_a_resume(run_dir):
     log.evaluation(1, EvalResult(num_questions=9, n=8, greedy=0.5), moment="quick")
     assert [row["reward/mean"] for row in log.earlier_updates()] == [0.1]
     log.close()
+
+
+GARBAGE = ['{"update": 3, "ki', "\x00" * 40, "[1, 2]", '"text"', "{" * 3000]
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_a_resume_reads_over_what_a_crash_left(run_dir, garbage, end):
+    log, _ = log_of(run_dir)
+    for update in (1, 2, 3):
+        log.update(update, metrics(update), [ROW])
+    log.close()
+    with run_dir.metrics.open("a") as file:
+        file.write(garbage + end)
+    (run_dir.samples / "update-000004.jsonl").write_text(garbage)
+    log, _ = log_of(run_dir, resumed_at=2)
+    log.update(3, metrics(3), [ROW])
+    assert [row["update"] for row in log.earlier_updates()] == [1, 2, 3]
+    log.close()
+    assert all(json.loads(line) for line in run_dir.metrics.read_text().splitlines())
+    assert sorted(path.name for path in run_dir.samples.iterdir()) == [f"update-00000{n}.jsonl" for n in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_the_evaluation_after_training_stands_once(run_dir, finished):
+    """A run that was killed after it, before its summary, makes it again. An extended run keeps it."""
+    log, _ = log_of(run_dir)
+    log.update(1, metrics(1), [])
+    log.evaluation(1, EvalResult(num_questions=1, n=1, greedy=0.5), moment="after")
+    log.close()
+    if finished:
+        run_dir.summary.write_text("{}")
+    log_of(run_dir, resumed_at=1)[0].close()
+    kinds = [json.loads(line)["kind"] for line in run_dir.metrics.read_text().splitlines()]
+    assert kinds == ["update", "eval_after"][: 1 + finished]

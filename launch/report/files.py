@@ -1,0 +1,39 @@
+"""Files that a killed process leaves whole: written under another name first, or cut after the last whole line."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes the file, on the disk and under its name at once: whoever reads it finds the old text or the new."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def drop_torn_line(path: Path) -> None:
+    """Cuts off a last line without its end: a killed process may have written half of it. A missing file stays missing."""
+    if path.is_file():
+        with path.open("rb+") as file:
+            content = file.read()
+            file.truncate(content.rfind(b"\n") + 1)
+
+
+def whole_rows(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a JSONL file, one a line. Lines that are none, left by a full disk or a lost power supply, are left out."""
+    rows = []
+    for line in path.read_bytes().split(b"\n") if path.is_file() else ():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows

@@ -1,0 +1,1 @@
+"""Checkpoints of a run: how they are committed, and found again."""
