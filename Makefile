@@ -11,6 +11,7 @@ ARGS ?=
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 BIN := $(VENV)/bin
+OF_EVERY_ENGINE := $(addprefix tests/engines/test_,conformance.py weight_groups.py rules.py)
 
 .PHONY: train test test-unit test-more engines test-engines test-engine-runs lint clean
 
@@ -32,8 +33,8 @@ test-more: $(VENV)/.installed-test
 engines: .venv-vllm/.installed .venv-sglang/.installed
 
 test-engines: $(VENV)/.installed-test engines
-	CW_ENGINES=vllm .venv-vllm/bin/python -m pytest -n 2 tests/engines/test_conformance.py tests/engines/test_weight_groups.py $(ARGS)
-	CW_ENGINES=embedded,sglang $(BIN)/python -m pytest -n 2 tests/engines/test_conformance.py tests/engines/test_weight_groups.py $(ARGS)
+	CW_ENGINES=vllm .venv-vllm/bin/python -m pytest -n 2 $(OF_EVERY_ENGINE) $(ARGS)
+	CW_ENGINES=embedded,sglang $(BIN)/python -m pytest -n 2 $(OF_EVERY_ENGINE) $(ARGS)
 	CW_ENGINES=vllm,sglang $(BIN)/python -m pytest tests/engines/test_fleets.py $(ARGS)
 
 # Every fleet, 20 updates each: policy and teacher on vLLM, both on SGLang, and one on each.

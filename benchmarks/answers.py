@@ -1,7 +1,8 @@
 """Our keys beside other graders: `python -m benchmarks.answers --data FOLDER [--verl FILE] [--pairs N] [--tests FILE ...]`.
 
 FOLDER holds train/math_original.parquet, eval/math_test.parquet and completions/math_50x8.jsonl. Prints the kinds of the gold answers
-and those read as text only, keys per second, and the agreement with published extractions and grades. If math-verify is installed
+and those read as text only, keys per second, the agreement with published extractions and grades, and how many spellings of the gold
+answers of MATH, DAPO and Open-RS keep their key. If math-verify is installed
 or --verl names verl's scorer (verl/utils/reward_score/math_reward.py), compares them on the same pairs: a gold answer with another
 spelling of it (must be equal) or with another gold answer (must differ, unless both keys agree).
 
@@ -54,6 +55,30 @@ def gold_answers(folder: Path) -> list[str]:
     files = ("train/math_original.parquet", "eval/math_test.parquet")
     rows = [row for name in files for row in pq.read_table(folder / name).to_pylist()]
     return [row["reward_model"]["ground_truth"] for row in rows]
+
+
+def report_spellings(folder: Path) -> None:
+    """Every spelling in RESPELLINGS of every gold answer of three training sets: does it keep the key?"""
+    print("| data set | gold answers | spellings that differ | keep their key | CPU s |\n|---|---|---|---|---|")
+    lost: list[tuple[str, str]] = []
+    for name in ("math", "dapo14k", "openrs"):
+        rows = pq.read_table(folder / "train" / f"{name}_original.parquet", columns=["reward_model"]).to_pylist()
+        gold = list(dict.fromkeys(str(row["reward_model"]["ground_truth"]) for row in rows))
+        pairs = [
+            (text, spelled)
+            for text in gold
+            if text.strip()
+            for spell in RESPELLINGS
+            if (spelled := spell(text)) != text
+        ]
+        began = time.process_time()
+        changed = [pair for pair in pairs if not same_answer(*pair)]
+        took = time.process_time() - began
+        print(f"| {name} | {len(gold)} | {len(pairs)} | {1 - len(changed) / len(pairs):.2%} | {took:.1f} |")
+        lost += changed
+    for text, spelled in lost:
+        print(f"{spelled!r} has not the key of {text!r}")
+    print()
 
 
 def report_kinds(gold: list[str]) -> None:
@@ -214,6 +239,7 @@ def main() -> None:
     gold = gold_answers(arguments.data)
     report_kinds(gold)
     report_completions(arguments.data / "completions" / "math_50x8.jsonl")
+    report_spellings(arguments.data)
     report_pairs(gold, competitors(arguments.verl), arguments.pairs)
 
 

@@ -121,11 +121,13 @@ def normalized(answer: str) -> str:
 
 
 def _undelimited(text: str) -> str:
+    """Without delimiters, one in another too, and without a final stop or comma behind them."""
+    bare = text.rstrip(" .,")
     for opening, closing in _DELIMITERS:
-        inside = text[len(opening) : -len(closing)]
-        wrapped = len(text) > len(opening) + len(closing) and text == opening + inside + closing
+        inside = bare[len(opening) : -len(closing)]
+        wrapped = len(bare) > len(opening) + len(closing) and bare == opening + inside + closing
         if wrapped and opening not in inside and not inside.endswith("\\"):
-            return inside.strip()
+            return _undelimited(inside.strip())
     return text
 
 

@@ -12,7 +12,7 @@ from corewarding.rewards.answers.key import answer_key, canonical_key, same_answ
 
 # Each row: the kind, and spellings of one answer. Answers of different rows are different, whatever their kind.
 CLASSES: list[tuple[str, list[str]]] = [
-    ("integer", ["7", " 7 ", "$7$", "$$7$$", r"\(7\)", r"\[7\]", "7.", "7.0", "+7", "007", "{7}", r"\frac{14}{2}", r"\text{7}"]),
+    ("integer", ["7", " 7 ", "$7$", "$$7$$", r"\(7\)", r"\[7\]", r"\[ 7 \].", r"$\(7\)$,", "7.", "7.0", "+7", "007", "{7}", r"\frac{14}{2}", r"\text{7}"]),
     ("integer", ["0", "-0", "0.0", "0/3", r"\sqrt{2}-\sqrt{2}", r"\sin 0", r"\ln 1"]),
     ("integer", ["-12", "−12", "–12", "-12.0", r"-\frac{24}{2}", "(-12)", r"\left(-12\right)", "x = -12", "n=-12"]),
     ("integer", ["10000", "10,000", r"10{,}000", r"10,\!000", r"10\,000", "10000.00", "10 000", "10^4", r"1\times 10^4", "100^2"]),
