@@ -15,13 +15,24 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 
-from corewarding.actors.member import DEATH, Member, MemberLostError, MemberSilentError, State, answer_of, reason_of
+from corewarding.actors.budget import Budget, backoff_s
+from corewarding.actors.member import (
+    DEATH,
+    Member,
+    MemberLostError,
+    State,
+    answer_of,
+    gather_all,
+    not_started,
+    reason_of,
+)
+from corewarding.actors.rollout_actor import DeliveryError
 from corewarding.actors.stats import combined
 from corewarding.dataflow.carriers import Completion, RolloutTask
 from corewarding.dataflow.codec import decode, encode
-from corewarding.dataflow.errors import RunError
+from corewarding.dataflow.errors import RunError, TaskFailedError, origin
 from corewarding.dataflow.ids import Source
 
 log = logging.getLogger(__name__)
@@ -45,18 +56,20 @@ class RolloutGroup:
         *,
         num_actors: int,
         max_restarts: int,
+        failure_window_s: float = 600.0,
         start_timeout_s: float = 60.0,
         silent_s: float = 30.0,
         on_restart: Callable[[Member], Awaitable[None]] | None = None,
     ) -> None:
-        """silent_s: seconds without an answer after which `watch` fences a member.
+        """max_restarts: of one place in the group, within `failure_window_s` seconds. silent_s: seconds without an answer after which
+        `watch` fences a member.
 
         on_restart: awaited when a restarted actor is up and before it gets tasks; it must give the actor current weights.
         """
         self.source = source
         self.on_restart = on_restart
         self._factory = factory
-        self._max_restarts = max_restarts
+        self._budgets = [Budget(max_restarts, failure_window_s) for _ in range(num_actors)]  # by index
         self._start_timeout_s = start_timeout_s
         self._silent_s = silent_s
         self._num_actors = num_actors
@@ -64,7 +77,7 @@ class RolloutGroup:
         self._changed = asyncio.Event()  # of any member's state; a new one after each change
         self._restarting: dict[int, asyncio.Task[None]] = {}
         self._failure: RolloutGroupError | None = None
-        self._num_requeued = 0
+        self._num_requeued = self._num_pausing = 0
         self.num_answered = 0
         """Tasks answered since the start."""
 
@@ -83,25 +96,16 @@ class RolloutGroup:
                 start.cancel()  # nobody waits for the others once one has failed
             await asyncio.gather(*starts, return_exceptions=True)
         failures = [start.exception() if start in ended else None for start in starts]
-        missing = [member.id for member, failure in zip(self._members, failures, strict=True) if failure is not None]
-        if missing:
-            causes = "; ".join(sorted({str(failure) for failure in failures if failure is not None}))
-            waited = any(
-                isinstance(failure, MemberSilentError) for failure in failures
-            )  # perhaps for room in the cluster
-            room = f". Free in the cluster: {_free_resources()}; see rollout.cpus_per_actor, .gpus_per_actor"
-            raise RolloutGroupError(
-                f"{len(missing)} of {len(self._members)} {self.source} actors did not start: {', '.join(missing)} "
-                f"({causes}){room if waited else ''}"
-            )
+        if any(failures):
+            raise RolloutGroupError(not_started(self._members, failures))
         for member in self._members:
             self._set(member, "healthy")
 
     async def run(self, task: RolloutTask) -> int:
         """Has one task sampled and delivered to the buffer; returns its number of tokens.
 
-        If the actor dies, another gets the task with `attempt` + 1. RolloutGroupError if no actor is left; errors that an actor
-        raises pass through.
+        If the actor dies, another gets the task with `attempt` + 1. RolloutGroupError if no actor is left; TaskFailedError if the
+        task raises an error on two attempts, on different actors where there are several.
         """
         result = await self._dispatch("run", task)
         return int(result)
@@ -117,8 +121,8 @@ class RolloutGroup:
 
     @property
     def starting(self) -> bool:
-        """Whether a member's process is being started; that ends within `start_timeout_s`."""
-        return any(member.state == "starting" for member in self._members)
+        """Whether a member's process is being started, or will be after a pause; that ends within `start_timeout_s` and the pause."""
+        return self._num_pausing > 0 or any(member.state == "starting" for member in self._members)
 
     def receivers(self) -> list[Member]:
         """Members that can take weights: their process is up."""
@@ -199,26 +203,38 @@ class RolloutGroup:
             self._end(member)
 
     async def _dispatch(self, method: str, task: RolloutTask) -> Any:
+        failed: Member | None = None  # the first attempt's, if that raised an error
         while True:
-            member = await self._least_loaded()
+            member = await self._least_loaded(avoid=failed)
             member.load += 1
             try:
                 answer = await answer_of(getattr(member.handle, method).remote(encode(task)))
                 self.num_answered += 1
-                return answer
+                break
             except DEATH as error:
                 self.fence(member, f"it died with task {task.id}: {reason_of(error)}")
                 task = dataclasses.replace(task, attempt=task.attempt + 1)
                 self._num_requeued += 1
+            except RayTaskError as error:
+                if isinstance(origin(error), DeliveryError):
+                    raise
+                if failed is not None:
+                    where = " and ".join(dict.fromkeys((failed.id, member.id)))
+                    raise TaskFailedError(f"task {task.id} failed twice, on {where}: {reason_of(error)}") from error
+                log.warning("task %s failed on %s and runs once more: %s", task.id, member.id, reason_of(error))
+                failed, reason = member, reason_of(error)
             finally:
                 member.load -= 1
+        if failed is not None and failed is not member:  # then it was not the task
+            self.fence(failed, f"task {task.id} failed on it and not on {member.id}: {reason}")
+        return answer
 
-    async def _least_loaded(self) -> Member:
+    async def _least_loaded(self, *, avoid: Member | None = None) -> Member:
         while not self.healthy():
             await self._change("take tasks")
         if self._failure is not None:
             raise self._failure
-        return min(self.healthy(), key=lambda member: (member.load, member.index))
+        return min(self.healthy(), key=lambda member: (member is avoid, member.load, member.index))
 
     async def _change(self, purpose: str) -> None:
         """Waits until any member's state changes. RolloutGroupError if that cannot happen."""
@@ -229,8 +245,12 @@ class RolloutGroup:
         await self._changed.wait()
 
     async def _restart(self, member: Member, reason: str) -> None:
-        """Starts another member in a lost one's place, again if that fails. RolloutGroupError after max_restarts."""
-        while member.restart < self._max_restarts:
+        """Starts another member in a lost one's place, again if that fails. RolloutGroupError when max_restarts are used up."""
+        budget = self._budgets[member.index]
+        while (spent := budget.spend()) is not None:
+            self._num_pausing += 1
+            await asyncio.sleep(backoff_s(spent))  # what killed the process may need time to pass
+            self._num_pausing -= 1
             number = member.restart + 1
             member = Member(
                 index=member.index, source=self.source, handle=self._factory(member.index, number), restart=number
@@ -247,7 +267,8 @@ class RolloutGroup:
                 reason = str(error)
                 log.warning("restart %d of %s failed: %s", number, member.id, reason)
                 self._end(member)
-        reason = f"it died again after {member.restart} restarts (rollout.max_restarts): {reason}"
+        window = f"{budget.window_s:g} s (rollout.failure_window_s)"
+        reason = f"it died again after {budget.most} restarts (rollout.max_restarts) within {window}: {reason}"
         raise RolloutGroupError(f"{member.id} is lost: {reason}")
 
     def _restarted(self, restart: asyncio.Task[None]) -> None:
@@ -277,17 +298,3 @@ class RolloutGroup:
         member.state = state
         self._changed.set()
         self._changed = asyncio.Event()
-
-
-async def gather_all(*awaitables: Awaitable[Any]) -> list[Any]:
-    """Results of all, in order. Waits until all have ended, then raises the first failure in order."""
-    results = await asyncio.gather(*awaitables, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return list(results)
-
-
-def _free_resources() -> str:
-    free = ray.available_resources()
-    return ", ".join(f"{name} {free.get(name, 0.0):g}" for name in ("CPU", "GPU"))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import ray
 from ray.exceptions import ObjectLostError, RayActorError
 
 from corewarding.dataflow.errors import RunError
@@ -54,6 +56,27 @@ class Member:
 async def answer_of(reference: Any) -> Any:
     """The value of a Ray reference, which is awaitable but no coroutine."""
     return await reference
+
+
+async def gather_all(*awaitables: Awaitable[Any]) -> list[Any]:
+    """Results of all, in order. Waits until all have ended, then raises the first failure in order."""
+    results = await asyncio.gather(*awaitables, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return list(results)
+
+
+def not_started(members: Sequence[Member], failures: Sequence[BaseException | None]) -> str:
+    """The message for members that did not start. failures: one for each member, or None."""
+    missing = [member.id for member, failure in zip(members, failures, strict=True) if failure is not None]
+    causes = "; ".join(sorted({str(failure) for failure in failures if failure is not None}))
+    room = ""
+    if any(isinstance(failure, MemberSilentError) for failure in failures):  # perhaps it waited for room in the cluster
+        free = ray.available_resources()
+        free_words = ", ".join(f"{name} {free.get(name, 0.0):g}" for name in ("CPU", "GPU"))
+        room = f". Free in the cluster: {free_words}; see rollout.cpus_per_actor, .gpus_per_actor"
+    return f"{len(missing)} of {len(members)} {members[0].source} actors did not start: {', '.join(missing)} ({causes}){room}"
 
 
 def reason_of(error: BaseException) -> str:

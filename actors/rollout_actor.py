@@ -23,6 +23,7 @@ from corewarding.actors.engine import (
     RolloutEngine,
     SampledSequence,
 )
+from corewarding.actors.member import reason_of
 from corewarding.actors.stats import RolloutStats, stats_between
 from corewarding.dataflow.carriers import Completion, RolloutTask, Timings
 from corewarding.dataflow.codec import decode as decode_message
@@ -30,6 +31,7 @@ from corewarding.dataflow.codec import encode
 from corewarding.dataflow.errors import RunError
 from corewarding.dataflow.ids import Source, Version
 from corewarding.dataflow.process import pin_to_cores
+from corewarding.dataflow.spans import now_s
 from corewarding.dataflow.weights import Rendezvous, WeightManifest
 
 if TYPE_CHECKING:
@@ -38,12 +40,20 @@ if TYPE_CHECKING:
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.1, 5.0
 
 
-class BufferUnavailableError(RunError):
+class DeliveryError(RunError):
+    """A group was sampled and the buffer did not take it."""
+
+
+class BufferUnavailableError(DeliveryError):
     """The buffer cannot be reached now, but may come back."""
 
 
-class BufferLostError(RunError):
+class BufferLostError(DeliveryError):
     """The buffer died and will not come back."""
+
+
+class BufferRefusedError(DeliveryError):
+    """The buffer raised an error over the group."""
 
 
 class RolloutActor:
@@ -144,7 +154,7 @@ class RolloutActor:
     async def _sample(self, task: RolloutTask) -> list[Completion]:
         if task.id.source != self._source:
             raise EngineError(f"task {task.id} came to {self._actor_id}, which samples from the {self._source}")
-        submitted_s = time.time()
+        submitted_s = now_s()
         completions = [self._tag(task, seq, submitted_s) async for seq in self._engine.generate(task)]
         if sorted(c.id.sample_index for c in completions) != list(range(task.group_size)):
             raise EngineError(
@@ -235,11 +245,11 @@ def build_rollout_actor(**parts: Any) -> RolloutActor:
 
 
 def accept_of(buffer: Any) -> Callable[[bytes], Awaitable[object]]:
-    """`buffer.accept` of a Ray handle, with its deaths as BufferUnavailableError or BufferLostError.
+    """`buffer.accept` of a Ray handle, with its deaths and errors as DeliveryError.
 
-    Ray's own error would read as the death of this actor.
+    Ray's own error would read as the death of this actor, and an error of the buffer as one of the task.
     """
-    from ray.exceptions import ActorUnavailableError, RayActorError
+    from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
 
     async def accept(message: bytes) -> object:
         try:
@@ -248,6 +258,8 @@ def accept_of(buffer: Any) -> Callable[[bytes], Awaitable[object]]:
             raise BufferUnavailableError(str(error)) from error
         except RayActorError as error:
             raise BufferLostError(f"the replay buffer died: {error}") from error
+        except RayTaskError as error:
+            raise BufferRefusedError(f"the replay buffer failed: {reason_of(error)}") from error
 
     return accept
 

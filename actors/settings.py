@@ -48,8 +48,14 @@ class RolloutSettings(Settings):
     """GPUs that Ray reserves for one rollout actor; 0 runs it on the CPU, a fraction shares a GPU."""
     resources: dict[str, Amount] = Field(default_factory=dict)
     """Custom Ray resources of one rollout actor; it runs on nodes that were started with them (`ray start --resources`)."""
-    max_restarts: Whole = Field(3, ge=0)
-    """How often a rollout actor that died is restarted before the run ends with an error."""
+    max_restarts: Whole = Field(5, ge=0)
+    """How often one rollout actor may die and be restarted within failure_window_s; once more ends the run. Restarts that follow each
+    other wait 0, 2, 4, 8, ... seconds."""
+    max_failed_questions: Whole = Field(8, ge=0)
+    """How many questions may be dropped within failure_window_s because a task of theirs raised an error on two attempts; one more
+    ends the run."""
+    failure_window_s: Seconds = Field(600.0, gt=0)
+    """Seconds in which max_restarts and max_failed_questions count; failures before that are forgotten."""
     silent_s: Seconds = Field(30.0, gt=0)
     """Seconds without an answer after which a rollout actor counts as dead: its process is ended and another takes its tasks."""
 

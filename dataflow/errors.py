@@ -34,6 +34,10 @@ class RunStoppedError(RunError):
     """The run ended itself. The message names the reason and how to continue."""
 
 
+class TaskFailedError(RunError):
+    """A rollout task raises an error wherever it runs, so the cause is its content or the engine's code, not one process."""
+
+
 class SignalStop(BaseException):
     """A signal came before a run had begun. No Exception, so that nothing on the way takes it for an error."""
 

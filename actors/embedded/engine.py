@@ -19,6 +19,7 @@ from corewarding.actors.embedded.slots import Slots
 from corewarding.actors.engine import EngineContext
 from corewarding.actors.stepped import Request, SteppedEngine
 from corewarding.dataflow.ids import Version
+from corewarding.dataflow.spans import now_s
 from corewarding.weights.receiver import WeightReceiver
 
 
@@ -76,7 +77,7 @@ class EmbeddedEngine(SteppedEngine):
                     prompts.append(pending.task.prompt_token_ids)
                     longest, before = length, pending.request
                 self._waiting.popleft()
-                pending.started_s = time.time()
+                pending.started_s = now_s()
                 self._slots.take(pending)
                 sources.append(len(prompts) - 1)
             hidden = self._decoder.prefill(prompts, np.arange(first, self._slots.count), np.array(sources))
@@ -110,7 +111,7 @@ class EmbeddedEngine(SteppedEngine):
     def _finish(self, row: int, *, stopped: bool) -> None:
         owner = self._slots.owner[row]
         assert owner is not None
-        sequence = self._slots.sequence(row, "stop" if stopped else "length", time.time())
+        sequence = self._slots.sequence(row, "stop" if stopped else "length", now_s())
         self._free(row)
         self._deliver(owner, sequence)
 

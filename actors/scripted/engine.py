@@ -7,7 +7,6 @@ training on them is meaningless. torch is imported only when weights are receive
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +20,7 @@ from corewarding.actors.requested import RequestedEngine
 from corewarding.actors.scripted.recordings import Recorded, folded, read_recordings
 from corewarding.dataflow.carriers import FinishReason, Int32, RolloutTask
 from corewarding.dataflow.ids import Version
+from corewarding.dataflow.spans import now_s
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,7 +47,7 @@ class ScriptedEngine(RequestedEngine):
         self._eos_token_id = min(context.eos_token_ids)
 
     async def sample(self, task: RolloutTask, index: int) -> SampledSequence:
-        started_s = time.time()
+        started_s = now_s()
         recorded = self._found(task.prompt_token_ids.tobytes())
         one = recorded[index % len(recorded)]
         ids = self._encoded(one) if isinstance(one, str) else one
@@ -62,7 +62,7 @@ class ScriptedEngine(RequestedEngine):
             token_versions=versions,
             finish_reason=finish,
             started_s=started_s,
-            finished_s=time.time(),
+            finished_s=now_s(),
         )
 
     async def swap(self, weights: Mapping[str, Tensor], version: Version) -> None:

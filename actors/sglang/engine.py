@@ -27,6 +27,7 @@ from corewarding.actors.sglang.relay import Relay, described, in_buckets
 from corewarding.actors.sglang.server import SglangServer
 from corewarding.dataflow.carriers import FinishReason, RolloutTask
 from corewarding.dataflow.ids import Version
+from corewarding.dataflow.spans import now_s
 from corewarding.weights.group import LOOPBACK, interface_towards, local_address
 from corewarding.weights.receiver import WeightReceiver
 
@@ -86,7 +87,7 @@ class SglangEngine(RequestedEngine):
                 "no_stop_trim": True,
             },
         }
-        started_s = time.time()
+        started_s = now_s()
         self._prefilled += len(task.prompt_token_ids)
         if self._spans:
             answer = await self.server.post("/generate", **body)
@@ -181,7 +182,7 @@ def _sequence(index: int, answer: Any, versions: list[int] | None, started_s: fl
         token_versions=np.array(versions or _versions_of(meta, len(tokens)), np.int32),
         finish_reason=finish,
         started_s=started_s,
-        finished_s=time.time(),
+        finished_s=now_s(),
     )
 
 

@@ -36,6 +36,7 @@ from corewarding.actors.stepped import Pending, Request, SteppedEngine
 from corewarding.actors.vllm.worker import BACKEND, STAGED, share
 from corewarding.dataflow.carriers import FinishReason
 from corewarding.dataflow.ids import Version
+from corewarding.dataflow.spans import now_s
 from corewarding.weights.model_config import model_config
 from corewarding.weights.receiver import WeightReceiver
 
@@ -88,7 +89,7 @@ class VllmEngine(SteppedEngine):
         )
         prompt: Any = {"prompt_token_ids": task.prompt_token_ids.tolist(), "cache_salt": str(self._version)}
         self._llm.add_request(request_id, prompt, parameters)
-        pending.started_s = time.time()
+        pending.started_s = now_s()
         self._running[request_id] = pending
         self._prefilled += len(task.prompt_token_ids)
 
@@ -202,5 +203,5 @@ def _sequence(pending: Pending, output: CompletionOutput) -> SampledSequence:
         token_versions=versions,
         finish_reason=finish,
         started_s=pending.started_s,
-        finished_s=time.time(),
+        finished_s=now_s(),
     )

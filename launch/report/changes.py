@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from corewarding.dataflow.spans import now_s
 from corewarding.launch.config.secrets import MASK, is_secret
 from corewarding.launch.config.tree import TrainConfig
 from corewarding.launch.report.files import drop_torn_line
@@ -18,7 +18,7 @@ _CHANGEABLE = frozenset(
     {
         *("run", "eval", "collapse", "checkpoint", "learner", "engine", "teacher_engine", "publish", "plugins"),
         *("rollout.policy_actors", "rollout.teacher_actors", "rollout.cpus_per_actor", "rollout.gpus_per_actor"),
-        *("rollout.resources", "rollout.max_restarts"),
+        *("rollout.resources", "rollout.max_restarts", "rollout.max_failed_questions", "rollout.failure_window_s"),
     }
 )
 """Sections and keys that say where and how a run works. All others say what is computed, and stay for the whole run."""
@@ -58,8 +58,7 @@ def record(folder: Path, changes: Sequence[Change], *, after_update: int) -> Non
     """Appends the changes to FILE, a line each."""
     if changes:
         rows = [
-            {"time_s": time.time(), "after_update": after_update, "key": c.key, "old": c.old, "new": c.new}
-            for c in changes
+            {"time_s": now_s(), "after_update": after_update, "key": c.key, "old": c.old, "new": c.new} for c in changes
         ]
         drop_torn_line(folder / FILE)
         with (folder / FILE).open("a", encoding="utf-8") as file:

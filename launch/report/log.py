@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from corewarding.dataflow.ids import Source
 from corewarding.dataflow.metrics import Metrics
-from corewarding.dataflow.spans import Span
+from corewarding.dataflow.spans import Span, now_s
 from corewarding.evals.heldout import EvalResult
 from corewarding.launch.report.files import drop_torn_line, whole_rows, write_whole
 from corewarding.launch.report.plain import plain
@@ -67,7 +66,7 @@ class RunLog:
     def update(self, update: int, metrics: Metrics, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes one finished update and prints its line."""
         scalars = metrics.scalars
-        self._write({"update": update, "kind": "update", "time_s": time.time(), **scalars})
+        self._write({"update": update, "kind": "update", "time_s": now_s(), **scalars})
         for key, value in scalars.items():
             self._board.add_scalar(key, value, update)
         for key, values in metrics.histograms.items():
@@ -87,7 +86,7 @@ class RunLog:
         """Writes how far the engines' log-probabilities are from the learner's; nothing if no engine was tested."""
         if not differences:
             return
-        row: dict[str, Any] = {"update": update, "kind": "self_test", "time_s": time.time()}
+        row: dict[str, Any] = {"update": update, "kind": "self_test", "time_s": now_s()}
         for source, found in differences.items():
             row |= {
                 f"selftest/{source}_mean": found.mean,
@@ -101,7 +100,7 @@ class RunLog:
     def evaluation(self, update: int, result: EvalResult, *, moment: Moment) -> None:
         """Writes one held-out evaluation of the weights after `update`."""
         values = {key: value for key, value in result.as_dict().items() if value is not None}
-        self._write({"update": update, "kind": f"eval_{moment}", "time_s": time.time(), **values})
+        self._write({"update": update, "kind": f"eval_{moment}", "time_s": now_s(), **values})
         group = "eval_quick" if moment == "quick" else "eval"
         for key, value in values.items():
             if not isinstance(value, list):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from corewarding.dataflow.errors import UserError
+from corewarding.dataflow.spans import now_s
 
 FILE = ".lock"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
@@ -81,7 +82,7 @@ def _locked(path: Path) -> int:
                 file=sys.stderr,
             )
         if _is_at(handle, path):
-            holder = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since_s": time.time()}).encode()
+            holder = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since_s": now_s()}).encode()
             os.ftruncate(handle, 0)
             os.pwrite(handle, holder, 0)
             return handle

@@ -1,18 +1,17 @@
 """Measures where a run's time goes: per update for the log, and over the run for summary.json.
 
-Durations are of the monotonic clock. Spans are of the wall clock, because the actors' spans come from other machines.
+All moments are of dataflow.spans.now_s, which no setting of the wall clock moves.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from corewarding.dataflow.ids import Source
 from corewarding.dataflow.metrics import Metrics
-from corewarding.dataflow.spans import Span
+from corewarding.dataflow.spans import Span, now_s
 from corewarding.launch.report.trace import merged
 
 Moment = Literal["before", "quick", "after"]
@@ -20,60 +19,44 @@ Moment = Literal["before", "quick", "after"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Instant:
-    """One moment on both clocks, in seconds."""
-
-    wall_s: float  # since the epoch
-    monotonic_s: float
-
-    @classmethod
-    def now(cls) -> Instant:
-        return cls(wall_s=time.time(), monotonic_s=time.monotonic())
-
-    def since(self, earlier: Instant) -> float:
-        """Seconds from `earlier` to this moment; a step of the wall clock does not change it."""
-        return self.monotonic_s - earlier.monotonic_s
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateTimes:
-    """The moments of one turn of the training loop."""
+    """The moments of one turn of the training loop, in seconds of `now_s`."""
 
-    asked: Instant  # the learner is free and the loop asks for a batch
-    began: Instant  # the batch is here and the update begins
-    ended: Instant
-    published: Instant  # the weights that were due have left the learner
+    asked: float  # the learner is free and the loop asks for a batch
+    began: float  # the batch is here and the update begins
+    ended: float
+    published: float  # the weights that were due have left the learner
 
     @property
     def wait_s(self) -> float:
-        return self.began.since(self.asked)
+        return self.began - self.asked
 
     @property
     def update_s(self) -> float:
-        return self.ended.since(self.began)
+        return self.ended - self.began
 
     @property
     def publish_s(self) -> float:
-        return self.published.since(self.ended)
+        return self.published - self.ended
 
     def metrics(self) -> Metrics:
-        """Durations, and when the update began and ended on the wall clock."""
+        """Durations, and when the update began and ended."""
         return Metrics(
             scalars={
                 "time/learner_wait_s": self.wait_s,
                 "time/update_s": self.update_s,
-                "time/update_started_s": self.began.wall_s,
-                "time/update_ended_s": self.ended.wall_s,
+                "time/update_started_s": self.began,
+                "time/update_ended_s": self.ended,
                 "time/publish_s": self.publish_s,
-                "time/total_s": self.published.since(self.asked),
+                "time/total_s": self.published - self.asked,
             }
         )
 
     def spans(self, update: int) -> list[Span]:
         """The learner's lane: its wait for the batch and the update."""
         return [
-            Span("learner", "wait", self.asked.wall_s, self.began.wall_s),
-            Span("learner", f"update {update}", self.began.wall_s, self.ended.wall_s),
+            Span("learner", "wait", self.asked, self.began),
+            Span("learner", f"update {update}", self.began, self.ended),
         ]
 
 
@@ -91,27 +74,27 @@ class RunStatistics:
     """Adds up the updates of this process; a resumed run starts from zero."""
 
     def __init__(self) -> None:
-        self._started = self._stopped = Instant.now()
+        self._started = self._stopped = now_s()
         self._running = False
         self._times: list[UpdateTimes] = []
         self._num_trained = 0
         self._waited_s = 0.0
-        self._sampling: list[tuple[float, float]] = []  # per update, wall clock
+        self._sampling: list[tuple[float, float]] = []  # per update
         self._idle: list[Mapping[Source, float]] = []  # per update, share of the time
         self._staleness: list[tuple[float, float]] = []  # per update: mean and max
 
     def start(self) -> None:
         """The training loop starts."""
-        self._started, self._running = Instant.now(), True
+        self._started, self._running = now_s(), True
 
     def stop(self) -> None:
         """The training loop ended."""
-        self._stopped, self._running = Instant.now(), False
+        self._stopped, self._running = now_s(), False
 
     @property
     def elapsed_s(self) -> float:
         """Seconds of training so far."""
-        return (Instant.now() if self._running else self._stopped).since(self._started)
+        return (now_s() if self._running else self._stopped) - self._started
 
     @property
     def num_trained(self) -> int:
@@ -147,7 +130,7 @@ class RunStatistics:
     def overlap_frac(self) -> float:
         """Share of the updating time in which samples of some update were being made."""
         sampling = merged(self._sampling)
-        updating = [(times.began.wall_s, times.ended.wall_s) for times in self._times]
+        updating = [(times.began, times.ended) for times in self._times]
         both = sum(max(0.0, min(end, stop) - max(begin, start)) for begin, end in updating for start, stop in sampling)
         return both / max(sum(end - begin for begin, end in updating), 1e-9)
 

@@ -1,7 +1,7 @@
 """The trace of a run: spans written while it runs, read back as a Perfetto trace and as a Gantt chart.
 
 trace.jsonl in the run directory holds one JSON object per line: {"lane", "name", "started_s", "ended_s"}. Lanes are the learner, each
-weight channel and each rollout actor. Each machine's own clock is used, so lanes of different nodes may be shifted.
+weight channel and each rollout actor. Times are of dataflow.spans: lanes of different machines may be shifted.
 """
 
 from __future__ import annotations

@@ -17,11 +17,13 @@ from __future__ import annotations
 import asyncio
 
 from corewarding.dataflow.carriers import RolloutTask
+from corewarding.dataflow.errors import TaskFailedError
 from corewarding.dataflow.ids import Channel
 from corewarding.dataflow.metrics import Metrics
+from corewarding.dataflow.spans import now_s
 from corewarding.evals.heldout import EvalResult
 from corewarding.launch.config.tree import TrainConfig
-from corewarding.launch.report.statistics import Instant, RunStatistics, UpdateTimes
+from corewarding.launch.report.statistics import RunStatistics, UpdateTimes
 from corewarding.launch.run.cadence import Checkpoints, Evaluations
 from corewarding.launch.run.collapse_guard import CollapseGuard
 from corewarding.launch.run.ending.stopping import StoppedError, StopRequest
@@ -153,21 +155,24 @@ class Controller:
         await self._writer.written()
 
     async def _roll_out(self, task: RolloutTask) -> None:
-        """One group: sampled by the actors of its source, and delivered by them to the buffer."""
-        await self._groups[task.id.source].run(task)
+        """One group: sampled by the actors of its source, and delivered by them to the buffer, or its question is dropped."""
+        try:
+            await self._groups[task.id.source].run(task)
+        except TaskFailedError as error:
+            await self._feed.give_up(error, task.id.asked)
 
     async def _update(self, update: int) -> None:
         """One turn: take, update, publish, log. StoppedError if the run is asked to end while it waits for the batch."""
-        asked = Instant.now()
+        asked = now_s()
         taken = await self._take(update)
-        began = Instant.now()
+        began = now_s()
         async with self._learner_lock:
             result = await self._learner.update(taken.batch)
-        ended = Instant.now()
+        ended = now_s()
         self.version = result.version
         self._watchdog.alive()
         published = await self._publish(update)
-        times = UpdateTimes(asked=asked, began=began, ended=ended, published=Instant.now())
+        times = UpdateTimes(asked=asked, began=began, ended=ended, published=now_s())
         self.statistics.updated(times, num_samples=taken.num_samples)
         self._writer.begin(result, times, taken.report, published)
 

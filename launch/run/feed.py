@@ -8,9 +8,15 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from corewarding.actors.budget import Budget
 from corewarding.dataflow.carriers import RolloutTask
+from corewarding.dataflow.errors import RunError, TaskFailedError
 from corewarding.dataflow.ids import AskedId
 from corewarding.launch.run.protocols import Parts
+
+
+class FailedQuestionsError(RunError):
+    """Too many questions have a task that fails wherever it runs."""
 
 
 class QuestionFeed:
@@ -19,6 +25,8 @@ class QuestionFeed:
     def __init__(self, parts: Parts) -> None:
         self._cursor, self._buffer, self._prepared = parts.cursor, parts.buffer, parts.prepared
         self._config, self._rule, self._incarnation = parts.config, parts.rule, parts.version.incarnation
+        self._log, rollout = parts.log, parts.config.rollout
+        self._failures = Budget(rollout.max_failed_questions, rollout.failure_window_s)
         self._lock = asyncio.Lock()
 
     async def next(self) -> list[AskedId]:
@@ -49,6 +57,17 @@ class QuestionFeed:
             )
             for view, source in self._rule.groups
         ]
+
+    async def give_up(self, error: TaskFailedError, asked: AskedId) -> None:
+        """Drops a question of which a task fails for good. FailedQuestionsError when these become too many."""
+        if not await self._buffer.give_up(asked):
+            return  # another task of it failed before
+        self._log.warn(f"{asked} is dropped: {error}")
+        if self._failures.spend() is None:
+            raise FailedQuestionsError(
+                f"more than {self._failures.most} questions (rollout.max_failed_questions) failed within "
+                f"{self._failures.window_s:g} s (rollout.failure_window_s); the last one: {error}"
+            )
 
     async def state(self) -> dict[str, Any]:
         """The cursor and the buffer at one moment, for a checkpoint."""

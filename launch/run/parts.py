@@ -143,6 +143,7 @@ def rollout_group(
         make,
         num_actors=num_actors,
         max_restarts=rollout.max_restarts,
+        failure_window_s=rollout.failure_window_s,
         silent_s=rollout.silent_s,
         start_timeout_s=START_TIMEOUT_S,
     )

@@ -64,6 +64,10 @@ class Buffer(Protocol):
         """Admits as many of the offered questions as there is room for, in order; returns how many."""
         ...
 
+    async def give_up(self, asked: AskedId) -> bool:
+        """Drops a question of which a task fails for good; another may start. False if the question has left already."""
+        ...
+
     async def acknowledged(self, channel: Channel, updates: int) -> None:
         """Every live engine of the channel has the weights after `updates` updates."""
         ...

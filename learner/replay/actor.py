@@ -43,6 +43,11 @@ class BufferActor:
         """payload: a list of Completion, one group. Returning is the acknowledgement."""
         await self._buffer.accept(decode_list(payload, Completion))
 
+    async def give_up(self, asked: bytes) -> bool:
+        """asked: a list of one AskedId."""
+        (one,) = decode_list(asked, AskedId)
+        return await self._buffer.give_up(one)
+
     async def take(self, update: int) -> tuple[int, bool, bytes]:
         """(number of samples, True, TrainBatch), or (number of samples, False, list of unscored TrainingSample) if the rule needs
         token statistics; then `score` follows."""

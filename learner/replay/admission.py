@@ -24,7 +24,7 @@ deadline <= d.
 
 1. Admission keeps the claim: after it at most (acknowledged + depth + 1 - v) Q questions are outstanding, and the new question's
    held deadline is >= acknowledged + depth.
-2. Selection keeps the claim, because its condition is the claim for v + 1. Eviction keeps it, because it only removes questions.
+2. Selection keeps the claim, because its condition is the claim for v + 1. Eviction and giving up keep it: they only remove questions.
 3. Once all outstanding questions are ready, taking the Q earliest deadlines satisfies the condition of *Select*.
 
 Two conditions remain. First, Q questions must be outstanding for every update; this holds if depth >= publish.every_updates - 1.
@@ -171,6 +171,13 @@ class Admission:
             del self._outstanding[asked]
         self.num_evicted += len(evicted)
         return evicted
+
+    def give_up(self, asked: AskedId) -> bool:
+        """Removes a question that will never be ready, which makes room for a new one; False if it is not outstanding."""
+        if self._outstanding.pop(asked, None) is None:
+            return False
+        self.num_evicted += 1
+        return True
 
     def select(self) -> list[AskedId] | None:
         """The questions of the next update, in the order of admission; None if the learner must wait. Changes nothing."""

@@ -29,7 +29,14 @@ from corewarding.dataflow.metrics import Metrics
 from corewarding.dataflow.votes import InitialAnswers
 from corewarding.learner.objective.advantages import training_samples
 from corewarding.learner.replay.admission import Admission
-from corewarding.learner.replay.events import Event, GroupAccepted, GroupRefused, QuestionEvicted, UpdateScored
+from corewarding.learner.replay.events import (
+    Event,
+    GroupAccepted,
+    GroupRefused,
+    QuestionEvicted,
+    QuestionFailed,
+    UpdateScored,
+)
 from corewarding.learner.replay.joining import Joining
 from corewarding.learner.replay.ledger import Ledger
 from corewarding.learner.replay.metrics import Lengths, rollout_times, sampling_spans, staleness, zero_advantages
@@ -116,6 +123,15 @@ class ReplayBuffer:
         rollouts = self._joining.add(completions)
         if rollouts is not None:
             await self._become_ready(rollouts)
+
+    async def give_up(self, asked: AskedId) -> bool:
+        """Drops a question of which a task fails for good; another may start. False if the question has left already."""
+        async with self._changed:
+            given_up = self._admission.give_up(asked)
+            if given_up:
+                self.record(QuestionFailed(completions=self._joining.end(asked)))
+                self._changed.notify_all()
+        return given_up
 
     async def _become_ready(self, rollouts: QuestionRollouts) -> None:
         asked, policy = rollouts.asked, rollouts.oldest_version("policy")

@@ -54,6 +54,10 @@ class BufferClient:
         """Admits the first of the offered questions, as many as there is room for; returns how many."""
         return await _answer(self._actor.admit.remote(encode(list(offered))))
 
+    async def give_up(self, asked: AskedId) -> bool:
+        """Drops a question of which a task fails for good; another may start. False if the question has left already."""
+        return await _answer(self._actor.give_up.remote(encode([asked])))
+
     async def acknowledged(self, channel: Channel, updates: int) -> None:
         """Tells the buffer that every live engine of `channel` has acknowledged the weights after `updates` updates."""
         await _answer(self._actor.acknowledged.remote(channel, updates))

@@ -11,7 +11,7 @@ from corewarding.dataflow.carriers import Completion, QuestionRollouts, ScoredGr
 from corewarding.learner.replay.admission import StaleReason
 
 RefusalReason = Literal["duplicate", "unasked", "lost_incarnation"]
-DropReason = Literal[RefusalReason, StaleReason, "zero_advantage"]
+DropReason = Literal[RefusalReason, StaleReason, "zero_advantage", "failed_task"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -35,6 +35,13 @@ class QuestionEvicted:
 
     reason: StaleReason
     completions: Sequence[Completion]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class QuestionFailed:
+    """A question left because one of its tasks fails wherever it runs."""
+
+    completions: Sequence[Completion]  # of its groups that had arrived
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -62,4 +69,4 @@ class UpdateScored:
         return sum(len(group.completions) for group in self.groups)
 
 
-Event: TypeAlias = GroupAccepted | GroupRefused | QuestionEvicted | UpdateScored
+Event: TypeAlias = GroupAccepted | GroupRefused | QuestionEvicted | QuestionFailed | UpdateScored

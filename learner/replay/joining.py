@@ -57,12 +57,13 @@ class Joining:
         self.num_ready += 1
         return QuestionRollouts(asked=group.asked, groups=groups)
 
-    def end(self, asked: AskedId) -> None:
-        """The question was taken by an update or evicted."""
-        del self._groups[asked]
+    def end(self, asked: AskedId) -> list[Completion]:
+        """The question was taken by an update, evicted or given up. Returns its completions."""
+        groups = self._groups.pop(asked)
         self._ended[asked] = None
         if len(self._ended) > REMEMBERED:
             del self._ended[next(iter(self._ended))]
+        return [completion for group in groups.values() for completion in group]
 
     @property
     def num_completions(self) -> int:

@@ -17,6 +17,7 @@ from corewarding.learner.replay.events import (
     GroupAccepted,
     GroupRefused,
     QuestionEvicted,
+    QuestionFailed,
     UpdateScored,
 )
 
@@ -34,6 +35,7 @@ class Ledger:
         self.voted_only = 0
         self.withheld = 0
         self.dropped: Counter[DropReason] = Counter()
+        self.failed_questions = 0
 
     def record(self, event: Event) -> None:
         """Counts the completions of one event."""
@@ -45,6 +47,9 @@ class Ledger:
                 self.dropped[reason] += len(completions)
             case QuestionEvicted(reason=stale, completions=completions):
                 self.dropped[stale] += len(completions)
+            case QuestionFailed(completions=completions):
+                self.failed_questions += 1
+                self.dropped["failed_task"] += len(completions)
             case UpdateScored():
                 self.trained += len(event.trained)
                 self.withheld += len(event.withheld)
@@ -69,6 +74,7 @@ class Ledger:
             "ledger/num_withheld": self.withheld,
             "ledger/num_waiting": waiting,
             "ledger/num_dropped": self.dropped.total(),
+            "ledger/num_failed_questions": self.failed_questions,
         }
         return {k: float(v) for k, v in counts.items()} | {
             f"dropped/num_{reason}": float(num) for reason, num in self.dropped.items()
@@ -82,6 +88,7 @@ class Ledger:
             "voted_only": self.voted_only,
             "withheld": self.withheld,
             "dropped": dict(self.dropped),
+            "failed_questions": self.failed_questions,
         }
 
     @classmethod
@@ -91,6 +98,7 @@ class Ledger:
         ledger.generated, ledger.trained = state["generated"], state["trained"]
         ledger.voted_only, ledger.withheld = state["voted_only"], state["withheld"]
         ledger.dropped = Counter(state["dropped"])
+        ledger.failed_questions = state.get("failed_questions", 0)  # checkpoints before this count have none
         lost = ledger.generated - ledger._left
         if lost:
             ledger.dropped["lost_incarnation"] += lost

@@ -17,6 +17,7 @@ from corewarding.actors.group import Member, RolloutGroup, RolloutGroupError
 from corewarding.actors.rollout_actor import RolloutActor, accept_of
 from corewarding.actors.settings import EngineSettings
 from corewarding.dataflow.codec import decode
+from corewarding.dataflow.errors import TaskFailedError
 from corewarding.dataflow.ids import Version
 from corewarding.launch.run.publishing.publisher import Publisher
 from corewarding.learner.settings import PublishSettings
@@ -55,6 +56,13 @@ class ScriptedRolloutActor(RolloutActor):
             extract=lambda text: text,
             buffer_accept=accept_of(buffer),
         )
+
+    async def run(self, task: bytes) -> int:
+        message = decode(task)
+        name = message.id.asked.question_id
+        if name.startswith("poison") or (name.startswith("allergy") and self._actor_id == "policy-0.0"):
+            raise ValueError(f"{name} cannot be sampled")
+        return await super().run(task)
 
     async def pid(self) -> int:
         return os.getpid()
@@ -136,6 +144,23 @@ async def test_a_killed_actor_is_replaced_and_its_tasks_are_requeued(world):
     assert stats["rollout_policy/num_restarts"] == 1
     assert stats["rollout_policy/num_requeued_tasks"] == 3
     assert stats["rollout_policy/num_healthy"] == 2
+    await group.close()
+
+
+async def test_a_task_that_fails_on_two_actors_is_at_fault_and_otherwise_the_actor_is(world):
+    group = world.group(2)
+    await group.start()
+    with pytest.raises(
+        TaskFailedError, match=r"poison/e0/original/policy failed twice, on policy-0 and policy-1: .*poison cannot"
+    ):
+        await group.run(make_task("poison"))
+    first = group.healthy()[0]
+    assert [member.restart for member in group.healthy()] == [0, 0]
+    assert await group.run(make_task("allergy")) > 0
+    assert first.state == "lost"
+    while len(group.healthy()) < 2:
+        await asyncio.sleep(0.05)
+    assert sorted((member.id, member.restart) for member in group.healthy()) == [("policy-0", 1), ("policy-1", 0)]
     await group.close()
 
 

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from corewarding.dataflow import plugins
+from corewarding.dataflow import plugins, spans
 from corewarding.launch.config.paths import IMPORT_PATH
 from corewarding.launch.config.tree import TrainConfig
 
@@ -55,7 +55,7 @@ def joins_cluster() -> bool:
 
 
 def process_environment(threads: int, *, python: str | None = None) -> dict[str, Any]:
-    """Ray runtime environment of one process: its number of threads, the path of our packages, and its Python if not this one."""
+    """Ray runtime environment of one process: its threads, our packages, the run's clock, and its Python if not this one."""
     executable = {} if python is None else {"py_executable": str(Path(python).absolute())}
     path = [str(IMPORT_PATH), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return executable | {
@@ -65,5 +65,6 @@ def process_environment(threads: int, *, python: str | None = None) -> dict[str,
             "PYTHONPATH": os.pathsep.join(dict.fromkeys(path)),
             "TOKENIZERS_PARALLELISM": "false",
             **plugins.environment(),
+            **spans.environment(),
         }
     }

@@ -7,13 +7,12 @@ policy version finds the teacher that belongs to it. A publication starts when a
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from corewarding.dataflow.ids import Channel, Version
 from corewarding.dataflow.metrics import Metrics
-from corewarding.dataflow.spans import Span
+from corewarding.dataflow.spans import Span, now_s
 from corewarding.launch.run.protocols import Buffer, ChannelPublisher, Learner, PublishResult
 
 ORDER: tuple[Channel, ...] = ("teacher", "policy")
@@ -25,8 +24,7 @@ class _Publication:
 
     channel: Channel
     version: Version
-    began_wall_s: float
-    began_s: float  # monotonic
+    began_s: float
     result: asyncio.Task[PublishResult]
 
 
@@ -74,12 +72,12 @@ class WeightChannels:
         }
         publications: list[_Publication] = []
         for channel, version in versions.items():
-            sent, began_wall_s, began_s = asyncio.Event(), time.time(), time.monotonic()
+            sent, began_s = asyncio.Event(), now_s()
             result = asyncio.create_task(self._publishers[channel].publish(version, sent), name=f"publish {channel}")
             leaving = asyncio.create_task(sent.wait())
             await asyncio.wait({result, leaving}, return_when=asyncio.FIRST_COMPLETED)
             leaving.cancel()
-            publications.append(_Publication(channel, version, began_wall_s, began_s, result))
+            publications.append(_Publication(channel, version, began_s, result))
         self.last = asyncio.create_task(self._acknowledge(publications), name="publication")
 
     async def acknowledged(self) -> None:
@@ -94,14 +92,14 @@ class WeightChannels:
                 result = await one.result
                 await self._buffer.acknowledged(one.channel, one.version.updates)
                 self._acknowledged[one.channel] = one.version
-                seconds = time.monotonic() - one.began_s
+                ended_s = now_s()
                 scalars |= {
-                    f"sync/{one.channel}_s": seconds,
+                    f"sync/{one.channel}_s": ended_s - one.began_s,
                     f"sync/{one.channel}_mb": result.bytes / 2**20,
                     f"sync/{one.channel}_num_acknowledged": float(result.num_acknowledged),
                 }
-                name, began = f"publish {one.version.updates}", one.began_wall_s
-                self._trace([Span(f"weights to {one.channel}", name, began, began + seconds)])
+                name = f"publish {one.version.updates}"
+                self._trace([Span(f"weights to {one.channel}", name, one.began_s, ended_s)])
         finally:
             for one in publications:
                 one.result.cancel()  # does nothing to one that is done

@@ -3,11 +3,11 @@
 import pytest
 
 from corewarding.dataflow.spans import Span
-from corewarding.launch.report.statistics import Instant, RunStatistics, UpdateTimes
+from corewarding.launch.report.statistics import RunStatistics, UpdateTimes
 
 
-def at(seconds, *, wall_offset=0.0):
-    return Instant(wall_s=1000.0 + seconds + wall_offset, monotonic_s=seconds)
+def at(seconds):
+    return 1000.0 + seconds
 
 
 def times(asked, began, ended, published):
@@ -28,11 +28,6 @@ def test_the_times_of_an_update_are_metrics_and_spans():
     assert scalars["time/total_s"] == 6.5
     assert (scalars["time/update_started_s"], scalars["time/update_ended_s"]) == (1003.0, 1007.0)
     assert one.spans(5) == [Span("learner", "wait", 1001.0, 1003.0), Span("learner", "update 5", 1003.0, 1007.0)]
-
-
-def test_a_step_of_the_wall_clock_changes_no_duration():
-    stepped = UpdateTimes(asked=at(0.0), began=at(1.0), ended=at(3.0, wall_offset=-3600.0), published=at(3.0))
-    assert stepped.update_s == 2.0
 
 
 def test_overlap_is_the_share_of_the_updating_time_in_which_samples_were_made():

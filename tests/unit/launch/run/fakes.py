@@ -84,6 +84,15 @@ class FakeBuffer:
         await self.admitting.passed()  # the answer is on its way to the driver
         return len(taken)
 
+    async def give_up(self, asked: AskedId) -> bool:
+        async with self.changed:
+            if self.waiting.pop(asked, None) is None:
+                return False
+            self.num_admitted -= 1
+            self.world.events.append(("give up", asked))
+            self.changed.notify_all()
+        return True
+
     async def acknowledged(self, channel: Channel, updates: int) -> None:
         self.world.events.append(("acknowledged", channel, updates))
         if channel == "policy":
@@ -93,7 +102,7 @@ class FakeBuffer:
 
     async def deliver(self, group: GroupId) -> None:
         async with self.changed:
-            self.waiting[group.asked].add(group)
+            self.waiting.get(group.asked, set()).add(group)
             self.changed.notify_all()
 
     def ready(self) -> list[AskedId]:

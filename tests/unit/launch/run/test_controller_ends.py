@@ -5,8 +5,10 @@ import logging
 
 import pytest
 
-from corewarding.dataflow.errors import RunError
+from corewarding.dataflow.errors import RunError, TaskFailedError
+from corewarding.dataflow.ids import AskedId
 from corewarding.launch.run.ending.supervision import LoopEndedError, StalledError, Watchdog
+from corewarding.launch.run.feed import FailedQuestionsError
 
 
 async def test_the_watchdog_names_who_waits_for_whom(world_of):
@@ -107,6 +109,40 @@ async def test_an_error_of_a_rollout_task_ends_the_run_as_it_is(world_of):
     world.workers["teacher"].error = ActorsLostError("teacher-0 is lost")
     with pytest.raises(ActorsLostError, match="teacher-0 is lost"):
         await world.run()
+    assert world.of("update begins") == []
+
+
+def fail(world, *, when):
+    """Tasks of the policy fail for good where `when` holds for their question's id."""
+    works = world.workers["policy"].run
+
+    async def run(task):
+        if when(task.id.asked.question_id):
+            raise TaskFailedError(f"task {task.id} failed twice")
+        return await works(task)
+
+    world.workers["policy"].run = run
+
+
+async def test_a_question_whose_task_fails_is_dropped_and_the_run_goes_on(world_of):
+    world = world_of()
+    first = world.parts.prepared.questions[world.cursor.peek(1)[0][1]].id
+    fail(world, when=lambda question_id: question_id == first)
+    controller = await world.run()
+    assert controller.version.updates == 3
+    assert world.of("give up") == [("give up", AskedId(question_id=first, epoch=0))]
+    assert [text for text in world.log.said if "is dropped" in text] == [
+        f"{first}/e0 is dropped: task {first}/e0/original/policy failed twice"
+    ]
+
+
+async def test_too_many_failed_questions_end_the_run_with_their_cause(world_of):
+    world = world_of(rollout={"max_failed_questions": 3})
+    fail(world, when=lambda question_id: True)
+    cause = r"more than 3 questions \(rollout.max_failed_questions\) failed within 600 s .*; the last one: task .* failed twice"
+    with pytest.raises(FailedQuestionsError, match=cause):
+        await world.run()
+    assert len(world.of("give up")) == 4
     assert world.of("update begins") == []
 
 

@@ -272,3 +272,24 @@ async def test_a_vote_that_abstains_and_rewards_without_a_label_are_counted_too(
     await confident.take(1)
     confident.batch(1, [TokenStatistics(id=s.id, self_certainty=1.0, entropy=2.0) for s in confident.unscored(1)])
     assert zero_causes(confident.report(1)) == {"all_right": 0, "all_wrong": 0, "abstained": 0, "equal": 1}
+
+
+async def test_a_question_that_cannot_be_sampled_is_given_up_once_and_another_starts() -> None:
+    buffer = make_buffer(depth=0)
+    assert await buffer.admit(asked("bad", "good")) == 1
+    await buffer.accept(fake_group("bad", ["7"] * 4, source="teacher"))
+    waiting = asyncio.create_task(buffer.room())
+    await asyncio.sleep(0)
+    assert await buffer.give_up(asked("bad")[0])
+    assert await waiting == 1
+    assert not await buffer.give_up(asked("bad")[0])
+    await buffer.accept(fake_group("bad", ["7"] * 4))  # its other group, sampled meanwhile
+    assert buffer.progress().dropped == {"failed_task": 4, "duplicate": 4}
+    assert await buffer.admit(asked("good")) == 1
+    for source in ("policy", "teacher"):
+        await buffer.accept(fake_group("good", ["7", "7", "9", None], source=source))
+    assert {sample.id.group.asked.question_id for sample in (await take(buffer, 1)).samples} == {"good"}
+    scalars = buffer.report(1).metrics.scalars
+    assert scalars["ledger/num_failed_questions"] == 1
+    assert scalars["dropped/num_failed_task"] == 4
+    assert buffer.state()["ledger"]["failed_questions"] == 1

@@ -41,6 +41,7 @@ def test_each_completion_is_counted_where_it_ends() -> None:
         "ledger/num_withheld": 1,
         "ledger/num_waiting": 4,
         "ledger/num_dropped": 8,
+        "ledger/num_failed_questions": 0,
         "dropped/num_duplicate": 4,
         "dropped/num_stale_policy": 4,
     }
