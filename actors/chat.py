@@ -13,7 +13,8 @@ from corewarding.actors.settings import EngineSettings
 from corewarding.dataflow.carriers import RolloutTask
 from corewarding.dataflow.errors import RunError
 from corewarding.dataflow.ids import AskedId
-from corewarding.questions.template import PromptTemplate, local_folder
+from corewarding.questions.template import PromptTemplate
+from corewarding.weights.hub import local_folder
 
 RETRIES, FIRST_BACKOFF_S = 6, 0.5
 _TEMPORARY = (408, 409, 425, 429, 500, 502, 503, 504, 529)

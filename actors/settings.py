@@ -56,6 +56,8 @@ class RolloutSettings(Settings):
     ends the run."""
     failure_window_s: Seconds = Field(600.0, gt=0)
     """Seconds in which max_restarts and max_failed_questions count; failures before that are forgotten."""
+    start_timeout_s: Seconds = Field(300.0, gt=0)
+    """Seconds in which a rollout actor must have started, with its engine and the model in it; also when it is restarted."""
     silent_s: Seconds = Field(30.0, gt=0)
     """Seconds without an answer after which a rollout actor counts as dead: its process is ended and another takes its tasks."""
 

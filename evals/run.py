@@ -27,9 +27,10 @@ from corewarding.evals.tasks import evaluation_tasks
 from corewarding.questions.load import load_heldout
 from corewarding.questions.prompts import PreparedQuestions, prepare
 from corewarding.questions.settings import DataSettings
-from corewarding.questions.template import PromptTemplate, local_folder
+from corewarding.questions.template import PromptTemplate
 from corewarding.rewards.answers.extract import Fallback, extract_answer
 from corewarding.rewards.answers.grading import grader_version
+from corewarding.weights.hub import local_folder
 
 AHEAD = 4  # sequences given to the engine for each of its slots
 

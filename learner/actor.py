@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,14 @@ from corewarding.dataflow.codec import decode, encode
 from corewarding.dataflow.ids import Channel, SetName
 from corewarding.dataflow.process import pin_to_cores
 from corewarding.dataflow.weights import Rendezvous, WeightManifest
-from corewarding.learner.learner import Learner
+from corewarding.learner.learner import Learner, meet
+from corewarding.learner.model import LoadedPolicy, Loading, loading
 from corewarding.learner.settings import LearnerPlan
 from corewarding.weights.group import LOOPBACK, interface_towards
 from corewarding.weights.sender import WeightSender
+
+REPORT_S = 1.0
+"""Seconds between two reports of a rank that loads the model."""
 
 
 class LearnerActor:
@@ -44,20 +50,21 @@ class LearnerActor:
             probe.bind((host, 0))
             return host, int(probe.getsockname()[1])
 
-    def open(self, host: str, port: int) -> None:
-        """Loads the model. With several ranks, they meet at rank 0's meeting point."""
+    def open(self, host: str, port: int) -> Iterator[tuple[int, int]]:
+        """Loads the model. With several ranks, they meet at rank 0's meeting point.
+
+        Yields, every REPORT_S seconds, the bytes that this rank has read and all that it reads.
+        """
         plan = self._plan
         pin_to_cores(plan.learner.cores, key="learner.cores")
         torch.set_num_threads(plan.learner.threads)
         if host != LOOPBACK:  # gloo's default interface is often one that other nodes cannot reach
             os.environ.setdefault("GLOO_SOCKET_IFNAME", interface_towards(host, port))
-        self._learner = Learner(
-            plan,
-            rank=self._rank,
-            world_size=self._world_size,
-            init_method=f"tcp://{host}:{port}" if self._world_size > 1 else None,
-            incarnation=self._incarnation,
-        )
+        rank, world_size = self._rank, self._world_size
+        init_method = f"tcp://{host}:{port}" if world_size > 1 else None
+        device = meet(plan, rank=rank, world_size=world_size, init_method=init_method)
+        loaded = yield from _now_and_then(loading(plan.model_path, plan.learner, device, world_size))
+        self._learner = Learner(plan, rank=rank, world_size=world_size, incarnation=self._incarnation, loaded=loaded)
         self._host = host
         self._sender = WeightSender(
             self._rank,
@@ -116,6 +123,20 @@ class LearnerActor:
     def close_channel(self, channel: Channel) -> None:
         if self._rank == 0:
             self._sender.close(channel)
+
+
+def _now_and_then(steps: Loading) -> Loading:
+    """The same steps; of the yielded values only one in REPORT_S seconds."""
+    said = time.monotonic()
+    while True:
+        try:
+            read = next(steps)
+        except StopIteration as end:
+            loaded: LoadedPolicy = end.value
+            return loaded
+        if time.monotonic() - said > REPORT_S:
+            said = time.monotonic()
+            yield read
 
 
 def actor_options(plan: LearnerPlan, runtime_env: dict[str, Any]) -> dict[str, Any]:

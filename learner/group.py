@@ -67,13 +67,25 @@ class LearnerGroup:
             for rank in range(world_size)
         ]
 
-    async def start(self, timeout_s: float = 300.0) -> Version:
+    async def start(
+        self, timeout_s: float = 300.0, *, on_read: Callable[[int, int], None] = lambda done, total: None
+    ) -> Version:
         """Waits until all ranks have met and loaded the model. LearnerStartError when the first one fails, or after `timeout_s`; a
-        UserError of a rank is raised as it is."""
+        UserError of a rank is raised as it is.
+
+        on_read: called now and then, with the bytes that the ranks which have reported have read, and all that these read.
+        """
+        read: dict[int, tuple[int, int]] = {}
+
+        async def open_rank(index: int, host: str, port: int) -> None:
+            reports = self._ranks[index].open.options(num_returns="streaming").remote(host, port)
+            async for report in reports:
+                read[index] = await report
+                on_read(*map(sum, zip(*read.values(), strict=True)))
 
         async def opened() -> Version:
             host, port = await self._ranks[0].meeting_point.remote(self._loopback)
-            await asyncio.gather(*(rank.open.remote(host, port) for rank in self._ranks))
+            await asyncio.gather(*(open_rank(index, host, port) for index in range(len(self._ranks))))
             return await self.version()
 
         try:
@@ -82,7 +94,7 @@ class LearnerGroup:
             raise
         except TimeoutError:
             raise LearnerStartError(
-                f"the learner's {len(self._ranks)} ranks did not load the model within {timeout_s:g} s"
+                f"the learner's {len(self._ranks)} ranks did not load the model within {timeout_s:g} s (learner.start_timeout_s)"
             ) from None
         except RayError as error:
             cause = origin(error)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -22,7 +22,7 @@ from corewarding.dataflow.metrics import Metrics
 from corewarding.learner import passes, state, teacher
 from corewarding.learner.device import choose_device, collective_backend
 from corewarding.learner.export import write_folder
-from corewarding.learner.model import forget_gathered, load_policy
+from corewarding.learner.model import LoadedPolicy, forget_gathered, load_policy
 from corewarding.learner.objective.metrics import report
 from corewarding.learner.objective.packed_check import check_packed
 from corewarding.learner.objective.packing import MicroBatch, pack
@@ -38,6 +38,17 @@ class LearnerError(RunError):
     """A loss or gradient that is not finite, or a batch or checkpoint of another run. The weights did not change."""
 
 
+def meet(plan: LearnerPlan, *, rank: int, world_size: int, init_method: str | None) -> torch.device:
+    """Joins the default process group of the ranks, unless it exists; returns this rank's device."""
+    device = choose_device(plan.learner.device, share=plan.learner.gpus_per_rank)
+    if not dist.is_initialized():
+        store = None if init_method else dist.HashStore()
+        dist.init_process_group(
+            collective_backend(device), init_method=init_method, store=store, rank=rank, world_size=world_size
+        )
+    return device
+
+
 class Learner:
     """See the module's docstring."""
 
@@ -49,20 +60,15 @@ class Learner:
         world_size: int = 1,
         init_method: str | None = None,
         incarnation: int = 0,
-        on_read: Callable[[int, int], None] = lambda done, total: None,
+        loaded: LoadedPolicy | None = None,
     ) -> None:
         """init_method: where the ranks meet, `tcp://host:port`; None: the existing default group, or a new one of this rank alone.
 
-        on_read: called while the model is loaded, with the bytes that this rank has read and all that it reads.
+        loaded: the model, if `loading` has loaded it.
         """
         self.plan = plan
         self.rank, self.world_size = rank, world_size
-        self.device = choose_device(plan.learner.device, share=plan.learner.gpus_per_rank)
-        if not dist.is_initialized():
-            store = None if init_method else dist.HashStore()
-            dist.init_process_group(
-                collective_backend(self.device), init_method=init_method, store=store, rank=rank, world_size=world_size
-            )
+        self.device = meet(plan, rank=rank, world_size=world_size, init_method=init_method)
         torch.manual_seed(plan.train.seed)
         check_architecture(
             model_config(plan.model_path),
@@ -70,7 +76,8 @@ class Learner:
             longest=plan.longest_sequence,
             allow_unlisted=plan.allow_unlisted,
         )
-        loaded = load_policy(plan.model_path, plan.learner, self.device, world_size, on_read=on_read)
+        if loaded is None:
+            loaded = load_policy(plan.model_path, plan.learner, self.device, world_size)
         self.model = loaded.model
         check_packed(self.model, plan.learner, folder=plan.model_path, longest=plan.longest_sequence)
         forget_gathered(self.model)

@@ -6,9 +6,9 @@ The model is made without memory, sharded, and only then read from its folder: a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -149,6 +149,10 @@ class LoadedPolicy:
     base_dtypes: list[torch.dtype]  # by parameter: the type in which the base model's folder keeps it
 
 
+Loading: TypeAlias = Generator[tuple[int, int], None, LoadedPolicy]
+"""Loads a model step by step. Yields after each step the bytes that this rank has read, and all that it reads."""
+
+
 def load_policy(
     folder: str,
     settings: LearnerSettings,
@@ -157,10 +161,18 @@ def load_policy(
     *,
     on_read: Callable[[int, int], None] = lambda done, total: None,
 ) -> LoadedPolicy:
-    """The model of a folder on `device`, in float32, with parameters sharded over all ranks. ModelFilesError if it cannot be loaded.
+    """`loading` in one call. on_read: gets what it yields."""
+    steps = loading(folder, settings, device, world_size)
+    while True:
+        try:
+            on_read(*next(steps))
+        except StopIteration as end:
+            loaded: LoadedPolicy = end.value
+            return loaded
 
-    on_read: called with the bytes that this rank has read, and all that it reads.
-    """
+
+def loading(folder: str, settings: LearnerSettings, device: torch.device, world_size: int) -> Loading:
+    """The model of a folder on `device`, in float32, with parameters sharded over all ranks. ModelFilesError if it cannot be read."""
     model = empty_model(folder, dtype=torch.float32, attention="sdpa", device=device)
     weights = BaseWeights(folder, model)
     model.config.use_cache = False
@@ -177,7 +189,7 @@ def load_policy(
     for name, parameter in named:
         for count in weights.read(name, local_shard(parameter).detach().view(-1), first_element(parameter)):
             done += count
-            on_read(done, total)
+            yield done, total
     return LoadedPolicy(model=policy, base_dtypes=[weights.dtype(name) for name, _ in named])
 
 

@@ -84,6 +84,8 @@ class LearnerSettings(Settings):
     longer sample gets its own row."""
     logprob_chunk_tokens: Tokens = Field(2048, ge=1)
     """Tokens whose logits are in memory at one time; fewer need less memory."""
+    start_timeout_s: Seconds = Field(300.0, gt=0)
+    """Seconds in which all ranks must have met and loaded the model."""
     activation_checkpointing: bool = False
     """Recompute each layer in the backward pass instead of keeping its activations."""
 

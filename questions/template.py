@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ _TOKENIZER_FILES = (
     "tekken.json",
     "tokenizer_config.json",
 )
-_HUB_ID = re.compile(r"[\w-]+[\w.-]*/[\w.-]+")
 _PROBE = "What is 1 + 1?"
 _STAND_IN = "\ue000question\ue000"
 """Stands for a question's text: letters for private use, which no template treats apart."""
@@ -50,7 +48,10 @@ class PromptTemplate:
         TemplateError: no such folder, no tokenizer, no chat template, one that fails on these messages or leaves the
         question out, or no end-of-sequence token.
         """
-        folder = local_folder(model_path)
+        folder = Path(model_path)
+        if not folder.is_dir():
+            raise TemplateError(f"model.path={folder}: there is no such folder")
+        refuse_custom_code(folder)
         tokenizer = _load_tokenizer(folder)
         if not tokenizer.chat_template:
             raise TemplateError(
@@ -122,36 +123,23 @@ class PromptTemplate:
         ]
         return np.array([one for part in ids for one in part], dtype=np.int32)
 
+    def unembedded(self, num_rows: int) -> dict[str, int]:
+        """Tokens that a prompt may hold or that end a completion, and that have no row in an embedding of `num_rows`, with their ids.
+
+        A special token beyond it does no harm while the chat template leaves it out: a question that writes one out spells it.
+        """
+        added = self._tokenizer.added_tokens_decoder
+        used = {*self._tokenizer(self.text(_PROBE), add_special_tokens=False)["input_ids"], *self.eos_token_ids}
+        return {
+            text: token
+            for text, token in self._tokenizer.get_vocab().items()
+            if token >= num_rows and (token in used or not (token in added and added[token].special))
+        }
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of sampled tokens without special tokens. Spaces stay as they were sampled."""
         plain = [int(token) for token in ids]
         return str(self._tokenizer.decode(plain, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-
-
-def local_folder(model_path: str | Path) -> Path:
-    """The model's folder. For a hub id, the folder in the hub's cache, downloaded if missing. TemplateError if there is none."""
-    folder = Path(model_path).expanduser()
-    if folder.is_dir():
-        refuse_custom_code(folder)
-        return folder
-    if not _HUB_ID.fullmatch(str(model_path)):
-        raise TemplateError(
-            f"model.path={model_path}: there is no such folder; a folder that from_pretrained opens, or a hub id, is expected"
-        )
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = Path(
-            snapshot_download(
-                str(model_path), allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
-            )
-        )
-    except (OSError, ValueError) as error:
-        raise TemplateError(
-            f"model.path={model_path}: there is no such folder, and as a hub id it cannot be fetched ({str(error).splitlines()[0]})"
-        ) from error
-    refuse_custom_code(folder)
-    return folder
 
 
 def _load_tokenizer(folder: Path) -> Any:

@@ -1,4 +1,5 @@
-"""The weights in a model's folder: where each tensor lies and in which type. Reads only headers, so a model of any size takes no time.
+"""The weights in a model's folder: where each tensor lies and in which type. Reads headers and hardly more, so a model of any size
+takes no time.
 
 A folder holds `model.safetensors`, or several shards named by `model.safetensors.index.json`. Imports no torch.
 """
@@ -6,6 +7,7 @@ A folder holds `model.safetensors`, or several shards named by `model.safetensor
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 from dataclasses import dataclass
@@ -17,6 +19,15 @@ from corewarding.dataflow.errors import UserError
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 FLOATS = {"F32": 4, "BF16": 2, "F16": 2}
 """The types of weights that can be loaded, and bytes of one element."""
+PROBE = 64
+"""Bytes of each tensor that a fingerprint sees."""
+_SMALL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+)
 _LONGEST_HEADER = 100_000_000  # bytes, as in the safetensors format
 
 
@@ -38,6 +49,15 @@ class StoredTensor:
         return math.prod(self.shape) * FLOATS[self.dtype]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredModel:
+    """What a model folder holds, as far as a run is planned by it."""
+
+    num_parameters: int  # tied ones once
+    num_bytes: int  # of these parameters, in the types of the folder
+    fingerprint: str
+
+
 def stored_tensors(folder: str | Path) -> dict[str, StoredTensor]:
     """All tensors of a model folder by name.
 
@@ -50,9 +70,11 @@ def stored_tensors(folder: str | Path) -> dict[str, StoredTensor]:
         return _tensors_of(folder, folder / SINGLE)
     missing = sorted({file for file in index.values() if not (folder / file).is_file()})
     if missing:
+        others = sorted({path.name for path in folder.glob("*.safetensors")} - set(index.values()))
+        held = f"; it holds {_some(others)} instead, which may have the wrong name" if others else ""
         raise ModelFilesError(
             f"model.path {folder}: {INDEX} names {len(missing)} of {len(set(index.values()))} files that are missing: "
-            f"{_some(missing)}; download or copy them again"
+            f"{_some(missing)}{held}; download or copy them again"
         )
     found: dict[str, StoredTensor] = {}
     for file in sorted(set(index.values())):
@@ -65,10 +87,31 @@ def stored_tensors(folder: str | Path) -> dict[str, StoredTensor]:
     return {name: found[name] for name in index}
 
 
-def fingerprint(tensors: dict[str, StoredTensor]) -> str:
-    """16 hex digits of names, types, shapes and places of all tensors. Equal folders have equal fingerprints."""
-    rows = sorted((name, t.file.name, t.dtype, t.shape, t.offset) for name, t in tensors.items())
-    return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
+def fingerprint(folder: str | Path) -> str:
+    """16 hex digits of the folder's weights, config.json and tokenizer. Equal folders have equal fingerprints.
+
+    Of each tensor it sees name, type, shape, place and the PROBE bytes in its middle, so it also tells fine-tuned weights from their
+    base. ModelFilesError as in stored_tensors.
+    """
+    folder, digest = Path(folder), hashlib.sha256()
+    for name in _SMALL_FILES:
+        if (folder / name).is_file():
+            digest.update(name.encode() + (folder / name).read_bytes())
+    tensors = sorted(stored_tensors(folder).items(), key=lambda one: (one[1].file, one[1].offset))
+    for path, several in itertools.groupby(tensors, key=lambda one: one[1].file):
+        with path.open("rb", buffering=0) as file:
+            for name, t in several:
+                digest.update(repr((name, path.name, t.dtype, t.shape, t.offset)).encode())
+                file.seek(t.offset + t.num_bytes // 2)
+                digest.update(file.read(min(PROBE, t.num_bytes - t.num_bytes // 2)))
+    return digest.hexdigest()[:16]
+
+
+def shards_of(folder: str | Path) -> list[str]:
+    """The names of the files that hold the folder's weights, whether or not they are there. ModelFilesError if neither of SINGLE and
+    INDEX is there."""
+    index = _index(Path(folder))
+    return [SINGLE] if index is None else sorted(set(index.values()))
 
 
 def _index(folder: Path) -> dict[str, str] | None:

@@ -124,7 +124,9 @@ def _lengths(console: Console, entries: Sequence[Entry], model: str | None, syst
     for column in ("", "mean", "median", "95%", "99%", "longest"):
         table.add_column(column, justify="left" if not column else "right")
     if model is not None:
-        folder = TrainConfig(model=ModelSettings(path=model)).model_folder
+        from corewarding.weights.hub import local_folder
+
+        folder = local_folder(TrainConfig(model=ModelSettings(path=model)).model_folder)
         template = PromptTemplate.from_folder(folder, system_prompt=system_prompt)
     for view, texts in views.items():
         if not texts:

@@ -27,7 +27,6 @@ from corewarding.launch.config.tree import ModelSettings, TrainConfig
 from corewarding.launch.report.evaluation import EvalProgress, show_comparison, show_result, show_second_opinion
 from corewarding.questions.settings import DataSettings
 from corewarding.questions.sources import is_file
-from corewarding.questions.template import local_folder
 from corewarding.rewards.answers.extract import Fallback
 
 if TYPE_CHECKING:
@@ -175,6 +174,7 @@ def plan_of(arguments: EvalArguments) -> EvalPlan:
     """The evaluation that the arguments describe. A run gives its configuration and its last checkpoint."""
     from corewarding.evals.run import EvalPlan
     from corewarding.launch.run.inputs import model_length
+    from corewarding.weights.hub import local_folder
 
     plugins.load(plugins.resolve(arguments.plugins, folders=[Path.cwd()]))
     folder = Path(arguments.model)

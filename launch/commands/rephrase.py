@@ -134,9 +134,10 @@ def _chat(arguments: RephraseArguments, entries: Sequence[Entry]) -> Chat:
     from transformers.utils.logging import disable_progress_bar
 
     from corewarding.launch.run.inputs import model_length
+    from corewarding.weights.hub import local_folder
 
     disable_progress_bar()  # while weights load
-    folder = TrainConfig(model=ModelSettings(path=arguments.model or "")).model_folder
+    folder = str(local_folder(TrainConfig(model=ModelSettings(path=arguments.model or "")).model_folder))
     template = PromptTemplate.from_folder(folder, system_prompt="")
     prompts = template.batch_token_ids([rephrase_prompt(entry.text) for entry in entries])
     return EngineChat(

@@ -33,7 +33,11 @@ class ModelSettings(Settings):
     """The model that is trained."""
 
     path: str = "models/arithmetic-base"
-    """The model to start from: a folder (in the working directory or in the package) or a Hugging Face hub id."""
+    """The model to start from: a folder (in the working directory or in the package) or a Hugging Face hub id, which is downloaded
+    before anything is started."""
+    revision: str | None = Field(None, min_length=1)
+    """Branch, tag or commit of a hub id; None: the newest of its main branch. model.json in the run directory records the commit, and
+    a resumed run keeps it."""
     allow_unlisted: bool = False
     """Also train an architecture that is not listed in docs/architecture.md, when its log-probabilities on packed rows are those of
     transformers. Engines may still refuse it."""

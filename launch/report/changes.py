@@ -19,6 +19,7 @@ _CHANGEABLE = frozenset(
         *("run", "eval", "collapse", "checkpoint", "learner", "engine", "teacher_engine", "publish", "plugins"),
         *("rollout.policy_actors", "rollout.teacher_actors", "rollout.cpus_per_actor", "rollout.gpus_per_actor"),
         *("rollout.resources", "rollout.max_restarts", "rollout.max_failed_questions", "rollout.failure_window_s"),
+        "rollout.start_timeout_s",
     }
 )
 """Sections and keys that say where and how a run works. All others say what is computed, and stay for the whole run."""

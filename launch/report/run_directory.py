@@ -1,6 +1,6 @@
 """The folder of one run. A run writes nothing outside it.
 
-runs/<name>/{config.yaml, environment.json, tensorboard/, metrics.jsonl, trace.jsonl, samples/, initial_answers.jsonl,
+runs/<name>/{config.yaml, environment.json, model.json, tensorboard/, metrics.jsonl, trace.jsonl, samples/, initial_answers.jsonl,
 checkpoints/, summary.json}; secrets.json if the configuration has any; changes.jsonl if the run was resumed with other values.
 """
 

@@ -1,21 +1,22 @@
-"""Reads the inputs of a run before anything is started: data, chat template, lengths. Finds every mistake in them."""
+"""Reads the inputs of a run before anything is started: model, chat template, data, lengths. Finds every mistake in them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from corewarding.actors.engines import ENGINES
 from corewarding.dataflow.errors import UserError
-from corewarding.dataflow.ids import Source, View
+from corewarding.dataflow.ids import View
 from corewarding.launch.config.tree import TrainConfig
+from corewarding.launch.run.preflight.model import check_model, find_model, sources
 from corewarding.questions.gold import GoldAnswers
 from corewarding.questions.load import QuestionSet, load_heldout, load_training
 from corewarding.questions.prompts import PreparedQuestions, prepare
-from corewarding.questions.template import PromptTemplate, local_folder
+from corewarding.questions.template import PromptTemplate
 from corewarding.rewards.rules.contract import RewardRule
-from corewarding.weights.architectures import check_architecture
+from corewarding.weights.hub import ModelFolder
 from corewarding.weights.model_config import model_config
+from corewarding.weights.model_files import StoredModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,8 @@ class Inputs:
     """The inputs of a run."""
 
     rule: RewardRule
+    folder: ModelFolder
+    model: StoredModel  # what the folder holds
     template: PromptTemplate
     prepared: PreparedQuestions
     gold: GoldAnswers
@@ -32,14 +35,17 @@ class Inputs:
     max_model_len: int  # prompt + completion, of training and evaluation
 
 
-def read_inputs(config: TrainConfig) -> Inputs:
-    """Reads data, template and lengths. UserError, with key, value and remedy, if something does not fit."""
+def read_inputs(config: TrainConfig, *, revision: str | None = None) -> Inputs:
+    """Finds the model, downloading it if it is missing; reads data, template and lengths.
+
+    revision: of a hub id, if config names none. UserError, with key, value and remedy, if something does not fit.
+    """
     rule = config.reward_rule
-    model_path = config.model_folder
-    _check_model(config)
-    template = PromptTemplate.from_folder(model_path, system_prompt=config.data.system_prompt)
+    folder = find_model(config, revision=revision)
+    template = PromptTemplate.from_folder(folder.path, system_prompt=config.data.system_prompt)
+    model = check_model(config, folder.path, template)
     views: tuple[View, ...] = tuple(dict.fromkeys(view for view, _ in rule.groups))
-    longest = model_length(model_path)
+    longest = model_length(str(folder.path))
     limits = {
         "max_model_len": min(config.engine.max_model_len or longest, longest),
         "max_new_tokens": config.rollout.max_new_tokens,
@@ -59,6 +65,8 @@ def read_inputs(config: TrainConfig) -> Inputs:
     longest_prompt = max(prepared.longest, heldout.longest if heldout else 0)
     return Inputs(
         rule=rule,
+        folder=folder,
+        model=model,
         template=template,
         prepared=prepared,
         gold=training.gold,
@@ -69,19 +77,12 @@ def read_inputs(config: TrainConfig) -> Inputs:
     )
 
 
-def _check_model(config: TrainConfig) -> None:
-    """UserError, before weights are read, for a model that learner or engines would compute wrong."""
-    folder = config.model_folder
-    model = model_config(local_folder(folder))
-    check_architecture(
-        model, folder=folder, longest=config.longest_sequence, allow_unlisted=config.model.allow_unlisted
-    )
-    for source in _sources(config):
-        ENGINES[config.engine_of(source).kind].check_model(model, folder=folder)
-
-
-def _sources(config: TrainConfig) -> tuple[Source, ...]:
-    return ("policy", "teacher") if config.reward_rule.needs_teacher else ("policy",)
+def located(config: TrainConfig, folder: ModelFolder) -> TrainConfig:
+    """The configuration for the processes of a run: a hub id is replaced by the folder, so that none of them asks the hub."""
+    if folder.hub_id is None:
+        return config
+    model = config.model.model_copy(update={"path": str(folder.path), "revision": None})
+    return config.model_copy(update={"model": model})
 
 
 def _require_answers(rule: RewardRule, training: QuestionSet) -> None:
@@ -96,7 +97,7 @@ def _require_answers(rule: RewardRule, training: QuestionSet) -> None:
 
 
 def _check_scripts(config: TrainConfig) -> None:
-    for script in {config.engine_of(source).script for source in _sources(config)} - {None}:
+    for script in {config.engine_of(source).script for source in sources(config)} - {None}:
         if not Path(str(script)).is_file():
             raise UserError(
                 f"engine.script {script}: there is no such file; it holds the recorded completions, as JSONL"

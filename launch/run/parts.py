@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -30,7 +31,9 @@ from corewarding.learner.replay.actor import BufferActor, start_buffer
 from corewarding.learner.replay.client import BufferClient
 from corewarding.questions.order import QuestionCursor
 
-START_TIMEOUT_S = 300.0
+GB = 10**9
+LINE_S = 15.0
+"""Seconds between two lines on a model that is being loaded."""
 
 
 @asynccontextmanager
@@ -62,7 +65,10 @@ async def placed(
         return await _evaluate(config, inputs, groups["policy"], quick=quick)
 
     try:
-        await _all_start(learner.start(), *(group.start() for group in groups.values()))
+        await _all_start(
+            learner.start(config.learner.start_timeout_s, on_read=_loading(log)),
+            *(group.start() for group in groups.values()),
+        )
         if checkpoint is not None:
             await learner.load(checkpoint.learner, version.incarnation)
         yield Parts(
@@ -85,6 +91,21 @@ async def placed(
         for group in groups.values():
             await group.close()
         await learner.close()
+
+
+def _loading(log: Log) -> Callable[[int, int], None]:
+    """Shows how far the learner's ranks have read the model; a line that stays if it takes long."""
+    said = time.monotonic()
+
+    def show(done: int, total: int) -> None:
+        nonlocal said
+        text = f"loading the model: {done / GB:.1f} of {total / GB:.1f} GB ({done / total:.0%})"
+        log.phase(text)
+        if time.monotonic() - said > LINE_S:
+            said = time.monotonic()
+            log.say(text)
+
+    return show
 
 
 async def _all_start(*starts: Coroutine[Any, Any, object]) -> None:
@@ -145,7 +166,7 @@ def rollout_group(
         max_restarts=rollout.max_restarts,
         failure_window_s=rollout.failure_window_s,
         silent_s=rollout.silent_s,
-        start_timeout_s=START_TIMEOUT_S,
+        start_timeout_s=rollout.start_timeout_s,
     )
 
 

@@ -30,7 +30,8 @@ from corewarding.launch.run import placement
 from corewarding.launch.run.controller import Controller
 from corewarding.launch.run.ending import local_ray
 from corewarding.launch.run.ending.stopping import LastResort, Signals, StoppedError, StopRequest
-from corewarding.launch.run.inputs import Inputs, sizes
+from corewarding.launch.run.inputs import Inputs, located, sizes
+from corewarding.launch.run.model_record import recorded_revision, write_model
 from corewarding.launch.run.parts import placed
 from corewarding.launch.run.preflight.checks import claim, prepare
 from corewarding.learner.checkpoint.store import Checkpoint, CheckpointStore
@@ -82,8 +83,12 @@ def _locked(
     config: TrainConfig, run_dir: RunDir, began: float, stop: StopRequest, signals: Signals, last_resort: LastResort
 ) -> RunResult:
     """The run, in a folder that no other process writes into."""
-    inputs = prepare(config)
+    continues = run_dir.last_update() is not None
+    inputs = prepare(config, revision=recorded_revision(run_dir.path, config.model.path) if continues else None)
     run_dir.open(config)
+    write_model(
+        run_dir.path, path=config.model.path, revision=inputs.folder.revision, fingerprint=inputs.model.fingerprint
+    )
     store = CheckpointStore(run_dir.checkpoints, config.checkpoint.keep)
     checkpoint = store.latest()
     if checkpoint is None and run_dir.last_update() is not None:
@@ -94,6 +99,7 @@ def _locked(
     if run_dir.changes:
         resumed["changed"] = "; ".join(map(str, run_dir.changes))
     introduce(config, sizes(config, inputs) | {"run directory": str(run_dir.path)} | resumed)
+    config = located(config, inputs.folder)
     try:
         with signals.held():
             placement.connect(config)
@@ -129,7 +135,7 @@ def check_training(config: TrainConfig) -> None:
     inputs = prepare(config)
     introduce(config, sizes(config, inputs) | {"run directory": str(run_dir.path)})
     with placement.connected(config):
-        places = run_to_end(_check_cluster(config))
+        places = run_to_end(_check_cluster(located(config, inputs.folder), inputs))
     print(f"nothing was started; the configuration can run here ({places})")
 
 
@@ -156,9 +162,9 @@ def run_to_end(work: Coroutine[Any, Any, T]) -> T:
             raise
 
 
-async def _check_cluster(config: TrainConfig) -> str:
+async def _check_cluster(config: TrainConfig, inputs: Inputs) -> str:
     """Where the processes would run."""
-    room = await claim(config)
+    room = await claim(config, inputs)
     words = room.words()
     room.release()
     return words
@@ -223,7 +229,7 @@ async def _control(
     """Starts the parts, runs the controller over them and ends them. StoppedError if a request to end gave up what was under way."""
     state: dict[str, Any] = checkpoint.state if checkpoint else {}
     before = EvalResult.from_dict(state["before"]) if state.get("before") else None
-    room = await stop.unless(claim(config))
+    room = await stop.unless(claim(config, inputs))
     log.phase("starting the actors")
     async with AsyncExitStack() as stack:
         error: BaseException | None = None

@@ -71,6 +71,8 @@ def test_a_rank_that_fails_at_start_names_the_cause_and_the_corrected_command_st
     done = train(tmp_path, "learner.ranks=2", GLOO_SOCKET_IFNAME="nowhere0")  # the ranks cannot meet
     assert_one_message(done, 1, "a learner rank did not start: ", "nowhere0", "the same command starts again")
     assert time.time() - began < 3 * WITHIN_S  # start of Ray included
+    done = train(tmp_path, "learner.start_timeout_s=0.01")
+    assert_one_message(done, 1, "1 ranks did not load the model within 0.01 s (learner.start_timeout_s)")
     done = train(tmp_path, "learner.ranks=2", "train.lr=1.0e-4")  # another learning rate, too: nothing was trained
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads((tmp_path / "runs" / "a" / "summary.json").read_text())["updates"] == 1

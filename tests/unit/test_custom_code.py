@@ -15,8 +15,10 @@ from corewarding.actors.parameters import parameters_of
 from corewarding.dataflow.custom_code import CustomCodeError, refuse_custom_code
 from corewarding.learner.learner import Learner
 from corewarding.questions import template
-from corewarding.questions.template import PromptTemplate, local_folder
+from corewarding.questions.template import PromptTemplate
+from corewarding.weights import hub
 from corewarding.weights import model_config as reader
+from corewarding.weights.hub import local_folder
 from corewarding.weights.model_config import model_config
 from tests.unit.learner.conftest import write_tiny_model
 from tests.unit.learner.test_architectures import plan_of
@@ -75,7 +77,7 @@ def test_the_code_would_not_run_either_if_it_were_not_found(
         raise AssertionError(f"the user was asked: {prompt}")
 
     monkeypatch.setattr("builtins.input", asked)
-    for module in (template, reader):
+    for module in (template, reader, hub):
         monkeypatch.setattr(module, "refuse_custom_code", lambda folder: None)
     folder = plant(tmp_path / "model")
     if how == "folder":

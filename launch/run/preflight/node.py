@@ -22,7 +22,9 @@ from corewarding.dataflow import plugins
 from corewarding.dataflow.ids import Source
 from corewarding.launch.config.tree import TrainConfig
 from corewarding.launch.run.preflight.interpreter import InterpreterError, ask
+from corewarding.launch.run.preflight.memory import ELEMENT, memory_here, too_large
 from corewarding.launch.run.preflight.needs import Kind, process_environment, weight_backend
+from corewarding.weights.model_files import ModelFilesError, StoredModel, fingerprint
 
 SERVER_S = 5.0
 _ACTOR_NEEDS = ("ray", "torch", "transformers", "numpy", "msgpack", "pydantic")
@@ -35,7 +37,7 @@ class NodePlan:
 
     config: TrainConfig
     processes: Mapping[Kind, int]  # number of processes on this node
-    staged_bytes: int = 0  # of one engine's weights, where it stages them in shared memory
+    model: StoredModel | None = None  # as the driver sees it; None: not read yet
 
     def engines(self) -> Iterator[tuple[str, EngineSettings, EngineKind]]:
         """The engine sections that have actors here, by key, with the row of their kind."""
@@ -68,6 +70,28 @@ def _model_folder(plan: NodePlan) -> Iterator[str]:
     folder = Path(plan.config.model_folder)
     if folder.is_absolute() and not folder.is_dir():
         yield f"model.path {folder}: there is no such folder; every node needs it at this place"
+
+
+def _same_model(plan: NodePlan) -> Iterator[str]:
+    """Whether this node's folder holds the model that the driver has checked: the ranks load parts of one model."""
+    folder = Path(plan.config.model_folder)
+    if plan.model is None or not folder.is_dir():
+        return
+    try:
+        here = fingerprint(folder)
+    except ModelFilesError as error:
+        yield str(error)
+        return
+    if here != plan.model.fingerprint:
+        yield (
+            f"model.path {folder} holds another model here than where the run was started ({here}, there {plan.model.fingerprint}): "
+            "all ranks and engines must load the same one; copy the folder to every node, or share it"
+        )
+
+
+def _memory(plan: NodePlan) -> Iterator[str]:
+    if plan.model is not None:
+        yield from too_large(plan.config, plan.model, plan.processes, memory_here())
 
 
 def _cores(plan: NodePlan) -> Iterator[str]:
@@ -165,8 +189,10 @@ def _shared_memory(plan: NodePlan) -> Iterator[str]:
     sources: tuple[Source, ...] = ("policy", "teacher")
     staging = [source for source in sources if stages(plan.config.engine_of(source))]
     num = sum(plan.processes.get(source, 0) for source in staging)
-    if num and (reason := shortage(plan.staged_bytes, engines=num)):
-        yield reason
+    if num and plan.model is not None:
+        size = int(plan.model.num_parameters * ELEMENT[plan.config.engine.dtype])
+        if reason := shortage(size, engines=num):
+            yield reason
 
 
 def stages(settings: EngineSettings) -> bool:
@@ -183,4 +209,4 @@ def _ranges(numbers: list[int]) -> str:
 
 NodeCheck = Callable[[NodePlan], Iterator[str]]
 EARLY_CHECKS: tuple[NodeCheck, ...] = (_cores, _engine_python, _servers)
-LATE_CHECKS: tuple[NodeCheck, ...] = (_model_folder, _gpus, _shared_memory)
+LATE_CHECKS: tuple[NodeCheck, ...] = (_model_folder, _same_model, _gpus, _memory, _shared_memory)

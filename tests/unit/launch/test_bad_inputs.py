@@ -63,7 +63,10 @@ def prepare(bad: Bad, folder: Path) -> dict[str, bytes]:
         elif isinstance(content, Model):
             shutil.copytree(SHIPPED, path)
             for file, other in content.changed.items():
-                (path / file).unlink(missing_ok=True) if other is None else (path / file).write_text(str(other))
+                if other is None:
+                    (path / file).unlink(missing_ok=True)
+                else:
+                    (path / file).write_bytes(other.encode() if isinstance(other, str) else other)
         else:
             path.write_bytes(content.encode() if isinstance(content, str) else content)
     return contents(folder)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from corewarding.dataflow.codec import decode
+from corewarding.dataflow.ids import Version
+from corewarding.learner import actor
 from corewarding.learner.learner import Learner
 from corewarding.learner.model import LoadedPolicy, load_policy
 from corewarding.learner.settings import LearnerPlan, LearnerSettings
@@ -132,6 +136,18 @@ def test_a_rank_reads_its_own_bytes_and_reports_them(tmp_path: Path, monkeypatch
     assert len(ends) == 2
     assert sum(total for _, total in ends) == 2 * sum(p.numel() for p in parts[0].model.parameters())
     assert len(reports) > 20
+
+
+def test_a_rank_reports_while_it_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_loading, "CHUNK", 4096)
+    plan = LearnerPlan(model_path=write_model(tmp_path), kl_coef=0.0, kl_reference="none", keep_teacher=False)
+    for seconds, least, most in ((0.0, 20, 10**6), (1000.0, 0, 0)):
+        monkeypatch.setattr(actor, "REPORT_S", seconds)
+        rank = actor.LearnerActor(plan, rank=0, world_size=1, incarnation=3, bucket_bytes=1000, wire_dtype="float32")
+        reports = list(rank.open("127.0.0.1", 0))
+        assert least <= len(reports) <= most
+        assert all(done < later for (done, _), (later, _) in pairwise(reports))
+        assert decode(rank.version()) == Version(incarnation=3, updates=0)
 
 
 def test_the_initial_weights_are_kept_in_the_type_of_the_base_model_and_exactly(tmp_path: Path) -> None:

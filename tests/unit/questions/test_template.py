@@ -108,6 +108,18 @@ def test_end_of_sequence_is_the_union_of_both_files(make_tokenizer: MakeTokenize
         PromptTemplate.from_folder(folder, system_prompt="")
 
 
+def test_tokens_without_an_embedding_are_those_that_a_model_could_meet(make_tokenizer: MakeTokenizer) -> None:
+    """The letters have ids 0 to 255; 256 ends a sequence, and 257 and 258 mark a message in the template."""
+    template = PromptTemplate.from_folder(make_tokenizer(), system_prompt="")
+    assert template.unembedded(259) == {}
+    assert template.unembedded(258) == {"<|im_end|>": 258}
+    plain = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    template = PromptTemplate.from_folder(make_tokenizer(chat_template=plain), system_prompt="")
+    assert template.unembedded(257) == {}, "no prompt holds the marks"
+    assert template.unembedded(256) == {"<|endoftext|>": 256}
+    assert sorted(template.unembedded(254).values()) == [254, 255, 256]
+
+
 def test_the_fingerprint_follows_template_and_system_prompt(make_tokenizer: MakeTokenizer) -> None:
     folder = make_tokenizer()
     first = PromptTemplate.from_folder(folder, system_prompt="a")

@@ -1,16 +1,18 @@
 """A folder whose weights cannot be loaded is refused by its headers, with the file and what to do."""
 
 import json
+import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from corewarding.weights.model_files import INDEX, SINGLE, ModelFilesError, fingerprint, stored_tensors
-from corewarding.weights.model_loading import BaseWeights, empty_model
+from corewarding.weights.model_check import check_weights
+from corewarding.weights.model_files import INDEX, SINGLE, ModelFilesError, fingerprint
 from tests.tiny_models import write_model
 
 Change = Callable[[Path], object]
@@ -24,12 +26,6 @@ def write_sharded(folder: Path) -> None:
 
 def shard(folder: Path) -> Path:
     return sorted(folder.glob("model-*.safetensors"))[1]
-
-
-def check(folder: Path) -> None:
-    """What the driver checks before anything is loaded."""
-    model = empty_model(folder, dtype=torch.float32, attention="sdpa", device=torch.device("cpu"))
-    BaseWeights(folder, model)
 
 
 def edit(path: Path, change: Callable[[dict[str, object]], None]) -> None:
@@ -96,31 +92,88 @@ def _cut(path: Path, size: int) -> None:
 @pytest.mark.parametrize("case", SHARDED)
 def test_a_damaged_shard_is_named(tmp_path: Path, case: str) -> None:
     write_sharded(tmp_path)
-    check(tmp_path)
+    check_weights(tmp_path)
     change, message = SHARDED[case]
     change(tmp_path)
     with pytest.raises(ModelFilesError, match=message):
-        check(tmp_path)
+        check_weights(tmp_path)
 
 
 @pytest.mark.parametrize("case", SINGLES)
 def test_weights_that_are_not_the_configured_model_s_are_named(tmp_path: Path, case: str) -> None:
     write_model(tmp_path)
-    check(tmp_path)
+    check_weights(tmp_path)
     change, message = SINGLES[case]
     change(tmp_path)
     with pytest.raises(ModelFilesError, match=message):
-        check(tmp_path)
+        check_weights(tmp_path)
 
 
 def test_old_rotary_frequencies_and_a_tied_head_need_no_place(tmp_path: Path) -> None:
     write_model(tmp_path)
     rewrite(tmp_path, "model.layers.0.self_attn.rotary_emb.inv_freq", torch.ones(16))
     rewrite(tmp_path, "lm_head.weight", torch.ones(64, 64))
-    check(tmp_path)
+    check_weights(tmp_path)
 
 
-def test_the_fingerprint_tells_folders_apart_by_their_headers(tmp_path: Path) -> None:
+def test_the_fingerprint_tells_folders_apart(tmp_path: Path) -> None:
     one, same, other = (write_model(tmp_path / str(vocab), vocab=vocab % 100) for vocab in (64, 164, 65))
-    assert fingerprint(stored_tensors(one)) == fingerprint(stored_tensors(same))
-    assert fingerprint(stored_tensors(one)) != fingerprint(stored_tensors(other))
+    assert fingerprint(one) == fingerprint(same)
+    assert fingerprint(one) != fingerprint(other)
+    rewrite(Path(same), "model.norm.weight", torch.full((64,), 0.99))
+    assert fingerprint(one) != fingerprint(same), "fine-tuned weights have the headers of their base"
+
+
+def test_a_fingerprint_sees_the_configuration_and_the_tokenizer(tmp_path: Path) -> None:
+    folder = write_model(tmp_path)
+    seen = {fingerprint(folder)}
+    edit(tmp_path / "config.json", lambda content: content.update(rms_norm_eps=1e-5))
+    seen.add(fingerprint(folder))
+    (tmp_path / "tokenizer.json").write_text("{}")
+    assert len(seen | {fingerprint(folder)}) == 3
+
+
+def test_a_checked_folder_tells_what_it_holds(tmp_path: Path) -> None:
+    """Worked out by hand: 64 x 64 embedding, tied; in each of two layers q 64, k and v 32, o 64, three of 96, two norms of 64 and two
+    of 32; a last norm."""
+    layer = 64 * (64 + 32 + 32 + 64 + 3 * 96) + 2 * 64 + 2 * 32
+    stored = check_weights(write_model(tmp_path))
+    assert stored.num_parameters == 64 * 64 + 2 * layer + 64
+    assert stored.num_bytes == 4 * stored.num_parameters
+    assert stored.fingerprint == fingerprint(tmp_path)
+
+
+def test_a_shard_of_another_name_is_named(tmp_path: Path) -> None:
+    write_sharded(tmp_path)
+    shard(tmp_path).rename(tmp_path / "part-2.safetensors")
+    with pytest.raises(
+        ModelFilesError, match=r"missing: model-00002.*; it holds part-2.safetensors instead, which may have"
+    ):
+        check_weights(tmp_path)
+
+
+def test_64_gb_are_checked_in_no_time(tmp_path: Path) -> None:
+    """The size of Qwen3-32B in two files with holes in place of numbers."""
+    config = Qwen3Config(
+        vocab_size=151936, hidden_size=5120, intermediate_size=25600, num_hidden_layers=64, num_attention_heads=64,
+        num_key_value_heads=8, head_dim=128, tie_word_embeddings=False, architectures=["Qwen3ForCausalLM"],
+    )  # fmt: skip
+    config.save_pretrained(tmp_path)
+    with torch.device("meta"):
+        names = {name: list(p.shape) for name, p in Qwen3ForCausalLM(config).named_parameters()}
+    index: dict[str, str] = {}
+    for number in (1, 2):
+        file, end, header = f"model-0000{number}-of-00002.safetensors", 0, {}
+        for name in sorted(names)[number - 1 :: 2]:
+            first, end = end, end + 2 * math.prod(names[name])
+            header[name] = {"dtype": "BF16", "shape": names[name], "data_offsets": [first, end]}
+            index[name] = file
+        text = json.dumps(header).encode()
+        with (tmp_path / file).open("wb") as out:
+            out.write(len(text).to_bytes(8, "little") + text)
+            out.truncate(8 + len(text) + end)
+    (tmp_path / INDEX).write_text(json.dumps({"weight_map": index}))
+    began = time.process_time()
+    stored = check_weights(tmp_path)
+    assert time.process_time() - began < 10
+    assert stored.num_bytes == 2 * stored.num_parameters == 2 * 32_762_123_264

@@ -1,9 +1,27 @@
 """Rows of `train`: data sets, models and run directories."""
 
-from tests.unit.launch.bad_inputs.row import QUESTION, Bad, Model
+import json
+from typing import Any
+
+from tests.unit.launch.bad_inputs.row import QUESTION, SHIPPED, Bad, Model
 
 FILES = "data.kind=files data.train=q.jsonl"
 LABELLED = f"train cpu rule=majority_vote {FILES}"
+
+
+INDEX = json.dumps({"weight_map": {"model.norm.weight": "part-1.safetensors"}})
+
+
+def with_values(name: str, **values: Any) -> str:
+    """A file of the shipped model with other values."""
+    return json.dumps(json.loads((SHIPPED / name).read_text()) | values)
+
+
+def with_token(text: str, number: int) -> str:
+    """The shipped tokenizer with one token more."""
+    content = json.loads((SHIPPED / "tokenizer.json").read_text())
+    content["model"]["vocab"][text] = number
+    return json.dumps(content)
 
 
 DATA = [
@@ -84,4 +102,38 @@ MODELS = [
         "train cpu model.path=m", ("generation_config.json is not JSON",), {"m": Model({"generation_config.json": "{"})}
     ),
     Bad("train cpu model.path=m", ("model.path", "chat template"), {"m": Model({"chat_template.jinja": "{% if %}"})}),
+    Bad(
+        "train cpu model.path=m",
+        ("model.path m has neither model.safetensors nor model.safetensors.index.json", "save the model"),
+        {"m": Model({"model.safetensors": None})},
+    ),
+    Bad(
+        "train cpu model.path=m",
+        ("model.safetensors was cut or damaged", "download or copy it again"),
+        {"m": Model({"model.safetensors": (SHIPPED / "model.safetensors").read_bytes()[:100_000]})},
+    ),
+    Bad(
+        "train cpu model.path=m",
+        ("names 1 of 1 files that are missing: part-1.safetensors", "it holds weights.safetensors instead"),
+        {"m": Model({"model.safetensors": None, "model.safetensors.index.json": INDEX, "weights.safetensors": "x"})},
+    ),
+    Bad(
+        "train cpu model.path=m",
+        (
+            "the weights do not fit config.json",
+            "mlp.gate_proj.weight has shape [320, 128], expected [1024, 128]",
+            "take both from the same model",
+        ),
+        {"m": Model({"config.json": with_values("config.json", intermediate_size=1024)})},
+    ),
+    Bad(
+        "train cpu model.path=m",
+        ("its architecture is PhiForCausalLM", "the learner trains ArceeForCausalLM, "),
+        {"m": Model({"config.json": with_values("config.json", model_type="phi", architectures=["PhiForCausalLM"])})},
+    ),
+    Bad(
+        "train cpu model.path=m",
+        ("its tokenizer has 1 tokens, the first is 'chess' with id 4000", "vocab_size in config.json is", "same model"),
+        {"m": Model({"tokenizer.json": with_token("chess", 4000)})},
+    ),
 ]

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from corewarding.launch.cli import main
+from corewarding.launch.run.preflight import node
+from corewarding.launch.run.preflight.memory import Memory
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +47,17 @@ def test_what_cannot_start_is_refused_at_once(
     where = [] if "--run.root" in words else ["--run.root", str(tmp_path / "runs")]
     assert main(["train", "cpu", *where, *words, *(["--dry-run"] if dry_run else [])]) == 2
     assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dry_run", [True, False], ids=["dry run", "run"])
+def test_a_model_that_this_machine_cannot_hold_is_refused(
+    dry_run: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(node, "memory_here", lambda: Memory(main=10**7, gpu=None))
+    where = ["--run.root", str(tmp_path / "runs"), *(["--dry-run"] if dry_run else [])]
+    assert main(["train", "cpu", *where]) == 2
+    assert "million parameters) does not fit: its processes here keep at least " in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

@@ -1,5 +1,6 @@
 """What a node lacks is named with key, value and remedy. Real interpreters, sockets and files; nothing is started."""
 
+import dataclasses
 import http.server
 import os
 import sys
@@ -12,16 +13,20 @@ import pytest
 import torch
 
 from corewarding.launch.config.load import make_config
+from corewarding.launch.config.paths import PACKAGE
 from corewarding.launch.run.preflight import node
 from corewarding.launch.run.preflight.needs import bundles
 from corewarding.launch.run.preflight.node import NodePlan, node_problems
+from corewarding.weights.model_check import check_weights
+from corewarding.weights.model_files import StoredModel
+from tests.tiny_models import write_model
 
 
-def problems(staged_bytes: int = 0, **content: Any) -> list[str]:
-    """All processes on this node."""
+def problems(stored: StoredModel | None = None, **content: Any) -> list[str]:
+    """All processes on this node. stored: what the driver's model folder holds."""
     config = make_config(content, where="test")
     processes = {kind: len(several) for kind, several in bundles(config).items()}
-    return node_problems(NodePlan(config=config, processes=processes, staged_bytes=staged_bytes))
+    return node_problems(NodePlan(config=config, processes=processes, model=stored))
 
 
 def package(folder: Path, *names: str) -> None:
@@ -139,11 +144,24 @@ def test_a_model_folder_must_be_there(tmp_path: Path) -> None:
     assert "every node needs it" in said
 
 
+def test_every_node_must_hold_the_model_of_the_driver(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "here")
+    there = check_weights(write_model(tmp_path / "there", seed=1))
+    assert problems(check_weights(folder), model={"path": folder}) == []
+    (said,) = problems(there, model={"path": folder})
+    assert said.startswith(f"model.path {folder} holds another model here than where the run was started (")
+    assert "copy the folder to every node" in said
+    (tmp_path / "here" / "model.safetensors").write_bytes(b"")
+    (said,) = problems(there, model={"path": folder})
+    assert "model.safetensors was cut or damaged" in said
+
+
 def test_the_room_for_staged_weights_counts_all_engines_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package(tmp_path, "vllm")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     keys = {"engine": {"kind": "vllm", "python": sys.executable, "tensor_parallel": 2}, "rollout": {"policy_actors": 3}}
-    assert problems(staged_bytes=1, **keys) == []
-    (said,) = problems(staged_bytes=2**60, **keys)
+    shipped = check_weights(PACKAGE / "models" / "arithmetic-base")
+    assert problems(shipped, **keys) == []
+    *_, said = problems(dataclasses.replace(shipped, num_parameters=2**58), **keys)
     assert "for 4 engines" in said
     assert "engine.tensor_parallel above 1 stages new weights in /dev/shm" in said
