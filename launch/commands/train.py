@@ -19,7 +19,7 @@ class TrainArguments(ConfigArguments):
     """Trains a model and leaves a run directory."""
 
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Check everything a run needs, start nothing."""
+    """Check everything a run needs, start nothing. A model of the hub is downloaded, as a run would."""
 
 
 def run(words: list[str]) -> int:

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from corewarding.dataflow.custom_code import CustomCodeError
 from corewarding.dataflow.errors import UserError
+from corewarding.launch.run.preflight.fetch import fetch_here
 from corewarding.weights.hub import HubError, ModelFolder, model_folder
 from corewarding.weights.model_check import check_weights
 from corewarding.weights.model_files import INDEX, SINGLE
@@ -124,6 +125,27 @@ def test_offline_mode_is_named(hub: SmallHub, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(HubError, match=r"HF_HUB_OFFLINE.*unset HF_HUB_OFFLINE, or download the model elsewhere"):
         model_folder(ID)
     assert hub.requests("GET") == []
+
+
+def test_another_node_gets_the_same_commit_into_the_same_folder(
+    hub: SmallHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cache that a node uses by itself does not matter."""
+    hub.add(ID, write_model(tmp_path / "first"))
+    wanted = model_folder(ID)
+    hub.add(ID, write_model(tmp_path / "second", seed=1), SECOND)
+    shutil.rmtree(tmp_path / "cache")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "another"))
+    assert fetch_here(wanted) == []
+    assert (wanted.path / SINGLE).read_bytes() == (tmp_path / "first" / SINGLE).read_bytes()
+    assert not (tmp_path / "another").exists()
+    sent = len(hub.downloads())
+    point_to(NOWHERE, monkeypatch)
+    assert fetch_here(wanted) == [], "nodes that share the cache ask for nothing"
+    assert len(hub.downloads()) == sent
+    shutil.rmtree(tmp_path / "cache")
+    (said,) = fetch_here(wanted)
+    assert "cannot be reached" in said
 
 
 def test_an_index_of_files_that_are_nowhere_is_refused(hub: SmallHub, tmp_path: Path) -> None:
