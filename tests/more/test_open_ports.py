@@ -1,4 +1,4 @@
-"""What a run listens on, read from the kernel while it trains: nothing outside the machine reaches it, docs/security.md lists it."""
+"""What a run listens on and what it writes, read while it trains: no port is reachable from outside, no key is written."""
 
 import http.client
 import os
@@ -82,14 +82,16 @@ def answer_of(ip: str, port: int, path: str) -> str:
 @pytest.fixture(scope="module")
 def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ports]:
     """Of a run with two learner ranks, a policy and a teacher actor, once it has made an update."""
-    folder, mark = tmp_path_factory.mktemp("ports"), uuid.uuid4().hex
-    words = small(
-        learner__ranks=2, rollout__cpus_per_actor=0.2, train__updates=200, data__num_train=256, run__name="ports"
-    )
+    folder, mark = tmp_path_factory.getbasetemp() / "ports", uuid.uuid4().hex
+    folder.mkdir()
+    (folder / "keys.yaml").write_text("base: cpu\nengine: {api_key: planted-in-a-file}\n")
+    planted = {MARK: mark, "HF_TOKEN": "planted-in-the-environment"}
+    words = small(learner__ranks=2, rollout__cpus_per_actor=0.2, train__updates=200, data__num_train=256)
+    words += ["run.name=ports", "teacher_engine={api_key: planted-in-arguments}"]
     with (folder / "log").open("w") as log:
         driver = subprocess.Popen(
-            [sys.executable, "-m", "corewarding.launch.cli", "train", "cpu", *words],
-            cwd=folder, env=environment() | {MARK: mark}, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            [sys.executable, "-m", "corewarding.launch.cli", "train", "keys.yaml", *words],
+            cwd=folder, env=environment() | planted, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
     try:
         metrics, deadline = folder / "runs" / "ports" / "metrics.jsonl", time.monotonic() + PATIENCE_S
@@ -134,3 +136,13 @@ def test_a_request_without_the_token_is_refused(ports: Ports) -> None:
         for path in PATHS
     }
     assert {where: answer for where, answer in told.items() if answer} == {}
+
+
+def test_no_key_is_in_the_run_folder_or_on_the_terminal(ports: Ports, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.getbasetemp() / "ports"
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in ("keys.yaml", "secrets.json")]
+    assert {"log", "config.yaml", "environment.json", "metrics.jsonl"} <= {path.name for path in files}
+    assert [path for path in files if b"planted-in" in path.read_bytes()] == []
+    (kept,) = folder.rglob("secrets.json")
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert "planted-in-arguments" in kept.read_text()
