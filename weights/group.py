@@ -140,17 +140,19 @@ class WeightGroup:
         self.device = device
         self._name = f"{rendezvous.channel} weight group {rendezvous.group_epoch}, rank {rank}"
         timeout = timedelta(seconds=rendezvous.timeout_s)
+        self._group: Any = None  # torch's stubs know no collective of a group made directly
         try:
             if store is None:
                 store = dist.TCPStore(rendezvous.host, rendezvous.port, timeout=timeout, wait_for_workers=False)
             self._store = SealedStore(store, rendezvous.key)
             self._meet()
-            self._group: Any = self._connect(timeout)  # torch's stubs know no collective of a group made directly
+            self._group = self._connect(timeout)
             if rendezvous.backend == "gloo":
                 recognise(self._group, rendezvous.key, rank=rank, world_size=rendezvous.world_size)
         except TransportError:
             raise
         except StrangerError as error:
+            self.close()
             raise TransportError(f"{self._name}: {error}") from error
         except RuntimeError as error:
             raise TransportError(f"{self._name}: cannot join: {_reason(error)}") from error
