@@ -77,15 +77,15 @@ class LearnerGroup:
         """
         read: dict[int, tuple[int, int]] = {}
 
-        async def open_rank(index: int, host: str, port: int) -> None:
-            reports = self._ranks[index].open.options(num_returns="streaming").remote(host, port)
+        async def open_rank(index: int, meeting_point: tuple[str, int, bytes]) -> None:
+            reports = self._ranks[index].open.options(num_returns="streaming").remote(*meeting_point)
             async for report in reports:
                 read[index] = await report
                 on_read(*map(sum, zip(*read.values(), strict=True)))
 
         async def opened() -> Version:
-            host, port = await self._ranks[0].meeting_point.remote(self._loopback)
-            await asyncio.gather(*(open_rank(index, host, port) for index in range(len(self._ranks))))
+            meeting_point = await self._ranks[0].meeting_point.remote(self._loopback)
+            await asyncio.gather(*(open_rank(index, meeting_point) for index in range(len(self._ranks))))
             return await self.version()
 
         try:

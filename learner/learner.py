@@ -38,14 +38,11 @@ class LearnerError(RunError):
     """A loss or gradient that is not finite, or a batch or checkpoint of another run. The weights did not change."""
 
 
-def meet(plan: LearnerPlan, *, rank: int, world_size: int, init_method: str | None) -> torch.device:
-    """Joins the default process group of the ranks, unless it exists; returns this rank's device."""
+def device_of(plan: LearnerPlan) -> torch.device:
+    """This rank's device. Makes a default process group of this rank alone if there is none."""
     device = choose_device(plan.learner.device, share=plan.learner.gpus_per_rank)
     if not dist.is_initialized():
-        store = None if init_method else dist.HashStore()
-        dist.init_process_group(
-            collective_backend(device), init_method=init_method, store=store, rank=rank, world_size=world_size
-        )
+        dist.init_process_group(collective_backend(device), store=dist.HashStore(), rank=0, world_size=1)
     return device
 
 
@@ -58,17 +55,16 @@ class Learner:
         *,
         rank: int = 0,
         world_size: int = 1,
-        init_method: str | None = None,
         incarnation: int = 0,
         loaded: LoadedPolicy | None = None,
     ) -> None:
-        """init_method: where the ranks meet, `tcp://host:port`; None: the existing default group, or a new one of this rank alone.
+        """The ranks' collectives use torch's default group; without one, a new one of this rank alone.
 
         loaded: the model, if `loading` has loaded it.
         """
         self.plan = plan
         self.rank, self.world_size = rank, world_size
-        self.device = meet(plan, rank=rank, world_size=world_size, init_method=init_method)
+        self.device = device_of(plan)
         torch.manual_seed(plan.train.seed)
         check_architecture(
             model_config(plan.model_path),

@@ -14,6 +14,7 @@ import ray
 
 from corewarding.dataflow.errors import UserError, origin
 from corewarding.launch.config.tree import TrainConfig
+from corewarding.launch.report.plain import say
 from corewarding.launch.run import placement
 from corewarding.launch.run.inputs import Inputs, located, read_inputs
 from corewarding.launch.run.plans import admission_limits
@@ -40,7 +41,7 @@ def prepare(config: TrainConfig, *, revision: str | None = None) -> Inputs:
         processes = {role: len(several) for role, several in bundles(config).items()}
         refuse(late_problems(NodePlan(config=config, processes=processes, model=inputs.model)))
     if note := warning(config):
-        print(f"note: {note}", flush=True)
+        say(f"note: {note}")
     return inputs
 
 
