@@ -30,9 +30,15 @@ REPORT_S = 1.0
 
 MEET = timedelta(minutes=5)
 
+SAVING = "saving"
+"""The calls that write checkpoints; they run in a thread of their own."""
+
 
 class LearnerActor:
-    """A Learner and its WeightSender. `ray.remote` is applied where it is placed. Calls run one at a time, and `open` is the first."""
+    """A Learner and its WeightSender. `ray.remote` is applied where it is placed.
+
+    Calls run one at a time, and `open` is the first; those of the group SAVING run beside them.
+    """
 
     def __init__(
         self,
@@ -103,14 +109,20 @@ class LearnerActor:
     def logprobs(self, samples: bytes, which: SetName) -> bytes:
         return encode(self._learner.logprobs(decode(samples), which))
 
-    def save(self, folder: str) -> None:
-        self._learner.save(Path(folder))
+    def stage(self) -> None:
+        self._learner.stage()
+
+    @ray.method(concurrency_group=SAVING)
+    def write(self, folder: str) -> None:
+        self._learner.write(Path(folder))
+
+    @ray.method(concurrency_group=SAVING)
+    def export(self, written: str, folder: str, channel: Channel) -> None:
+        if self._rank == 0:
+            self._learner.export(Path(written), Path(folder), channel)
 
     def load(self, folder: str, incarnation: int) -> None:
         self._learner.load(Path(folder), incarnation=incarnation)
-
-    def export(self, folder: str, channel: Channel) -> None:
-        self._learner.export(Path(folder), channel)
 
     # Weight channels. Only rank 0 talks to engines; `announce` and `send` are collective.
 
@@ -164,4 +176,5 @@ def actor_options(plan: LearnerPlan, runtime_env: dict[str, Any]) -> dict[str, A
         "num_gpus": settings.gpus_per_rank,
         "resources": settings.resources,
         "runtime_env": runtime_env,
+        "concurrency_groups": {SAVING: 1},
     }

@@ -120,14 +120,20 @@ class LearnerGroup:
         result: list[Float32] = decode(await self._all("logprobs", encode(list(samples)), which))
         return result
 
-    async def save(self, folder: Path) -> None:
-        await self._all("save", str(folder))
+    async def stage(self) -> None:
+        """Each rank copies its state to its host's memory. No update can run meanwhile."""
+        await self._all("stage")
+
+    async def write(self, folder: Path) -> None:
+        """The ranks write what they staged last. Updates may run meanwhile."""
+        await self._all("write", str(folder))
+
+    async def export(self, written: Path, folder: Path, channel: Channel) -> None:
+        """Makes a Hugging Face folder of what the ranks have written. Updates may run meanwhile."""
+        await self._all("export", str(written), str(folder), channel)
 
     async def load(self, folder: Path, incarnation: int) -> None:
         await self._all("load", str(folder), incarnation)
-
-    async def export(self, folder: Path, channel: Channel) -> None:
-        await self._all("export", str(folder), channel)
 
     async def serve_channel(
         self, channel: Channel, group_epoch: int, num_receivers: int, backend: str, timeout_s: float

@@ -19,9 +19,11 @@ from corewarding.dataflow.carriers import Float32, StepResult, TokenStatistics, 
 from corewarding.dataflow.errors import RunError
 from corewarding.dataflow.ids import Channel, SetName, Version
 from corewarding.dataflow.metrics import Metrics
-from corewarding.learner import passes, state, teacher
+from corewarding.learner import passes, teacher
+from corewarding.learner.checkpoint import learner_state
+from corewarding.learner.checkpoint.learner_state import Progress, StagedState
+from corewarding.learner.checkpoint.model_export import write_rest, write_weights
 from corewarding.learner.device import choose_device, collective_backend
-from corewarding.learner.export import write_folder
 from corewarding.learner.model import LoadedPolicy, forget_gathered, load_policy
 from corewarding.learner.objective.metrics import report
 from corewarding.learner.objective.packed_check import check_packed
@@ -91,6 +93,7 @@ class Learner:
         )
         self.version = Version(incarnation=incarnation, updates=0)
         self._teacher_updates = 0
+        self._staged = StagedState()
 
     # ---- one update -----------------------------------------------------------------------------------------------
 
@@ -183,25 +186,33 @@ class Learner:
         """This rank's part of every parameter, under its Hugging Face name."""
         return self.sets.to_send(channel)
 
-    def save(self, folder: Path) -> None:
-        """Writes the learner's part of a checkpoint."""
-        progress = state.Progress(
+    def stage(self) -> None:
+        """Copies what a checkpoint keeps to the host's memory, for `write`."""
+        progress = Progress(
             updates=self.version.updates,
             teacher_updates=self._teacher_updates,
             total_updates=self.plan.train.updates,
         )
-        state.save(folder, sets=self.sets, optimizer=self.optimizer, progress=progress)
+        self._staged.take(self.sets, self.optimizer, progress=progress, rank=self.rank, ranks=self.world_size)
+
+    def write(self, folder: Path) -> None:
+        """Writes what was staged last as this rank's part of a checkpoint. Another thread may train meanwhile."""
+        self._staged.write(folder)
 
     def load(self, folder: Path, *, incarnation: int) -> None:
-        """Continues exactly where `save` was called. If train.updates has changed since, the schedules of learning rate and teacher
-        continue over the new total."""
-        progress = state.read_progress(folder)
-        state.load(folder, sets=self.sets, optimizer=self.optimizer)
+        """Continues exactly where `stage` was called, on any number of ranks. If train.updates has changed since, the schedules of
+        learning rate and teacher continue over the new total."""
+        progress = learner_state.load(folder, sets=self.sets, optimizer=self.optimizer)
         forget_gathered(self.model)
         self.version = Version(incarnation=incarnation, updates=progress.updates)
         self._teacher_updates = progress.teacher_updates
 
-    def export(self, folder: Path, channel: Channel = "policy") -> None:
-        """Writes a Hugging Face folder that `from_pretrained` opens; rank 0 gathers the weights tensor by tensor."""
-        with self.sets.using(channel):
-            write_folder(self.sets.parts, self.sets.parameters, folder, self.plan.model_path, rank=self.rank)
+    def export(self, written: Path, folder: Path, channel: Channel = "policy") -> None:
+        """Makes a Hugging Face folder of what all ranks have written. Another thread may train meanwhile."""
+        dtype = getattr(torch, self.plan.export_dtype)
+        named = zip(self.sets.names, self.sets.parts, self.sets.parameters, strict=True)
+        parts, shapes = {}, {}
+        for name, its_parts, parameter in named:
+            parts[name], shapes[name] = its_parts, tuple(parameter.shape)
+        write_weights(written, channel, folder, parts=parts, shapes=shapes, dtype=dtype)
+        write_rest(folder, self.plan.model_path, dtype)

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from corewarding.dataflow.ids import Channel, SetName
 from corewarding.learner.model import PREFIX, PolicyModel, first_element, forget_gathered, local_shard
@@ -72,18 +71,6 @@ class ParameterSets:
     def _put(self, values: list[Tensor]) -> None:
         forget_gathered(self._model)
         torch._foreach_copy_(self.shards_of("policy"), values)
-
-    def tensors(self, name: SetName) -> dict[str, Tensor]:
-        """The set by parameter name. Shards are DTensors, so that a checkpoint loads on another number of ranks."""
-        named = zip(self.names, self._model.parameters(), strict=True)
-        if name == "policy":
-            return dict(named)
-        return {
-            key: DTensor.from_local(local, p.device_mesh, p.placements, shape=p.shape, stride=p.stride())
-            if isinstance(p, DTensor)
-            else local
-            for (key, p), local in zip(named, self._kept[name], strict=True)
-        }
 
     def to_send(self, channel: Channel) -> list[Shard]:
         """This rank's elements of every tensor for the engines, under the checkpoint's names.

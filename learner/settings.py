@@ -228,6 +228,7 @@ class LearnerPlan:
     kl_reference: KLReference
     keep_teacher: bool  # the rule or the KL term uses the teacher
     longest_sequence: int = 0  # tokens of the longest prompt with its completion; 0: as long as a row
+    export_dtype: Literal["float32", "bfloat16"] = "float32"  # of the weights in a checkpoint's model folder
     allow_unlisted: bool = False  # train an architecture outside of the table
     train: TrainSettings = field(default_factory=TrainSettings)
     learner: LearnerSettings = field(default_factory=LearnerSettings)

@@ -128,8 +128,12 @@ class IdleLearner:
 
     async def close_channel(self, channel: Channel) -> None: ...
 
-    async def save(self, folder: Path) -> None:
-        folder.mkdir()
+    async def stage(self) -> None:
+        """Nothing to copy."""
 
-    async def export(self, folder: Path, which: str) -> None:
+    async def write(self, folder: Path) -> None:
+        folder.mkdir()
+        (folder / "learner.json").write_text("{}")
+
+    async def export(self, written: Path, folder: Path, which: str) -> None:
         folder.mkdir()

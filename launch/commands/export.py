@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from corewarding.dataflow.errors import UserError
 from corewarding.launch.config.arguments import read_arguments
-from corewarding.launch.config.load import load_config
 
 if TYPE_CHECKING:
     from corewarding.learner.checkpoint.store import Checkpoint
@@ -40,30 +39,53 @@ def run(words: list[str]) -> int:
 
 
 def last_checkpoint(run_dir: Path) -> Checkpoint:
-    """The run's newest committed, undamaged checkpoint. ExportError if there is none."""
+    """The run's newest valid checkpoint. ExportError if there is none, or none that can be opened."""
     from corewarding.learner.checkpoint.store import CheckpointStore
 
-    checkpoint = CheckpointStore(run_dir / "checkpoints", keep=1).latest() if run_dir.is_dir() else None
+    store = CheckpointStore(run_dir / "checkpoints", keep=1)
+    checkpoint = store.latest() if run_dir.is_dir() else None
     if checkpoint is None:
-        raise ExportError(f"{run_dir} holds no committed checkpoint; is it a run directory?")
+        why = "; ".join(store.refused) or "is it a run directory?"
+        raise ExportError(f"{run_dir} holds no committed checkpoint that is whole: {why}")
     return checkpoint
 
 
 def export_run(run_dir: Path, out: Path, which: Literal["policy", "teacher"]) -> str:
-    """Writes the model of the last checkpoint to `out`, and returns a line that says so. The teacher is gathered from its shards."""
+    """Writes the model of the last checkpoint to `out`, and returns a line that says so.
+
+    The run may be a stranger's: of its folder only JSON, tensors and a tokenizer are read, and no code.
+    """
     checkpoint = last_checkpoint(run_dir)
     if out.exists():
         raise ExportError(f"--out {out} exists already; choose another folder")
-    if which == "policy":
-        shutil.copytree(checkpoint.model, out)
-    else:
-        from corewarding.launch.run.plans import learner_plan
-        from corewarding.learner.learner import Learner
-
-        config = load_config(run_dir / "config.yaml")
-        if not config.keeps_teacher:
-            raise ExportError(f"{run_dir}: rule {config.rule} keeps no teacher")
-        learner = Learner(learner_plan(config))
-        learner.load(checkpoint.learner, incarnation=0)
-        learner.export(out, "teacher")
+    if which == "teacher":
+        _write_teacher(checkpoint, out)
+    for name in checkpoint.files:
+        path = PurePosixPath(name)
+        if path.parts[0] == "model" and (which == "policy" or not _is_weights(path.name)):
+            target = out.joinpath(*path.parts[1:])
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(checkpoint.folder / name, target)
     return f"{which} after update {checkpoint.update} written to {out}"
+
+
+def _write_teacher(checkpoint: Checkpoint, out: Path) -> None:
+    """Writes the teacher's weights as the policy's are stored in the checkpoint."""
+    import torch
+
+    from corewarding.learner.checkpoint.learner_state import read_index
+    from corewarding.learner.checkpoint.model_export import write_weights
+    from corewarding.weights.model_loading import BaseWeights, empty_model
+    from corewarding.weights.names import parts_of
+
+    if "teacher" not in read_index(checkpoint.learner).sets:
+        raise ExportError(f"{checkpoint.folder} holds no teacher: the run's rule keeps none")
+    model = empty_model(checkpoint.model, dtype=torch.float32, attention="sdpa", device=torch.device("cpu"))
+    stored = BaseWeights(checkpoint.model, model)
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    dtype = stored.dtype(next(iter(shapes)))
+    write_weights(checkpoint.learner, "teacher", out, parts=parts_of(model), shapes=shapes, dtype=dtype)
+
+
+def _is_weights(name: str) -> bool:
+    return name.endswith((".safetensors", ".safetensors.index.json"))

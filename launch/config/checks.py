@@ -236,6 +236,15 @@ def _one_dtype(config: TrainConfig) -> Iterator[str]:
         yield f"teacher_engine.dtype must be engine.dtype, {config.engine.dtype}: both take one stream of weights"
 
 
+def _best(config: TrainConfig) -> Iterator[str]:
+    evaluated, saved = config.eval.every_updates, config.checkpoint.every_updates
+    if config.checkpoint.keep_best and not (evaluated and saved and evaluated % saved == 0):
+        yield (
+            f"checkpoint.keep_best {config.checkpoint.keep_best} needs an evaluation of saved updates: set eval.every_updates "
+            f"({evaluated}) to a multiple of checkpoint.every_updates ({saved}), both above 0"
+        )
+
+
 CHECKS: tuple[Callable[[TrainConfig], Iterator[str]], ...] = (
     _group_size,
     _teacher_actors,
@@ -250,6 +259,7 @@ CHECKS: tuple[Callable[[TrainConfig], Iterator[str]], ...] = (
     _nccl,
     _data_files,
     _bands,
+    _best,
 )
 ENGINE_CHECKS: tuple[Callable[[_Engine], Iterator[str]], ...] = (_capabilities, _gpu_share, _url_form)
 

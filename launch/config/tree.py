@@ -49,7 +49,11 @@ class CheckpointSettings(Settings):
     every_updates: Updates = Field(20, ge=0)
     """Updates between two checkpoints; 0: only after the last update, which always makes one."""
     keep: Annotated[int, Unit("checkpoints")] = Field(2, ge=1)
-    """Newest checkpoints to keep; older ones are removed."""
+    """Newest checkpoints to keep; older ones are removed, apart from the best."""
+    keep_best: Annotated[int, Unit("checkpoints")] = Field(0, ge=0)
+    """Checkpoints to keep beside the newest: those with the best quick evaluation (greedy accuracy). 0: none."""
+    model_dtype: Literal["float32", "bfloat16"] | None = None
+    """Number format of the weights in a checkpoint's `model/`, and of what `corewarding export` writes. None: learner.param_dtype."""
 
 
 class RunSettings(Settings):

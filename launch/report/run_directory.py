@@ -27,7 +27,7 @@ from corewarding.launch.config.tree import TrainConfig
 from corewarding.launch.report.changes import LENGTH, Change, changes_between, record
 from corewarding.launch.report.files import write_whole
 from corewarding.launch.report.run_lock import FILE as LOCK
-from corewarding.learner.checkpoint.store import committed, update_of
+from corewarding.learner.checkpoint.store import SCORES, committed, update_of
 
 _AT_THE_START = (LOCK, ".config.yaml.tmp", SECRETS)
 """What a start that was killed at once may leave in an empty folder."""
@@ -91,7 +91,7 @@ class RunDir:
 
     def _forget(self) -> None:
         """Removes what a start without a checkpoint has logged: its updates happen again."""
-        for file in (self.metrics, self.trace, self.initial_answers):
+        for file in (self.metrics, self.trace, self.initial_answers, self.checkpoints / SCORES):
             file.unlink(missing_ok=True)
         for folder in (self.tensorboard, self.samples):
             shutil.rmtree(folder, ignore_errors=True)

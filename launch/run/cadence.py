@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
+from corewarding.dataflow.errors import RunError, origin
 from corewarding.dataflow.ids import Version
 from corewarding.evals.heldout import EvalResult
 from corewarding.launch.report.statistics import Moment
@@ -16,10 +18,16 @@ class Evaluations:
     """Held-out evaluations of the policy engines. Each is of one version: it is finished before their weights change."""
 
     def __init__(
-        self, evaluate: Callable[[bool], Awaitable[EvalResult | None]], log: Log, *, every: int, total_updates: int
+        self,
+        evaluate: Callable[[bool], Awaitable[EvalResult | None]],
+        log: Log,
+        *,
+        every: int,
+        total_updates: int,
+        scored: Callable[[int, float], object],
     ) -> None:
-        """every: updates between two evaluations during training; 0: none."""
-        self._evaluate, self._log = evaluate, log
+        """every: updates between two evaluations during training; 0: none. scored: told each quick one's greedy accuracy."""
+        self._evaluate, self._log, self._scored = evaluate, log, scored
         self._every, self._total = every, total_updates
         self._running: asyncio.Task[None] | None = None
 
@@ -55,35 +63,71 @@ class Evaluations:
         result = await self._evaluate(True)
         if result is not None:
             self._log.evaluation(updates, result, moment="quick")
+            self._scored(updates, result.greedy)
+
+
+class CheckpointWriteError(RunError):
+    """A checkpoint could not be written. Those before it stay valid."""
 
 
 class Checkpoints:
-    """Saves everything a resumed run needs, at one moment between two updates."""
+    """Saves everything a resumed run needs, of one moment between two updates.
+
+    The learner waits for a copy in memory only. It is written and committed while updates go on; the next checkpoint waits for it.
+    """
 
     def __init__(
-        self, folders: CheckpointFolders, learner: Learner, feed: QuestionFeed, *, every: int, total_updates: int
+        self,
+        folders: CheckpointFolders,
+        learner: Learner,
+        feed: QuestionFeed,
+        start: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
+        *,
+        every: int,
+        total_updates: int,
     ) -> None:
-        """every: updates between two checkpoints; 0: only after the last update."""
-        self._folders, self._learner, self._feed = folders, learner, feed
+        """every: updates between two checkpoints; 0: only after the last update. start: runs a task whose error ends the run."""
+        self._folders, self._learner, self._feed, self._start = folders, learner, feed, start
         self._every, self._total = every, total_updates
         self._saved: int | None = None
+        self._writing: asyncio.Task[None] | None = None
 
     def due(self, update: int) -> bool:
         """The last update always makes a checkpoint."""
         return update == self._total or (self._every > 0 and update % self._every == 0)
 
     async def save(self, version: Version, *, before: EvalResult | None) -> None:
-        """Writes and commits the checkpoint of this version, once. before: the evaluation that a resumed run need not repeat."""
+        """Copies this version, once, and starts to write it. before: the evaluation that a resumed run need not repeat."""
         if self._saved == version.updates:
             return
+        await self.written()
         state = {
             "incarnation": version.incarnation,
             "updates": version.updates,
             **await self._feed.state(),
             "before": None if before is None else before.as_dict(),
         }
-        folder = self._folders.begin(version.updates)
-        await self._learner.save(folder / "learner")
-        await self._learner.export(folder / "model", "policy")
-        self._folders.commit(folder, state)
+        await self._learner.stage()
         self._saved = version.updates
+        self._writing = self._start(self._write(state), f"checkpoint of update {version.updates}")
+
+    async def written(self) -> None:
+        """Returns when every checkpoint so far is committed. Raises the error that kept one from it."""
+        if self._writing is not None:
+            await self._writing
+
+    async def _write(self, state: dict[str, Any]) -> None:
+        try:
+            folder = await asyncio.to_thread(self._folders.begin, state["updates"])
+            try:
+                await self._learner.write(folder / "learner")
+                await self._learner.export(folder / "learner", folder / "model", "policy")
+                await asyncio.to_thread(self._folders.commit, folder, state)
+            except OSError:
+                await asyncio.to_thread(self._folders.give_up, folder)
+                raise
+        except OSError as error:
+            cause = origin(error)
+            raise CheckpointWriteError(
+                f"the checkpoint of update {state['updates']} could not be written: {cause}; make room or mend the disk"
+            ) from error

@@ -69,9 +69,20 @@ class Controller:
             version=lambda: self.version,
         )
         self._writer = UpdateWriter(log, parts.groups, self.statistics, self.collapse, self._supervisor.start)
-        self._evaluations = Evaluations(parts.evaluate, log, every=config.eval.every_updates, total_updates=total)
+        self._evaluations = Evaluations(
+            parts.evaluate,
+            log,
+            every=config.eval.every_updates,
+            total_updates=total,
+            scored=parts.checkpoints.score,
+        )
         self._checkpoints = Checkpoints(
-            parts.checkpoints, parts.learner, self._feed, every=config.checkpoint.every_updates, total_updates=total
+            parts.checkpoints,
+            parts.learner,
+            self._feed,
+            self._supervisor.start,
+            every=config.checkpoint.every_updates,
+            total_updates=total,
         )
 
     async def run(self) -> None:
@@ -149,10 +160,12 @@ class Controller:
         except StoppedError:
             if self.version.updates > self._started_at:
                 await self._checkpoint()
+            await self._checkpoints.written()
             raise
         finally:
             self._evaluations.give_up()
         await self._writer.written()
+        await self._checkpoints.written()
 
     async def _roll_out(self, task: RolloutTask) -> None:
         """One group: sampled by the actors of its source, and delivered by them to the buffer, or its question is dropped."""

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from corewarding.dataflow.carriers import (
     BufferProgress,
@@ -107,9 +107,17 @@ class Learner(Protocol):
         """What the ranks are doing and for how long, or None."""
         ...
 
-    async def save(self, folder: Path) -> None: ...
+    async def stage(self) -> None:
+        """Copies the state of this moment, for `write`."""
+        ...
 
-    async def export(self, folder: Path, which: Literal["policy", "teacher"]) -> None: ...
+    async def write(self, folder: Path) -> None:
+        """Writes what was staged last. Updates may run meanwhile."""
+        ...
+
+    async def export(self, written: Path, folder: Path, channel: Channel) -> None:
+        """Makes a Hugging Face folder of what was written. Updates may run meanwhile."""
+        ...
 
 
 class RolloutWorker(Protocol):
@@ -175,6 +183,12 @@ class CheckpointFolders(Protocol):
     def begin(self, update: int) -> Path: ...
 
     def commit(self, temporary: Path, state: dict[str, Any]) -> object: ...
+
+    def give_up(self, temporary: Path) -> None: ...
+
+    def score(self, update: int, value: float) -> None:
+        """The quick evaluation of the weights after `update`, of which the best are kept."""
+        ...
 
 
 class Log(Protocol):

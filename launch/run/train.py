@@ -89,11 +89,12 @@ def _locked(
     write_model(
         run_dir.path, path=config.model.path, revision=inputs.folder.revision, fingerprint=inputs.model.fingerprint
     )
-    store = CheckpointStore(run_dir.checkpoints, config.checkpoint.keep)
+    store = CheckpointStore(run_dir.checkpoints, config.checkpoint.keep, keep_best=config.checkpoint.keep_best)
     checkpoint = store.latest()
     if checkpoint is None and run_dir.last_update() is not None:
         raise UserError(
-            f"every checkpoint in {run_dir.checkpoints} is damaged; restore one, or remove the folder: then the run starts again"
+            f"no checkpoint in {run_dir.checkpoints} is valid ({'; '.join(store.refused)}); restore one, or remove the folder, "
+            "and the run starts again"
         )
     resumed = {} if checkpoint is None else {"resumes": f"after update {checkpoint.update}"}
     if run_dir.changes:

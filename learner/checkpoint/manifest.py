@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from corewarding.dataflow.errors import RunError
 
-COMMITTED, MANIFEST, STATE, LEARNER = "COMMITTED", "manifest.json", "state.json", "learner"
+COMMITTED, MANIFEST, STATE, LEARNER, INDEX = "COMMITTED", "manifest.json", "state.json", "learner", "learner.json"
 
 Entry: TypeAlias = dict[str, Any]
 """Of one file: `size` in bytes and `sha256` in hexadecimal digits."""
@@ -34,7 +34,7 @@ def describe(folder: Path) -> dict[str, Entry]:
 
 def read_manifest(folder: Path) -> dict[str, Entry]:
     """The entries of manifest.json. CheckpointError if it is missing, garbled, or lists no counters or no learner state."""
-    manifest = _read_object(folder / MANIFEST)
+    manifest = read_object(folder / MANIFEST)
     for name, entry in manifest.items():
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or not path.parts:
@@ -43,13 +43,25 @@ def read_manifest(folder: Path) -> dict[str, Entry]:
             isinstance(entry, dict) and isinstance(entry.get("size"), int) and isinstance(entry.get("sha256"), str)
         ):
             raise CheckpointError(f"{folder / MANIFEST} has no size and hash for {name}")
-    _check_parts(folder, manifest)
+    check_parts(folder, manifest)
     return manifest
+
+
+def check_parts(folder: Path, manifest: Mapping[str, Entry]) -> None:
+    """CheckpointError if the files are no checkpoint: without counters, without learner state, or with a pickle of it."""
+    if STATE not in manifest:
+        raise CheckpointError(f"{folder} holds no {STATE}")
+    if f"{LEARNER}/.metadata" in manifest:
+        raise CheckpointError(
+            f"{folder / LEARNER / '.metadata'} is a pickle, which could run code, and is never opened"
+        )
+    if f"{LEARNER}/{INDEX}" not in manifest:
+        raise CheckpointError(f"{folder} holds no learner state: {LEARNER}/{INDEX} is missing")
 
 
 def read_state(folder: Path) -> dict[str, Any]:
     """The counters of state.json. CheckpointError if it is garbled or of another update than the folder's name says."""
-    state = _read_object(folder / STATE)
+    state = read_object(folder / STATE)
     update = int(folder.name.rpartition("-")[2])
     if state.get("updates") != update:
         raise CheckpointError(f"{folder / STATE} is of update {state.get('updates')!r}, its folder of update {update}")
@@ -69,37 +81,8 @@ def verify(folder: Path) -> None:
     read_state(folder)
 
 
-def signature(folder: Path) -> Signature:
-    """Of the files below `folder`. Reads no content."""
-    found = []
-    for path in sorted(folder.rglob("*")):
-        status = path.lstat()
-        found.append((str(path.relative_to(folder)), status.st_size, status.st_ino, status.st_ctime_ns))
-    return tuple(found)
-
-
-def check_complete(folder: Path, manifest: Mapping[str, Entry]) -> None:
-    """Raises CheckpointError if what is about to be committed has no learner state."""
-    _check_parts(folder, manifest)
-
-
-def flush(path: Path) -> None:
-    """Returns when the file or folder is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _check_parts(folder: Path, manifest: Mapping[str, Entry]) -> None:
-    if STATE not in manifest:
-        raise CheckpointError(f"{folder} holds no {STATE}")
-    if not any(name.startswith(f"{LEARNER}/") for name in manifest):
-        raise CheckpointError(f"{folder} holds no learner state in {LEARNER}/")
-
-
-def _read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. CheckpointError if there is none."""
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
@@ -109,6 +92,24 @@ def _read_object(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} is cut or garbled")
     return content
+
+
+def signature(folder: Path) -> Signature:
+    """Of the files below `folder`. Reads no content."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        status = path.lstat()
+        found.append((str(path.relative_to(folder)), status.st_size, status.st_ino, status.st_ctime_ns))
+    return tuple(found)
+
+
+def flush(path: Path) -> None:
+    """Returns when the file or folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _is_plain(folder: Path, name: str) -> bool:

@@ -7,6 +7,7 @@ A run never resumes from a checkpoint that is not valid (`manifest.verify`), and
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import re
@@ -22,10 +23,11 @@ from corewarding.learner.checkpoint.manifest import (
     STATE,
     CheckpointError,
     Signature,
-    check_complete,
+    check_parts,
     describe,
     flush,
     read_manifest,
+    read_object,
     read_state,
     signature,
     verify,
@@ -35,6 +37,8 @@ log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"step-(\d{6,})")
 _WRITING = ".writing-"
+SCORES = "scores.json"
+"""Beside the checkpoints: the score of each update that was evaluated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +72,11 @@ class Checkpoint:
 class CheckpointStore:
     """The checkpoints of one run. Of the valid ones, the newest `keep` stay."""
 
-    def __init__(self, folder: Path, keep: int) -> None:
-        self.folder, self.keep = Path(folder), keep
-        self._judged: dict[
-            Path, tuple[Signature, bool]
-        ] = {}  # the files of a folder, and whether they were found valid
+    def __init__(self, folder: Path, keep: int, *, keep_best: int = 0) -> None:
+        """keep_best: how many of the best by `score` stay beside the newest."""
+        self.folder, self.keep, self.keep_best = Path(folder), keep, keep_best
+        self._judged: dict[Path, tuple[Signature, str | None]] = {}
+        """By folder: its files when it was looked at, and what is wrong with them."""
 
     def begin(self, update: int) -> Path:
         """Creates an empty temporary folder for the checkpoint after `update`. What an interrupted attempt left is removed."""
@@ -94,7 +98,7 @@ class CheckpointStore:
             return Checkpoint(final)
         (temporary / STATE).write_text(json.dumps(state, indent=1))
         manifest = describe(temporary)
-        check_complete(temporary, manifest)
+        check_parts(temporary, manifest)
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
         for path in (*(temporary / name for name in (*manifest, MANIFEST)), *_folders(temporary)):
             flush(path)
@@ -104,9 +108,23 @@ class CheckpointStore:
         (final / COMMITTED).touch()
         for path in (final / COMMITTED, final):
             flush(path)
-        self._judged[final] = (signature(final), True)
+        self._judged[final] = (signature(final), None)
         self._prune()
         return Checkpoint(final)
+
+    def give_up(self, temporary: Path) -> None:
+        """Removes what was written of a checkpoint that is not to be."""
+        shutil.rmtree(temporary, ignore_errors=True)
+
+    def score(self, update: int, value: float) -> None:
+        """Remembers how good the weights after `update` are, also for later starts; higher is better."""
+        if not self.keep_best:
+            return
+        scores = {**self._scores(), update: value}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.folder / f".{SCORES}.tmp"
+        temporary.write_text(json.dumps(scores))
+        temporary.replace(self.folder / SCORES)
 
     def latest(self) -> Checkpoint | None:
         """The newest valid checkpoint. A committed one that is damaged is skipped and named in the log."""
@@ -115,15 +133,34 @@ class CheckpointStore:
                 return Checkpoint(folder)
         return None
 
+    @property
+    def refused(self) -> list[str]:
+        """What is wrong with the committed checkpoints that were looked at and are not valid."""
+        return [damage for _, damage in self._judged.values() if damage is not None]
+
     def _prune(self) -> None:
         """Removes every checkpoint that is older than the oldest one to keep, damaged ones and interrupted ones included."""
-        num_valid = 0
+        num_valid, best = 0, self._best()
         for folder in reversed(_numbered(self.folder)):
-            if num_valid >= self.keep:
+            if num_valid < self.keep:
+                num_valid += self._is_valid(folder)
+            elif folder not in best:
                 shutil.rmtree(folder)
                 self._judged.pop(folder, None)
-            elif self._is_valid(folder):
-                num_valid += 1
+
+    def _best(self) -> list[Path]:
+        """The `keep_best` valid checkpoints with the highest scores; of equal ones the newer."""
+        scores = self._scores() if self.keep_best else {}
+        scored = [folder for folder in _numbered(self.folder) if update_of(folder) in scores]
+        scored.sort(key=lambda folder: (scores[update_of(folder)], update_of(folder)), reverse=True)
+        return list(itertools.islice(filter(self._is_valid, scored), self.keep_best))
+
+    def _scores(self) -> dict[int, float]:
+        try:
+            content = read_object(self.folder / SCORES)
+            return {int(update): float(value) for update, value in content.items()}
+        except (CheckpointError, ValueError, TypeError):
+            return {}  # none yet, or garbled: what was best is forgotten
 
     def _is_valid(self, folder: Path) -> bool:
         """Hashes are computed again only if a file has changed since."""
@@ -131,8 +168,8 @@ class CheckpointStore:
             return False
         now = signature(folder)
         if folder not in self._judged or self._judged[folder][0] != now:
-            self._judged[folder] = (now, _passes(folder))
-        return self._judged[folder][1]
+            self._judged[folder] = (now, _damage(folder))
+        return self._judged[folder][1] is None
 
 
 def committed(folder: Path) -> list[Path]:
@@ -145,13 +182,13 @@ def update_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
-def _passes(folder: Path) -> bool:
+def _damage(folder: Path) -> str | None:
     try:
         verify(folder)
     except CheckpointError as error:
         log.warning("checkpoint skipped: %s", error)
-        return False
-    return True
+        return str(error)
+    return None
 
 
 def _numbered(folder: Path) -> list[Path]:

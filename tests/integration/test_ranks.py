@@ -28,7 +28,11 @@ def _rank(rank: int, ranks: int, folder: str) -> None:
     for name in NAMES:
         learner = Learner(plan_for(f"{folder}/{name}"), rank=rank, world_size=ranks)
         shards = [(s.name, s.shape, s.start, s.local) for s in learner.shards("policy")]
-        learner.export(Path(folder, f"{name} of {ranks}"))
+        learner.stage()
+        learner.write(Path(folder, f"{name} state of {ranks}"))
+        dist.barrier()
+        if rank == 0:
+            learner.export(Path(folder, f"{name} state of {ranks}"), Path(folder, f"{name} of {ranks}"))
         gradients = [
             learner_gradient(learner, samples_of(5), micro_batch_tokens=micro, row_tokens=row) for micro, row in CUTS
         ]

@@ -42,6 +42,11 @@ def plan_of(model: str, *, micro_batch_tokens: int = 10_000, **changes: Any) -> 
     return LearnerPlan(**(values | changes))
 
 
+def save(learner: Learner, folder: Path) -> None:
+    learner.stage()
+    learner.write(folder)
+
+
 def batch(update: int, num: int = 10) -> TrainBatch:
     samples = make_samples(num, seed=update, views=("original", "rephrased"), version=update - 1)
     return TrainBatch(incarnation=0, update=update, samples=samples)
@@ -158,7 +163,7 @@ def test_an_update_without_samples_counts_but_does_not_step(tiny_model: str) -> 
 def test_a_checkpoint_continues_bit_for_bit_and_exports(tiny_model: str, tmp_path: Path) -> None:
     one = Learner(plan_of(tiny_model))
     one.update(batch(1))
-    one.save(tmp_path / "saved")
+    save(one, tmp_path / "saved")
     two = Learner(plan_of(tiny_model))
     two.load(tmp_path / "saved", incarnation=1)
     assert str(two.version) == "1.1"
@@ -170,7 +175,8 @@ def test_a_checkpoint_continues_bit_for_bit_and_exports(tiny_model: str, tmp_pat
     assert all(
         torch.equal(a, b) for a, b in zip(one.sets.shards_of("teacher"), two.sets.shards_of("teacher"), strict=True)
     )
-    one.export(tmp_path / "teacher", "teacher")
+    save(one, tmp_path / "again")
+    one.export(tmp_path / "again", tmp_path / "teacher", "teacher")
     loaded = dict(AutoModelForCausalLM.from_pretrained(tmp_path / "teacher").named_parameters())
     for name, values in zip(one.sets.names, one.sets.shards_of("teacher"), strict=True):
         np.testing.assert_array_equal(loaded[name].detach(), values)
@@ -179,7 +185,7 @@ def test_a_checkpoint_continues_bit_for_bit_and_exports(tiny_model: str, tmp_pat
 def test_a_checkpoint_continues_over_another_number_of_updates(tiny_model: str, tmp_path: Path) -> None:
     one = Learner(plan_of(tiny_model))
     one.update(batch(1))
-    one.save(tmp_path / "saved")
+    save(one, tmp_path / "saved")
     longer = plan_of(tiny_model, train=TrainSettings(lr=1e-2, updates=9, warmup_frac=0.0))
     other = Learner(longer)
     other.load(tmp_path / "saved", incarnation=1)
@@ -199,7 +205,8 @@ def test_experts_leave_under_the_names_of_the_checkpoint(tmp_path: Path) -> None
     learner = Learner(plan_of(base))
     stored = load_file(Path(base) / "model.safetensors")
     sent = {shard.name: shard.local.view(shard.shape) for shard in learner.shards("policy")}
-    learner.export(tmp_path / "exported", "teacher")
+    save(learner, tmp_path / "saved")
+    learner.export(tmp_path / "saved", tmp_path / "exported", "teacher")
     exported = load_file(tmp_path / "exported" / "model.safetensors")
     for found in (sent, exported):
         assert found.keys() == stored.keys()

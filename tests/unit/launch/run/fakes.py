@@ -178,12 +178,16 @@ class FakeLearner:
     async def logprobs(self, samples: Sequence[Any], which: Any) -> list[Any]:
         raise AssertionError("scripted engines are not compared")
 
-    async def save(self, folder: Path) -> None:
-        await self.saving.passed()
-        self.world.events.append(("save", self.weights.updates))
+    async def stage(self) -> None:
+        self.world.events.append(("stage", self.weights.updates))
 
-    async def export(self, folder: Path, which: Any) -> None:
-        self.world.events.append(("export", which, self.weights.updates))
+    async def write(self, folder: Path) -> None:
+        await self.saving.passed()
+        self.world.events.append(("write", folder.parent.name))
+
+    async def export(self, written: Path, folder: Path, channel: Any) -> None:
+        assert written.parent == folder.parent
+        self.world.events.append(("export", channel, folder.parent.name))
 
 
 class FakeWorkers:
@@ -239,22 +243,6 @@ class FakePublisher:
             raise self.error
         self.world.engines[self.channel] = version.updates
         return PublishResult(seconds=0.0, bytes=2**20, num_acknowledged=1)
-
-
-class FakeFolders:
-    """Keeps the states that were committed."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.states: list[dict[str, Any]] = []
-
-    def begin(self, update: int) -> Path:
-        return Path(f"writing-{update}")
-
-    def commit(self, temporary: Path, state: dict[str, Any]) -> object:
-        self.world.events.append(("commit", state["updates"]))
-        self.states.append(state)
-        return temporary
 
 
 class FakeLog:

@@ -111,8 +111,10 @@ async def test_an_evaluation_is_of_one_version_and_logged_under_it(world_of):
 async def test_the_last_update_always_makes_a_checkpoint_and_the_log_holds_its_updates(world_of):
     world = world_of()
     await world.run()
-    assert world.of("save", "export", "commit") == [("save", 3), ("export", "policy", 3), ("commit", 3)]
-    assert [event[1] for event in world.events[: world.place("save", 3)] if event[0] == "logged"] == [1, 2, 3]
+    assert world.of("stage", "write", "export", "commit") == [
+        *(("stage", 3), ("write", "writing-3"), ("export", "policy", "writing-3"), ("commit", 3)),
+    ]
+    assert [event[1] for event in world.events[: world.place("stage", 3)] if event[0] == "logged"] == [1, 2, 3]
 
 
 async def test_checkpoints_come_every_so_many_updates_and_once_per_update(world_of):
@@ -157,7 +159,7 @@ async def test_a_resumed_run_goes_on_with_the_next_update(world_of):
 async def test_a_run_that_had_finished_only_evaluates(world_of):
     world = world_of(updates=3)
     await world.run()
-    assert world.of("sample", "update begins", "save") == []
+    assert world.of("sample", "update begins", "stage") == []
     assert world.log.evaluations == [("before", 3), ("after", 3)]
 
 

@@ -18,10 +18,10 @@ from corewarding.launch.run.controller import Controller
 from corewarding.launch.run.protocols import Parts
 from corewarding.questions.order import QuestionCursor
 from corewarding.questions.prompts import PreparedQuestions
+from tests.unit.launch.run.fake_folders import FakeFolders
 from tests.unit.launch.run.fakes import (
     PER_UPDATE,
     FakeBuffer,
-    FakeFolders,
     FakeLearner,
     FakeLog,
     FakePublisher,

@@ -16,9 +16,9 @@ from corewarding.learner.checkpoint.store import Checkpoint, CheckpointStore
 
 def commit(store: CheckpointStore, update: int, text: str = "weights") -> Checkpoint:
     folder = store.begin(update)
-    for name in ("learner", "model"):
-        (folder / name).mkdir()
-        (folder / name / "file").write_text(text)
+    for name in ("learner/learner.json", "model/file"):
+        (folder / name).parent.mkdir()
+        (folder / name).write_text(text)
     return store.commit(folder, {"updates": update})
 
 
@@ -46,8 +46,8 @@ def edited(name: str, edit: Callable[[bytes], bytes]) -> Callable[[Path], object
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "changed, same size": edited("model/file", lambda content: content[::-1]),
-    "cut": edited("learner/file", lambda content: content[:3]),
-    "empty": edited("learner/file", lambda content: b""),
+    "cut": edited("learner/learner.json", lambda content: content[:3]),
+    "empty": edited("learner/learner.json", lambda content: b""),
     "missing": lambda folder: (folder / "model" / "file").unlink(),
     "no COMMITTED": lambda folder: (folder / "COMMITTED").unlink(),
     "no manifest": lambda folder: (folder / "manifest.json").unlink(),
@@ -56,7 +56,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "manifest without files": edited("manifest.json", lambda content: b"{}"),
     "manifest of another shape": edited("manifest.json", lambda content: b'[{"size": 1}]'),
     "manifest without hashes": edited(
-        "manifest.json", lambda content: b'{"state.json": {"size": 14}, "learner/file": 7}'
+        "manifest.json", lambda content: b'{"state.json": {"size": 14}, "learner/learner.json": 7}'
     ),
     "deep manifest": edited("manifest.json", lambda content: b"[" * 100_000),
     "manifest that leads outside": edited(
@@ -71,8 +71,8 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
         (folder / "model" / "file").symlink_to(folder.parent / "elsewhere"),
     ),
     "a folder for a file": lambda folder: (
-        (folder / "learner" / "file").unlink(),
-        (folder / "learner" / "file").mkdir(),
+        (folder / "learner" / "learner.json").unlink(),
+        (folder / "learner" / "learner.json").mkdir(),
     ),
 }
 
@@ -184,7 +184,7 @@ def test_a_valid_one_of_the_same_update_stays(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, keep=2)
     commit(store, 10, "first")
     again = commit(store, 10, "second")
-    assert (again.learner / "file").read_text() == "first"
+    assert (again.learner / "learner.json").read_text() == "first"
     assert names(tmp_path) == ["step-000010"]
 
 
@@ -198,3 +198,44 @@ def test_names_that_are_no_checkpoints_are_left_alone(tmp_path: Path) -> None:
     commit(store, 1_000_000)
     assert newest(tmp_path) == 1_000_000
     assert names(tmp_path) == sorted(["step-", "step-abc", "step-1", "step-000001x", "step-1000000"])
+
+
+def test_the_best_stay_beside_the_newest_also_after_a_resume(tmp_path: Path) -> None:
+    accuracy = {10: 0.2, 20: 0.6, 30: 0.5, 40: 0.6, 50: 0.1, 60: 0.3}
+    for update, value in accuracy.items():
+        store = CheckpointStore(tmp_path, keep=1, keep_best=2)  # a new one each time, as a resumed run has
+        commit(store, update)
+        store.score(update, value)
+    left = [name for name in names(tmp_path) if name.startswith("step-")]
+    assert left == ["step-000020", "step-000040", "step-000060"]
+    assert newest(tmp_path) == 60
+
+
+def test_a_damaged_best_one_gives_its_place_to_the_next(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=1, keep_best=1)
+    for update, value in ((10, 0.5), (20, 0.9)):
+        commit(store, update)
+        store.score(update, value)
+    assert names(tmp_path) == ["scores.json", "step-000010", "step-000020"]
+    DAMAGES["cut"](tmp_path / "step-000020")
+    commit(store, 30)
+    assert names(tmp_path) == ["scores.json", "step-000010", "step-000030"]
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"a": 1}', '{"10": "x"}', '{"10": null}'])
+def test_garbled_scores_are_forgotten(content: str, tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=1, keep_best=1)
+    commit(store, 10)
+    (tmp_path / "scores.json").write_text(content)
+    commit(store, 20)
+    assert names(tmp_path) == ["scores.json", "step-000020"]
+    store.score(20, 0.5)
+    assert json.loads((tmp_path / "scores.json").read_text()) == {"20": 0.5}
+
+
+def test_a_checkpoint_that_is_given_up_leaves_nothing(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=1)
+    folder = store.begin(10)
+    (folder / "learner").mkdir()
+    store.give_up(folder)
+    assert names(tmp_path) == []
