@@ -64,7 +64,7 @@ class Terminal:
 
     def say(self, text: str, *, style: str = "") -> None:
         """Prints text that stays. style: of a terminal, in rich's words."""
-        self._console.print(text, style=style)
+        self._console.print(plain(text), style=style, markup=False)
 
     def warn(self, text: str) -> None:
         """Prints a line that stays and is seen."""
