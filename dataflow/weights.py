@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from corewarding.dataflow.ids import Channel, Version
 
@@ -18,6 +18,7 @@ class Rendezvous:
     world_size: int
     backend: str  # "gloo", "nccl" or "ipc"
     timeout_s: float
+    key: bytes = field(repr=False)  # shared by the members only; rank 0 makes one for each group
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

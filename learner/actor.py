@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
-import socket
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import ray
 import torch
+import torch.distributed as dist
 
 from corewarding.dataflow.codec import decode, encode
 from corewarding.dataflow.ids import Channel, SetName
 from corewarding.dataflow.process import pin_to_cores
 from corewarding.dataflow.weights import Rendezvous, WeightManifest
+from corewarding.learner.device import choose_device, collective_backend
 from corewarding.learner.learner import Learner
 from corewarding.learner.settings import LearnerPlan
-from corewarding.weights.group import LOOPBACK, interface_towards
+from corewarding.weights.group import LOOPBACK, interface_towards, open_store
+from corewarding.weights.sealed_store import SealedStore, new_key, recognise
 from corewarding.weights.sender import WeightSender
+
+MEET = timedelta(minutes=5)
 
 
 class LearnerActor:
@@ -37,27 +42,20 @@ class LearnerActor:
         self._bucket_bytes, self._wire_dtype = bucket_bytes, wire_dtype
         self._manifests: dict[Channel, WeightManifest] = {}
 
-    def meeting_point(self, loopback: bool) -> tuple[str, int]:
-        """Rank 0's address, as the other ranks and the engines reach it, and a port that is free there."""
+    def meeting_point(self, loopback: bool) -> tuple[str, int, bytes]:
+        """Rank 0 opens a store. Its address, as the other ranks and the engines reach it, its port, and the key of the ranks."""
         host = LOOPBACK if loopback else ray.util.get_node_ip_address()
-        with socket.socket() as probe:
-            probe.bind((host, 0))
-            return host, int(probe.getsockname()[1])
+        self._store = open_store(host, timeout=MEET)
+        return host, self._store.port, new_key()
 
-    def open(self, host: str, port: int) -> None:
+    def open(self, host: str, port: int, key: bytes) -> None:
         """Loads the model. With several ranks, they meet at rank 0's meeting point."""
         plan = self._plan
         pin_to_cores(plan.learner.cores, key="learner.cores")
         torch.set_num_threads(plan.learner.threads)
-        if host != LOOPBACK:  # gloo's default interface is often one that other nodes cannot reach
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface_towards(host, port))
-        self._learner = Learner(
-            plan,
-            rank=self._rank,
-            world_size=self._world_size,
-            init_method=f"tcp://{host}:{port}" if self._world_size > 1 else None,
-            incarnation=self._incarnation,
-        )
+        if self._world_size > 1:
+            self._meet(host, port, key)
+        self._learner = Learner(plan, rank=self._rank, world_size=self._world_size, incarnation=self._incarnation)
         self._host = host
         self._sender = WeightSender(
             self._rank,
@@ -66,6 +64,21 @@ class LearnerActor:
             bucket_bytes=self._bucket_bytes,
             wire_dtype=getattr(torch, self._wire_dtype),
         )
+
+    def _meet(self, host: str, port: int, key: bytes) -> None:
+        """Makes torch's default group of all ranks. StrangerError if something else takes part."""
+        # the default interface is one that strangers reach, or one that other nodes cannot reach
+        interface = interface_towards(host, port)
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={interface}")
+        if self._rank > 0:
+            self._store = dist.TCPStore(host, port, timeout=MEET, wait_for_workers=False)
+        settings, rank, world_size = self._plan.learner, self._rank, self._world_size
+        device = choose_device(settings.device, share=settings.gpus_per_rank)
+        store = SealedStore(self._store, key)
+        dist.init_process_group(collective_backend(device), store=store, rank=rank, world_size=world_size)
+        if device.type == "cpu":
+            recognise(dist.group.WORLD, key, rank=rank, world_size=world_size)
 
     def version(self, channel: Channel = "policy") -> bytes:
         return encode(self._learner.version_of(channel))

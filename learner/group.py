@@ -72,8 +72,8 @@ class LearnerGroup:
         UserError of a rank is raised as it is."""
 
         async def opened() -> Version:
-            host, port = await self._ranks[0].meeting_point.remote(self._loopback)
-            await asyncio.gather(*(rank.open.remote(host, port) for rank in self._ranks))
+            meeting_point = await self._ranks[0].meeting_point.remote(self._loopback)
+            await asyncio.gather(*(rank.open.remote(*meeting_point) for rank in self._ranks))
             return await self.version()
 
         try:

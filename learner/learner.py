@@ -47,11 +47,10 @@ class Learner:
         *,
         rank: int = 0,
         world_size: int = 1,
-        init_method: str | None = None,
         incarnation: int = 0,
         on_read: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
-        """init_method: where the ranks meet, `tcp://host:port`; None: the existing default group, or a new one of this rank alone.
+        """The ranks' collectives use torch's default group; without one, a new one of this rank alone.
 
         on_read: called while the model is loaded, with the bytes that this rank has read and all that it reads.
         """
@@ -59,10 +58,7 @@ class Learner:
         self.rank, self.world_size = rank, world_size
         self.device = choose_device(plan.learner.device, share=plan.learner.gpus_per_rank)
         if not dist.is_initialized():
-            store = None if init_method else dist.HashStore()
-            dist.init_process_group(
-                collective_backend(self.device), init_method=init_method, store=store, rank=rank, world_size=world_size
-            )
+            dist.init_process_group(collective_backend(self.device), store=dist.HashStore(), rank=0, world_size=1)
         torch.manual_seed(plan.train.seed)
         check_architecture(
             model_config(plan.model_path),

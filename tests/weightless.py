@@ -114,7 +114,7 @@ class IdleLearner:
     ) -> Rendezvous:
         return Rendezvous(
             channel=channel, group_epoch=group_epoch, host="127.0.0.1", port=1, world_size=num_receivers + 1, backend=backend,
-            timeout_s=timeout_s,
+            timeout_s=timeout_s, key=bytes(32),
         )  # fmt: skip
 
     async def connect_channel(self, rendezvous: Rendezvous) -> None: ...

@@ -26,6 +26,7 @@ from corewarding.dataflow.errors import RunError
 from corewarding.dataflow.ids import Channel
 from corewarding.dataflow.weights import Rendezvous
 from corewarding.weights.ipc import IpcGroup
+from corewarding.weights.sealed_store import SealedStore, StrangerError, new_key, recognise
 
 LOOPBACK = "127.0.0.1"
 _SIOCGIFADDR = 0x8915
@@ -69,6 +70,7 @@ def serve(
         world_size=world_size,
         backend=backend,
         timeout_s=timeout_s,
+        key=new_key(),
     )
     return rendezvous, store
 
@@ -138,14 +140,20 @@ class WeightGroup:
         self.device = device
         self._name = f"{rendezvous.channel} weight group {rendezvous.group_epoch}, rank {rank}"
         timeout = timedelta(seconds=rendezvous.timeout_s)
+        self._group: Any = None  # torch's stubs know no collective of a group made directly
         try:
             if store is None:
                 store = dist.TCPStore(rendezvous.host, rendezvous.port, timeout=timeout, wait_for_workers=False)
-            self._store = dist.PrefixStore(f"{rendezvous.channel}/{rendezvous.group_epoch}", store)
+            self._store = SealedStore(store, rendezvous.key)
             self._meet()
-            self._group: Any = self._connect(timeout)  # torch's stubs know no collective of a group made directly
+            self._group = self._connect(timeout)
+            if rendezvous.backend == "gloo":
+                recognise(self._group, rendezvous.key, rank=rank, world_size=rendezvous.world_size)
         except TransportError:
             raise
+        except StrangerError as error:
+            self.close()
+            raise TransportError(f"{self._name}: {error}") from error
         except RuntimeError as error:
             raise TransportError(f"{self._name}: cannot join: {_reason(error)}") from error
 
@@ -190,6 +198,8 @@ class WeightGroup:
                 f"{self._name}: ranks {missing} of {self.rendezvous.world_size} did not join "
                 f"{self.rendezvous.host}:{self.rendezvous.port} within {self.rendezvous.timeout_s} s"
             ) from error
+        for key in keys:
+            self._store.get(key)
 
     def _connect(self, timeout: timedelta) -> dist.ProcessGroupGloo | dist.ProcessGroupNCCL | IpcGroup:
         world_size = self.rendezvous.world_size
@@ -201,8 +211,8 @@ class WeightGroup:
             gloo._devices = [dist.ProcessGroupGloo.create_device(hostname=address)]
             gloo._timeout = timeout
             return dist.ProcessGroupGloo(self._store, self.rank, world_size, gloo)
-        if address != LOOPBACK:  # several nodes: else NCCL may pick any interface, such as a container bridge
-            os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={_interface_of(address)}")
+        # else NCCL may pick any interface: one that other nodes cannot reach, or one that strangers reach
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={_interface_of(address)}")
         nccl = dist.ProcessGroupNCCL.Options()
         nccl._timeout = timeout * _NCCL_WATCHDOG_FACTOR
         with torch.cuda.device(self.device), _environment(_NCCL_ENV):

@@ -5,8 +5,7 @@ SGLang joins the group by torch's internal helper, with the group's name as the 
 
 from __future__ import annotations
 
-import itertools
-import os
+import secrets
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, cast
@@ -18,15 +17,13 @@ from torch.distributed import distributed_c10d as c10d
 from corewarding.actors.engine import EngineError
 from corewarding.weights.group import open_store
 
-_numbers = itertools.count()
-
 
 class Relay:
     """Rank 0 of a group whose other ranks are one server's tensor-parallel workers."""
 
     def __init__(self, host: str, num_workers: int, *, timeout_s: float) -> None:
         """host: an address of this node that the server's node reaches."""
-        self.name = f"corewarding-{os.getpid()}-{next(_numbers)}"
+        self.name = f"corewarding-{secrets.token_hex(16)}"
         self.world_size = num_workers + 1
         self._timeout = timedelta(seconds=timeout_s)
         self._store: Any = open_store(host, timeout=self._timeout)

@@ -175,7 +175,7 @@ async def test_updates_and_aborts_reach_the_engine_as_messages() -> None:
     actor = actor_of(engine)
     version = Version(incarnation=1, updates=8)
     rendezvous = Rendezvous(
-        channel="policy", group_epoch=1, host="h", port=1, world_size=2, backend="gloo", timeout_s=1.0
+        channel="policy", group_epoch=1, host="h", port=1, world_size=2, backend="gloo", timeout_s=1.0, key=bytes(32)
     )
     manifest = WeightManifest(channel="policy", version=version, group_epoch=1, bucket_bytes=64, tensors=())
     await actor.join(encode(rendezvous), 1)

@@ -38,7 +38,14 @@ def arrays(dtype: type[np.generic], length: int | None = None) -> st.SearchStrat
 def of(hint: Any) -> st.SearchStrategy[Any]:
     """Values that fit the annotation of a field."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
-    simple = {int: INTEGERS, float: FLOATS, str: TEXTS, bool: st.booleans(), type(None): st.none()}
+    simple = {
+        int: INTEGERS,
+        float: FLOATS,
+        str: TEXTS,
+        bytes: st.binary(max_size=40),
+        bool: st.booleans(),
+        type(None): st.none(),
+    }
     if hint in simple:
         return simple[hint]
     if origin is Literal:

@@ -67,7 +67,8 @@ def test_micro_batches_do_not_change_the_gradient(tiny_model: str) -> None:
 
 def _rank(rank: int, folder: str, model: str) -> None:
     torch.set_num_threads(1)
-    learner = Learner(plan_of(model), rank=rank, world_size=2, init_method=f"file://{folder}/meet")
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    learner = Learner(plan_of(model), rank=rank, world_size=2)
     learner.accumulate(learner.pack(batch(1).samples))
     full = gradients(learner)
     samples = batch(1).samples

@@ -21,6 +21,7 @@ import torch.distributed as dist
 from corewarding.dataflow.weights import Rendezvous
 from corewarding.weights.group import TransportError, WeightGroup, serve
 from corewarding.weights.ipc import CHUNK_BYTES, NUM_CHUNKS
+from corewarding.weights.sealed_store import SealedStore
 
 CPU = torch.device("cpu")
 SIZES = [1, CHUNK_BYTES, 0, 3 * NUM_CHUNKS * CHUNK_BYTES + 5, CHUNK_BYTES + 1]
@@ -111,7 +112,7 @@ def test_closing_wakes_a_wait() -> None:
 
 def test_another_node_is_told_the_remedy() -> None:
     rendezvous, store = serve(channel="policy", group_epoch=1, world_size=2, backend="ipc", timeout_s=5)
-    prefix = dist.PrefixStore("policy/1", store)
+    prefix = SealedStore(store, rendezvous.key)
     prefix.set("joined/0", "1")
     prefix.set("ipc", "a-name-that-nobody-has-here")
     with pytest.raises(TransportError, match=r"not on this node .*publish\.backend: gloo"):
@@ -123,7 +124,7 @@ def test_a_stranger_that_sends_no_rank_is_sent_away() -> None:
 
     def stranger() -> bytes:
         client = dist.TCPStore(rendezvous.host, rendezvous.port, timeout=timedelta(seconds=10), wait_for_workers=False)
-        name = dist.PrefixStore("policy/1", client).get("ipc").decode()
+        name = SealedStore(client, rendezvous.key).get("ipc").decode()
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as own:
             own.connect(f"\0{name}")
             own.sendall(b"x")
@@ -134,7 +135,7 @@ def test_a_stranger_that_sends_no_rank_is_sent_away() -> None:
         first = pool.submit(stranger)
         joining = pool.submit(lambda: (first.result(10), WeightGroup(rendezvous, rank=1, device=CPU)))
         # Rank 1 comes when the stranger has gone, which is after the barrier.
-        dist.PrefixStore("policy/1", store).set("joined/1", "1")
+        SealedStore(store, rendezvous.key).set("joined/1", "1")
         sender = WeightGroup(rendezvous, rank=0, device=CPU, store=store)
         answer, taker = joining.result(10)
     assert answer == b""
@@ -144,12 +145,12 @@ def test_a_stranger_that_sends_no_rank_is_sent_away() -> None:
 
 def test_a_member_that_connects_and_says_nothing_ends_the_meeting() -> None:
     rendezvous, store = serve(channel="policy", group_epoch=1, world_size=2, backend="ipc", timeout_s=0.5)
-    dist.PrefixStore("policy/1", store).set("joined/1", "1")
+    SealedStore(store, rendezvous.key).set("joined/1", "1")
     release = threading.Event()
 
     def mute() -> None:
         client = dist.TCPStore(rendezvous.host, rendezvous.port, timeout=timedelta(seconds=10), wait_for_workers=False)
-        name = dist.PrefixStore("policy/1", client).get("ipc").decode()
+        name = SealedStore(client, rendezvous.key).get("ipc").decode()
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as own:
             own.connect(f"\0{name}")
             release.wait(10)
