@@ -15,7 +15,7 @@ from pathlib import Path
 
 import corewarding
 from corewarding.dataflow.errors import RunError, SignalStop, UserError
-from corewarding.launch.report.plain import plain
+from corewarding.launch.report.plain import say
 
 COMMANDS = {
     "train": "train",
@@ -48,19 +48,19 @@ def main(arguments: list[str] | None = None) -> int:
     if words[0] not in COMMANDS:
         near = difflib.get_close_matches(words[0], COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
-        print(f"corewarding: unknown command {words[0]!r}; {hint}", file=sys.stderr)
+        say(f"corewarding: unknown command {words[0]!r}; {hint}", error=True)
         return 2
     command = importlib.import_module(f"corewarding.launch.commands.{COMMANDS[words[0]]}")
     try:
         return int(command.run(words[1:]))
     except UserError as error:
-        print(f"corewarding: {plain(str(error))}", file=sys.stderr)
+        say(f"corewarding: {error}", error=True)
         return 2
     except RunError as error:
-        print(f"corewarding: {plain(str(error))}", file=sys.stderr)
+        say(f"corewarding: {error}", error=True)
         return 1
     except SignalStop as error:
-        print(f"corewarding: {error}", file=sys.stderr)
+        say(f"corewarding: {error}", error=True)
         return error.exit_code
     except BrokenPipeError:  # `corewarding ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         if error.filename is None:  # nothing that a user could look at
             raise
-        print(f"corewarding: {error.filename}: {error.strerror}", file=sys.stderr)
+        say(f"corewarding: {error.filename}: {error.strerror}", error=True)
         return 2
 
 

@@ -31,6 +31,7 @@ from corewarding.actors.engine import EngineError, EngineLostError
 from corewarding.actors.settings import EngineSettings
 from corewarding.weights.group import LOOPBACK
 
+KEY = "COREWARDING_SGLANG_KEY"  # every user of the machine can read a command line
 _STOP_S = 10.0
 _LOG_LINES = 12
 
@@ -105,7 +106,7 @@ class SglangServer:
     def _start(self, arguments: dict[str, Any], settings: EngineSettings, environment: Mapping[str, str]) -> None:
         python = settings.python or sys.executable
         command = [python, str(Path(__file__).with_name("launch.py")), str(os.getpid())]
-        for name, value in (arguments | {"api_key": self.api_key}).items():
+        for name, value in arguments.items():
             flag = f"--{name.replace('_', '-')}"
             if value is True:
                 command.append(flag)
@@ -120,7 +121,7 @@ class SglangServer:
             try:
                 self.process = subprocess.Popen(
                     command,
-                    env=kept | {"PYTHONUNBUFFERED": "1"} | dict(environment),
+                    env=kept | {"PYTHONUNBUFFERED": "1", KEY: self.api_key or ""} | dict(environment),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,

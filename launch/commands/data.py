@@ -17,7 +17,7 @@ from rich.text import Text
 from corewarding.dataflow.errors import UserError
 from corewarding.launch.config.arguments import as_flags, read_arguments
 from corewarding.launch.config.tree import ModelSettings, TrainConfig
-from corewarding.launch.report.plain import plain
+from corewarding.launch.report.terminal import PlainConsole
 from corewarding.questions.pairs import check_pair
 from corewarding.questions.readers import Entry, pair, read_entries
 from corewarding.questions.settings import DEFAULT_SYSTEM_PROMPT
@@ -97,7 +97,7 @@ def inspect_data(
     entries = read_entries(source, key="SOURCE", split=split)
     if rephrased is not None:
         entries = pair(entries, read_entries(rephrased, key="--rephrased", split=split))
-    console = Console(markup=False, highlight=False)
+    console = PlainConsole()
     console.print(f"{source}: {len(entries)} rows, {sum(e.rephrased is not None for e in entries)} with a rephrasing")
     _lengths(console, entries, model, system_prompt)
     _answers(console, entries)
@@ -107,10 +107,10 @@ def inspect_data(
     problems = _pairs(console, entries)
     for entry in entries[:examples]:
         console.rule(f"question {entry.id}")
-        console.print(plain(entry.text))
+        console.print(entry.text)
         if entry.rephrased is not None:
-            console.print(plain(f"rephrased: {entry.rephrased}"))
-        console.print(plain(f"answer: {entry.answer}"))
+            console.print(f"rephrased: {entry.rephrased}")
+        console.print(f"answer: {entry.answer}")
     return problems
 
 

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -28,6 +27,8 @@ from corewarding.dataflow import plugins
 from corewarding.dataflow.errors import UserError
 from corewarding.launch.config.arguments import read_arguments
 from corewarding.launch.config.tree import TrainConfig
+from corewarding.launch.report.terminal import PlainConsole
+from corewarding.launch.run.preflight.known_holes import holes_of
 
 Status = Literal["ok", "warn", "fail"]
 GB = 2**30
@@ -79,6 +80,7 @@ def doctor(*, pythons: Mapping[str, str], root: str) -> int:
     """Prints the report; returns 1 if a check fails. pythons: of kinds of engines. root: the folder of all runs."""
     checks = (
         python_and_torch(),
+        known_holes(),
         gpus(),
         ray_setup(os.environ),
         *(
@@ -101,7 +103,7 @@ def doctor(*, pythons: Mapping[str, str], root: str) -> int:
     for finding in findings:
         status = Text(finding.status, style=_STYLE[finding.status])
         table.add_row(status, *map(Text, (finding.what, finding.found, finding.remedy)))
-    Console(soft_wrap=True).print(table)
+    PlainConsole(soft_wrap=True).print(table)
     failed = sum(finding.status == "fail" for finding in findings)
     warned = sum(finding.status == "warn" for finding in findings)
     print(f"\n{len(findings)} checks: {failed} failed, {warned} warnings")
@@ -124,6 +126,12 @@ def python_and_torch() -> Iterator[Finding]:
         return
     number = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
     yield judge("torch", TORCH_FROM <= number < TORCH_BELOW, torch.__version__, "corewarding supports 2.11 to 2.14")
+
+
+def known_holes() -> Iterator[Finding]:
+    for package in ("ray", "torch", "transformers"):
+        version = importlib.metadata.version(package)
+        yield from (Finding(package, "fail", version, hole.remedy) for hole in holes_of(package, version))
 
 
 def gpus() -> Iterator[Finding]:
@@ -179,6 +187,7 @@ def engine(kind: str, row: EngineKind, python: str | None) -> Iterator[Finding]:
         yield Finding(kind, "fail", f"cannot be imported{where}", remedy)
         return
     version, torch_version = answer.split()
+    yield from (Finding(kind, "fail", f"{version}{where}", hole.remedy) for hole in holes_of(package, version))
     yield judge(
         kind,
         not row.tested or version in row.tested,

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from pydantic import Field
-from rich.console import Console
 
 from corewarding.actors.settings import EngineSettings
 from corewarding.dataflow import plugins
@@ -25,6 +24,7 @@ from corewarding.launch.config.arguments import as_flags, checked_engine, read_a
 from corewarding.launch.config.load import load_config
 from corewarding.launch.config.tree import ModelSettings, TrainConfig
 from corewarding.launch.report.evaluation import EvalProgress, show_comparison, show_result, show_second_opinion
+from corewarding.launch.report.terminal import PlainConsole
 from corewarding.questions.settings import DataSettings
 from corewarding.questions.sources import is_file
 from corewarding.questions.template import local_folder
@@ -126,7 +126,7 @@ def evaluate(arguments: EvalArguments) -> int:
 
     from corewarding.evals.run import grade_record, prepare_evaluation, sample_into
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = PlainConsole(soft_wrap=True)
     disable_progress_bar()  # while weights load
     plan = plan_of(arguments)
     evaluation = prepare_evaluation(plan)
@@ -134,7 +134,7 @@ def evaluate(arguments: EvalArguments) -> int:
     made = next((path for path in [*reversed(folder.parents), folder] if not path.exists()), None)
     record = EvalRecord.create(folder, evaluation.manifest, evaluation.rows)
     for note in evaluation.notes:
-        console.print(f"note: {note}", markup=False)
+        console.print(f"note: {note}")
     total = len(evaluation.rows) * (1 + plan.samples)
     try:
         with EvalProgress(console, total, record) as bar:
@@ -143,12 +143,12 @@ def evaluate(arguments: EvalArguments) -> int:
         if made is not None and not record.finished(samples=plan.samples):
             shutil.rmtree(made)
         raise
-    console.print(f"model: {plan.model_path} ({evaluation.manifest['model']['hash']})", markup=False)
-    console.print(f"data: {evaluation.manifest['data']['source']}", markup=False)
+    console.print(f"model: {plan.model_path} ({evaluation.manifest['model']['hash']})")
+    console.print(f"data: {evaluation.manifest['data']['source']}")
     show_result(console, grade_record(record, fallbacks=plan.fallbacks, num_samples=plan.samples))
     if arguments.second_opinion:
         show_second_opinion(console, record)
-    console.print(f"generations, scores, manifest: {folder}", markup=False)
+    console.print(f"generations, scores, manifest: {folder}")
     return 0
 
 
@@ -156,13 +156,13 @@ def regrade(folder: Path, *, fallbacks: Sequence[Fallback], second_opinion: bool
     """Grades saved completions again, without model or data set."""
     from corewarding.evals.run import grade_record
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = PlainConsole(soft_wrap=True)
     record = EvalRecord.open(folder)
     samples = record.manifest["sampling"]["samples"]
     finished, asked = record.finished(samples=samples), record.questions()
     missing = len(asked) * (1 + samples) - len(finished)
     if missing:
-        console.print(f"note: {missing} completions were never sampled; the others are graded", markup=False)
+        console.print(f"note: {missing} completions were never sampled; the others are graded")
     if not finished:
         raise UserError(f"{folder} holds no finished group of completions to grade")
     show_result(console, grade_record(record, fallbacks=fallbacks, num_samples=samples))

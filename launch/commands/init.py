@@ -11,6 +11,7 @@ import tyro
 
 from corewarding.launch.config.arguments import read_arguments
 from corewarding.launch.config.recipes import ConfigError, compose, render
+from corewarding.launch.report.plain import say
 
 
 @dataclass(frozen=True)
@@ -39,5 +40,5 @@ def run(words: list[str]) -> int:
         raise ConfigError(f"{file} exists already; choose another name") from None
     except OSError as error:
         raise ConfigError(f"{file} cannot be written: {error.strerror}; choose another place") from error
-    print(f"{file} written; train with: corewarding train {file}")
+    say(f"{file} written; train with: corewarding train {file}")
     return 0

@@ -20,7 +20,6 @@ from typing import Annotated, Any
 
 import tyro
 from pydantic import Field
-from rich.console import Console
 
 from corewarding.actors.chat import Chat, ChatError, ChatRefusedError, ChatRequest, EndpointChat, EngineChat
 from corewarding.actors.settings import EngineSettings
@@ -30,6 +29,7 @@ from corewarding.launch.config.arguments import as_flags, checked_engine, read_a
 from corewarding.launch.config.tree import ModelSettings, TrainConfig
 from corewarding.launch.report.plain import plain
 from corewarding.launch.report.progress import progress_bar
+from corewarding.launch.report.terminal import PlainConsole
 from corewarding.questions.readers import Entry, read_entries
 from corewarding.questions.rephrase import PROMPT, Refusal, read_reply, rephrase_prompt
 from corewarding.questions.rephrasings import Attempt, Journal, report, write_pair
@@ -180,7 +180,7 @@ def rephrase(entries: Sequence[Entry], chat: Chat, plan: RephrasePlan, out: Path
 async def _rephrase_all(entries: Sequence[Entry], chat: Chat, plan: RephrasePlan, journal: Journal) -> None:
     kept, tried = journal.kept(), Counter(attempt.id for attempt in journal.attempts)
     room = asyncio.Semaphore(plan.concurrency)
-    progress = progress_bar(Console(highlight=False), "rephrasing")
+    progress = progress_bar(PlainConsole(), "rephrasing")
     bar = progress.add_task("", total=len(entries), completed=len(kept), state="")
 
     async def one(entry: Entry) -> None:
@@ -244,16 +244,13 @@ async def _agreed(entry: Entry, wording: str, number: int, chat: Chat, plan: Rep
 
 def print_report(report: dict[str, Any], out: Path) -> None:
     """Prints how many questions were rephrased, and the refusals by reason."""
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(
-        f"{report['kept']} of {report['questions']} questions rephrased, in {report['replies']} replies", markup=False
-    )
+    console = PlainConsole(soft_wrap=True)
+    console.print(f"{report['kept']} of {report['questions']} questions rephrased, in {report['replies']} replies")
     for reason, number in report["refused"].items():
         shown = plain("; ".join(report["examples"][reason]), keep="")
-        console.print(f"refused {number:>5}  {reason}: {shown}", markup=False)
+        console.print(f"refused {number:>5}  {reason}: {shown}")
     if report["kept"]:
         console.print(
             f"train on them with: --data.kind files --data.train {out / 'original.parquet'} "
             f"--data.rephrased {out / 'rephrased.parquet'}",
-            markup=False,
         )

@@ -35,6 +35,7 @@ from corewarding.launch.config.command_line import ConfigArguments, parse_config
 from corewarding.launch.config.paths import PACKAGE
 from corewarding.launch.config.secrets import is_secret, masked, write_secrets
 from corewarding.launch.config.tree import TrainConfig
+from corewarding.launch.report.plain import plain, say
 from corewarding.launch.run.ending.stopping import ENDING_S
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def submit(config: TrainConfig, *, address: str | None, python: str = "python", 
     where = where if "://" in where else f"http://{where}"
     client = connect(where)
     job = prepare(config, _job_folder(config.run.name), address=where, python=python, dry_run=dry_run)
-    print(job.command(), flush=True)
+    say(job.command())
     return asyncio.run(_follow(client, job))
 
 
@@ -204,10 +205,10 @@ async def _follow(client: JobSubmissionClient, job: Submission) -> int:
     import aiohttp
 
     job_id = await start_job(client, job)
-    print(f"job {job_id}; stop it with: ray job stop --address {job.address} {job_id}", flush=True)
+    say(f"job {job_id}; stop it with: ray job stop --address {job.address} {job_id}")
     try:
         async for lines in client.tail_job_logs(job_id):
-            print(lines, end="", flush=True)
+            print(plain(lines), end="", flush=True)
         info = client.get_job_info(job_id)
     except (aiohttp.ClientError, ConnectionError, RuntimeError) as error:
         raise RunError(
@@ -215,7 +216,7 @@ async def _follow(client: JobSubmissionClient, job: Submission) -> int:
             f"ray job logs --follow --address {job.address} {job_id}"
         ) from error
     if str(info.status) == "STOPPED":  # Ray keeps no exit code of such a job
-        print(f"job {job_id} was stopped by `ray job stop`", flush=True)
+        say(f"job {job_id} was stopped by `ray job stop`")
         return 128 + signal.SIGTERM
     if info.driver_exit_code is None:
         raise RunError(f"job {job_id} ended as {info.status} before its program ran: {info.message}")

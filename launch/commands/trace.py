@@ -10,6 +10,7 @@ import tyro
 from pydantic import Field
 
 from corewarding.launch.config.arguments import read_arguments
+from corewarding.launch.report.plain import say
 
 
 @dataclass(frozen=True)
@@ -26,5 +27,5 @@ def run(words: list[str]) -> int:
     arguments = read_arguments(TraceArguments, words, prog="corewarding trace")
     from corewarding.launch.report.trace import write_trace
 
-    print(write_trace(arguments.run_dir, seconds=arguments.seconds))
+    say(write_trace(arguments.run_dir, seconds=arguments.seconds))
     return 0

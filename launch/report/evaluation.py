@@ -13,6 +13,7 @@ from corewarding.evals.compare import compare
 from corewarding.evals.heldout import EvalResult, Generation
 from corewarding.evals.record import EvalRecord
 from corewarding.launch.report.progress import progress_bar
+from corewarding.launch.report.terminal import PlainConsole
 from corewarding.rewards.answers.grading import grade
 
 SHOWN = 10  # disagreements printed
@@ -54,7 +55,7 @@ def show_result(console: Console, result: EvalResult) -> None:
         shown = f"{value:.4f}" if isinstance(value, float) else str(value)
         if interval := intervals.get(key):
             shown += "  [{:.4f}, {:.4f}]".format(*interval)
-        console.print(f"{key:<17} {shown}", markup=False)
+        console.print(f"{key:<17} {shown}")
 
 
 def show_second_opinion(console: Console, record: EvalRecord) -> None:
@@ -79,11 +80,9 @@ def show_second_opinion(console: Console, record: EvalRecord) -> None:
     console.print("math-verify: " + ", ".join(f"{outcome} {number}" for outcome, number in counts.items() if number))
     different = dict.fromkeys((row["answer"], row["gold"], row["ours"], row["outcome"]) for row in rows)
     for answer, right, mine, outcome in list(different)[:SHOWN]:
-        console.print(
-            f"  {answer!r} for {right!r}: ours {'right' if mine else 'wrong'}, math-verify {outcome}", markup=False
-        )
+        console.print(f"  {answer!r} for {right!r}: ours {'right' if mine else 'wrong'}, math-verify {outcome}")
     if rows:
-        console.print(f"all of them: {path}", markup=False)
+        console.print(f"all of them: {path}")
 
 
 def show_comparison(first: Path, second: Path) -> None:
@@ -101,4 +100,4 @@ def show_comparison(first: Path, second: Path) -> None:
             f"{row.second - row.first:+.3f}",
             f"{low:+.3f} to {high:+.3f}",
         )
-    Console(highlight=False).print(table)
+    PlainConsole().print(table)

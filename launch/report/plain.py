@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import unicodedata
 
 _HIDDEN = {
@@ -24,3 +25,8 @@ def plain(text: str, *, keep: str = "\n\t") -> str:
         repr(letter)[1:-1] if letter not in keep and unicodedata.category(letter) in _HIDDEN else letter
         for letter in text
     )
+
+
+def say(text: str, *, error: bool = False) -> None:
+    """Prints a line with text from outside, made plain; on standard error for `error`."""
+    print(plain(text), file=sys.stderr if error else sys.stdout, flush=True)

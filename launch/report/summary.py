@@ -12,6 +12,7 @@ from rich.table import Table
 from corewarding.evals.heldout import EvalResult
 from corewarding.launch.config.tree import TrainConfig
 from corewarding.launch.report.files import write_whole
+from corewarding.launch.report.plain import say
 from corewarding.launch.report.run_directory import RunDir
 from corewarding.launch.report.terminal import output_console
 
@@ -74,6 +75,6 @@ def print_summary(
     facts.add_row("completions per second", f"{summary['completions_per_s']:.1f}")
     console.print(facts)
     tensorboard = Path(sys.executable).with_name("tensorboard")
-    print(f"model: {model}")
-    print(f"samples: {run_dir.samples}")
-    print(f"TensorBoard: {run_dir.tensorboard}\nopen it with:  {tensorboard} --logdir {run_dir.tensorboard}")
+    say(f"model: {model}")
+    say(f"samples: {run_dir.samples}")
+    say(f"TensorBoard: {run_dir.tensorboard}\nopen it with:  {tensorboard} --logdir {run_dir.tensorboard}")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
-from typing import Self
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
 from corewarding.launch.report.plain import plain
 from corewarding.launch.report.progress import progress_bar
@@ -17,9 +18,20 @@ HEADER_EVERY = 20
 """Rows between two headers, so that one is in sight on a terminal of 24 lines."""
 
 
+class PlainConsole(Console):
+    """Prints as rich does, with every control or invisible character as an escape, and without markup in texts."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"markup": False, "highlight": False} | options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(plain(segment.text), segment.style)
+
+
 def output_console() -> Console:
     """Standard output: colour on a terminal, and never a control code in a file, whatever FORCE_COLOR says."""
-    return Console(highlight=False, soft_wrap=True, force_terminal=None if sys.stdout.isatty() else False)
+    return PlainConsole(soft_wrap=True, force_terminal=None if sys.stdout.isatty() else False)
 
 
 class Terminal:

@@ -14,6 +14,7 @@ import torch
 from corewarding.actors.parameters import parameters_of
 from corewarding.dataflow.errors import UserError, origin
 from corewarding.launch.config.tree import TrainConfig
+from corewarding.launch.report.plain import say
 from corewarding.launch.run import placement
 from corewarding.launch.run.inputs import Inputs, read_inputs
 from corewarding.launch.run.plans import admission_limits
@@ -37,7 +38,7 @@ def prepare(config: TrainConfig) -> Inputs:
         processes = {role: len(several) for role, several in bundles(config).items()}
         refuse(late_problems(_plan(config, processes)))
     if note := warning(config):
-        print(f"note: {note}", flush=True)
+        say(f"note: {note}")
     return inputs
 
 

@@ -11,6 +11,7 @@ from corewarding.actors.engines import ENGINES, engine_kind
 from corewarding.launch.cli import main
 from corewarding.launch.commands import doctor
 from corewarding.launch.commands.doctor import Finding
+from corewarding.launch.run.preflight.known_holes import holes_of
 
 
 def statuses(findings: Iterable[Finding]) -> dict[str, str]:
@@ -90,3 +91,32 @@ def test_space_is_that_of_the_folder_that_will_hold_it(tmp_path: Path, wanted: i
 def test_more_threads_than_cores_is_a_warning() -> None:
     assert statuses(doctor.threads_and_files({"OMP_NUM_THREADS": "4096"}))["OMP_NUM_THREADS"] == "warn"
     assert "OMP_NUM_THREADS" not in statuses(doctor.threads_and_files({"OMP_NUM_THREADS": "1"}))
+
+
+@pytest.mark.parametrize(
+    ("package", "version", "named"),
+    [
+        ("ray", "2.51.1", ["CVE-2023-48022"]),
+        ("ray", "2.52.0", []),
+        ("torch", "2.5.1+cu124", ["CVE-2025-32434", "CVE-2026-24747"]),
+        ("torch", "2.9.1", ["CVE-2026-24747"]),
+        ("torch", "2.10.0a0+git1", []),
+        ("vllm", "0.14.0", ["CVE-2026-22778"]),
+        ("vllm", "0.14.1.dev3+cpu", []),
+        ("sglang", "0.5.9", ["CVE-2026-3059", "CVE-2026-7301"]),
+        ("sglang", "0.5.23", []),
+        ("vllm", "unknown", []),
+    ],
+)
+def test_versions_with_known_critical_holes_are_named(package: str, version: str, named: list[str]) -> None:
+    remedies = [hole.remedy for hole in holes_of(package, version)]
+    assert len(remedies) == len(named)
+    for remedy, name in zip(remedies, named, strict=True):
+        assert name in remedy
+        assert f'pip install "{package}>=' in remedy
+
+
+def test_doctor_refuses_an_installed_version_with_a_known_hole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.importlib.metadata, "version", lambda package: {"ray": "2.9.0"}.get(package, "99.0"))
+    (finding,) = doctor.known_holes()
+    assert (finding.what, finding.status, finding.found) == ("ray", "fail", "2.9.0")
