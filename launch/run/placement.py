@@ -25,7 +25,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 from corewarding.dataflow.errors import UserError
 from corewarding.launch.config.addresses import problem_of
 from corewarding.launch.config.tree import TrainConfig
-from corewarding.launch.run.ending import local_ray
+from corewarding.launch.run.ending import local_ray, own_ray
 from corewarding.launch.run.preflight.needs import Kind, bundles, joins_cluster, needed, process_environment
 
 
@@ -47,6 +47,7 @@ def connect(config: TrainConfig) -> None:
         return
     want = needed(config)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports runs to its makers otherwise
     os.environ.setdefault("RAY_worker_niceness", "0")  # our processes are the machine's work, not its background
     try:
         _start_ray(want)
@@ -74,11 +75,9 @@ def _start_ray(want: dict[str, float]) -> None:
         custom = {
             name: value for name, value in want.items() if name not in ("CPU", "GPU")
         }  # one machine stands for every node
-        ray.init(
-            address="local",  # also where another cluster runs on this machine
+        own_ray.start(
             num_cpus=int(cpus),
             resources=custom,
-            include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.WARNING,
             configure_logging=True,

@@ -1,0 +1,78 @@
+"""Ray for one run on one machine: no port is reachable from outside, and other users of the machine are kept out.
+
+By default Ray listens on every interface, writes its token where every user of the machine may read it, and makes folders in which
+every user may replace files. Here it stays on loopback, with a token that only the environment of the run's processes holds,
+below a folder of this user alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray._private import ray_constants
+
+from corewarding.dataflow.errors import UserError
+
+
+class OwnRayError(UserError):
+    """The folder for Ray's files is not ours alone."""
+
+
+def start(**options: Any) -> None:
+    """ray.init with these options, for this run alone. OwnRayError if another user owns Ray's folder."""
+    with _on_loopback(), _with_a_token():
+        ray.init(
+            address="local",  # also where another cluster runs on this machine
+            include_dashboard=False,
+            _temp_dir=str(own_folder()),
+            _system_config={"enable_metrics_collection": False},  # else a page of numbers for everyone who asks
+            **options,
+        )
+
+
+def own_folder() -> Path:
+    """The folder for the files of all Rays of this user, made if missing; other users cannot look into it.
+
+    RAY_TMPDIR names another place than the system's. OwnRayError if it is a link or another user's.
+    """
+    folder = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / f"cw-ray-{os.getuid()}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise OwnRayError(
+            f"{folder}, where Ray's files go, belongs to another user; set RAY_TMPDIR to a folder of your own"
+        )
+    folder.chmod(0o700)
+    return folder
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """While Ray starts, it takes 127.0.0.1 for the machine's address, and so binds nothing else."""
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextlib.contextmanager
+def _with_a_token() -> Iterator[None]:
+    """While Ray's processes start, their environment has a new token, unless the user's environment names one."""
+    if "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
+        yield
+        return
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    try:
+        yield
+    finally:
+        del os.environ["RAY_AUTH_TOKEN"]
