@@ -26,7 +26,7 @@ def _rank(rank: int, model: str, meeting: "Queue[Any]", answers: "Queue[Any]") -
         meeting.put(point)
     else:
         point = meeting.get(timeout=60)
-    actor.open(*point)
+    list(actor.open(*point))
     logprobs = decode(actor.logprobs(encode(list(make_samples(4))), "policy"))
     listening = {c.laddr.ip for c in psutil.Process().net_connections("inet") if c.status == psutil.CONN_LISTEN}
     answers.put((rank, logprobs, listening))
