@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -26,13 +27,12 @@ from corewarding.actors.member import (
     answer_of,
     gather_all,
     not_started,
-    reason_of,
 )
 from corewarding.actors.rollout_actor import DeliveryError
 from corewarding.actors.stats import combined
 from corewarding.dataflow.carriers import Completion, RolloutTask
 from corewarding.dataflow.codec import decode, encode
-from corewarding.dataflow.errors import RunError, TaskFailedError, origin
+from corewarding.dataflow.errors import RunError, TaskFailedError, origin, reason_of
 from corewarding.dataflow.ids import Source
 
 log = logging.getLogger(__name__)
@@ -59,20 +59,18 @@ class RolloutGroup:
         failure_window_s: float = 600.0,
         start_timeout_s: float = 60.0,
         silent_s: float = 30.0,
+        logs: Path | None = None,
         on_restart: Callable[[Member], Awaitable[None]] | None = None,
     ) -> None:
         """max_restarts: of one place in the group, within `failure_window_s` seconds. silent_s: seconds without an answer after which
-        `watch` fences a member.
+        `watch` fences a member. logs: folder of the processes' logs.
 
         on_restart: awaited when a restarted actor is up and before it gets tasks; it must give the actor current weights.
         """
-        self.source = source
-        self.on_restart = on_restart
-        self._factory = factory
+        self.source, self.on_restart = source, on_restart
+        self._factory, self._num_actors = factory, num_actors
         self._budgets = [Budget(max_restarts, failure_window_s) for _ in range(num_actors)]  # by index
-        self._start_timeout_s = start_timeout_s
-        self._silent_s = silent_s
-        self._num_actors = num_actors
+        self._start_timeout_s, self._silent_s, self._logs = start_timeout_s, silent_s, logs
         self._members: list[Member] = []  # by index
         self._changed = asyncio.Event()  # of any member's state; a new one after each change
         self._restarting: dict[int, asyncio.Task[None]] = {}
@@ -87,7 +85,7 @@ class RolloutGroup:
         RolloutGroupError when the first one fails, with its cause, or after start_timeout_s with the cluster's free resources.
         """
         for index in range(self._num_actors):
-            self._members.append(Member(index=index, source=self.source, handle=self._factory(index, 0)))
+            self._members.append(self._member(index, 0))
         starts = [asyncio.create_task(self._up(member)) for member in self._members]
         try:
             ended, _ = await asyncio.wait(starts, return_when=asyncio.FIRST_EXCEPTION)
@@ -212,7 +210,7 @@ class RolloutGroup:
                 self.num_answered += 1
                 break
             except DEATH as error:
-                self.fence(member, f"it died with task {task.id}: {reason_of(error)}")
+                self.fence(member, f"it died with task {task.id}: {member.cause_of(error)}")
                 task = dataclasses.replace(task, attempt=task.attempt + 1)
                 self._num_requeued += 1
             except RayTaskError as error:
@@ -252,9 +250,7 @@ class RolloutGroup:
             await asyncio.sleep(backoff_s(spent))  # what killed the process may need time to pass
             self._num_pausing -= 1
             number = member.restart + 1
-            member = Member(
-                index=member.index, source=self.source, handle=self._factory(member.index, number), restart=number
-            )
+            member = self._member(member.index, number)
             self._members[member.index] = member
             try:
                 await self._up(member)
@@ -284,6 +280,10 @@ class RolloutGroup:
     def _fail(self, failure: RolloutGroupError) -> None:
         self._failure = self._failure or failure
         self._changed.set()
+
+    def _member(self, index: int, restart: int) -> Member:
+        handle = self._factory(index, restart)
+        return Member(index=index, source=self.source, handle=handle, restart=restart, logs=self._logs)
 
     def _end(self, member: Member) -> None:
         self._set(member, "lost")

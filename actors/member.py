@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import ray
@@ -13,11 +13,11 @@ from ray.exceptions import ObjectLostError, RayActorError
 
 from corewarding.dataflow.errors import RunError
 from corewarding.dataflow.ids import Source
+from corewarding.dataflow.process import death_of
 
 State = Literal["starting", "stale", "healthy", "lost"]
 
 DEATH = (RayActorError, ObjectLostError)  # the second: the actor's node was lost with an answer on it
-_RAISED = re.compile(r"(?:[a-z_]\w*\.)*[A-Z]\w*(?:Error|Exception): ")  # at the left edge, as a traceback ends
 
 
 class MemberLostError(RunError):
@@ -38,10 +38,15 @@ class Member:
     restart: int = 0  # number of earlier processes in this place
     state: State = "starting"
     load: int = 0  # tasks sent and not answered
+    logs: Path | None = None  # folder of the process's log
 
     @property
     def id(self) -> str:
         return f"{self.source}-{self.index}"
+
+    def cause_of(self, death: BaseException) -> str:
+        """Why the process died, with what its log says."""
+        return death_of(death, None if self.logs is None else log_of(self.logs, self.source, self.index, self.restart))
 
     async def call(self, method: str, *args: object, timeout_s: float | None) -> Any:
         """One call; timeout_s None waits without limit. MemberLostError if the actor died or did not answer in time."""
@@ -50,7 +55,12 @@ class Member:
         except TimeoutError:
             raise MemberSilentError(f"{self.id} did not answer {method} within {timeout_s:g} s") from None
         except DEATH as error:
-            raise MemberLostError(f"{self.id} died in {method}: {reason_of(error)}") from error
+            raise MemberLostError(f"{self.id} died in {method}: {self.cause_of(error)}") from error
+
+
+def log_of(logs: Path, source: Source, index: int, restart: int) -> Path:
+    """The log of one process of a group; its stem is the actor's id in samples and traces."""
+    return logs / f"{source}-{index}{f'-restart{restart}' if restart else ''}.log"
 
 
 async def answer_of(reference: Any) -> Any:
@@ -77,10 +87,3 @@ def not_started(members: Sequence[Member], failures: Sequence[BaseException | No
         free_words = ", ".join(f"{name} {free.get(name, 0.0):g}" for name in ("CPU", "GPU"))
         room = f". Free in the cluster: {free_words}; see rollout.cpus_per_actor, .gpus_per_actor"
     return f"{len(missing)} of {len(members)} {members[0].source} actors did not start: {', '.join(missing)} ({causes}){room}"
-
-
-def reason_of(error: BaseException) -> str:
-    """The last exception in Ray's report, with all lines of its message."""
-    lines = [line.rstrip() for line in str(error).splitlines() if line.strip()]
-    raised = [number for number, line in enumerate(lines) if _RAISED.match(line)]
-    return "\n".join(lines[raised[-1] :] if raised else lines[-1:]) or type(error).__name__

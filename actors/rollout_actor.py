@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corewarding.actors.engine import (
@@ -23,14 +24,13 @@ from corewarding.actors.engine import (
     RolloutEngine,
     SampledSequence,
 )
-from corewarding.actors.member import reason_of
 from corewarding.actors.stats import RolloutStats, stats_between
 from corewarding.dataflow.carriers import Completion, RolloutTask, Timings
 from corewarding.dataflow.codec import decode as decode_message
 from corewarding.dataflow.codec import encode
-from corewarding.dataflow.errors import RunError
+from corewarding.dataflow.errors import RunError, reason_of
 from corewarding.dataflow.ids import Source, Version
-from corewarding.dataflow.process import pin_to_cores
+from corewarding.dataflow.process import keep_log, pin_to_cores
 from corewarding.dataflow.spans import now_s
 from corewarding.dataflow.weights import Rendezvous, WeightManifest
 
@@ -206,8 +206,9 @@ class PlacedRolloutActor(RolloutActor):
         system_prompt: str,
         buffer: Any,
         fallbacks: Sequence[Fallback] = (),
+        log: Path | None = None,
     ) -> None:
-        """context: the engine's; its eos_token_ids are taken from the model's chat template.
+        """log: the file of this process. context: the engine's; its eos_token_ids are taken from the model's chat template.
 
         buffer: the replay buffer's Ray handle; its `accept` takes the bytes. fallbacks: see rewards.answers.extract.
         """
@@ -217,6 +218,7 @@ class PlacedRolloutActor(RolloutActor):
         from corewarding.questions.template import PromptTemplate
         from corewarding.rewards.answers.extract import extract_answer
 
+        keep_log(log)
         pin_to_cores(context.settings.cores, key="engine.cores")
         torch.set_num_threads(context.settings.threads)
         template = PromptTemplate.from_folder(context.model_path, system_prompt=system_prompt)

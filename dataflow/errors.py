@@ -5,6 +5,10 @@
 
 from __future__ import annotations
 
+import re
+
+_RAISED = re.compile(r"(?:[a-z_]\w*\.)*[A-Z]\w*(?:Error|Exception): ")  # at the left edge, as a traceback ends
+
 
 class UserError(ValueError):
     """A mistake in the input. The message names the key, the value and the remedy."""
@@ -51,3 +55,10 @@ def origin(error: BaseException) -> BaseException:
     while isinstance(cause := getattr(error, "cause", None), Exception):
         error = cause
     return error
+
+
+def reason_of(error: BaseException) -> str:
+    """The last exception in Ray's report, with all lines of its message."""
+    lines = [line.rstrip() for line in str(error).splitlines() if line.strip()]
+    raised = [number for number, line in enumerate(lines) if _RAISED.match(line)]
+    return "\n".join(lines[raised[-1] :] if raised else lines[-1:]) or type(error).__name__

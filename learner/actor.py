@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from corewarding.dataflow.codec import decode, encode
 from corewarding.dataflow.ids import Channel, SetName
-from corewarding.dataflow.process import pin_to_cores
+from corewarding.dataflow.process import keep_log, pin_to_cores
 from corewarding.dataflow.weights import Rendezvous, WeightManifest
 from corewarding.learner.device import choose_device, collective_backend
 from corewarding.learner.learner import Learner, device_of
@@ -49,7 +49,10 @@ class LearnerActor:
         incarnation: int,
         bucket_bytes: int,
         wire_dtype: str,
+        log: Path | None = None,
     ) -> None:
+        """log: the file of this process."""
+        keep_log(log)
         self._plan, self._rank, self._world_size, self._incarnation = plan, rank, world_size, incarnation
         self._bucket_bytes, self._wire_dtype = bucket_bytes, wire_dtype
         self._manifests: dict[Channel, WeightManifest] = {}

@@ -18,12 +18,16 @@ from corewarding.dataflow.carriers import Float32, StepResult, TrainingSample
 from corewarding.dataflow.codec import decode, encode
 from corewarding.dataflow.errors import RunError, UserError, origin
 from corewarding.dataflow.ids import Channel, SetName, Version
+from corewarding.dataflow.process import death_of
 from corewarding.dataflow.weights import Rendezvous, WeightManifest
 from corewarding.learner.actor import LearnerActor, actor_options
 from corewarding.learner.settings import LearnerPlan
 
 Message: TypeAlias = "bytes | ray.ObjectRef[bytes]"
 """Encoded by dataflow.codec, or Ray's reference to such bytes: a batch can go from the buffer to the ranks directly."""
+
+DEATH_S = 3.0
+"""How long a rank's death may take to be known, once another rank has failed."""
 
 
 class LearnerDiedError(RunError):
@@ -47,12 +51,13 @@ class LearnerGroup:
         runtime_env: dict[str, Any],
         loopback: bool = True,
         options: Callable[[int], dict[str, Any]] = lambda rank: {},
+        logs: Path | None = None,
     ) -> None:
         """loopback: all ranks and engines are on this machine; otherwise they meet at the address of rank 0's node.
-        options: Ray options of a rank, such as its placement."""
+        options: Ray options of a rank, such as its placement. logs: folder of the ranks' logs."""
         self.incarnation = incarnation
         self._doing: dict[str, float] = {}  # calls without an answer, and since when
-        self._loopback = loopback
+        self._loopback, self._logs = loopback, logs
         world_size = plan.learner.ranks
         remote: Any = ray.remote(**actor_options(plan, runtime_env))(LearnerActor)
         self._ranks = [
@@ -63,6 +68,7 @@ class LearnerGroup:
                 incarnation=incarnation,
                 bucket_bytes=bucket_bytes,
                 wire_dtype=wire_dtype,
+                log=self._log(rank),
             )
             for rank in range(world_size)
         ]
@@ -79,9 +85,13 @@ class LearnerGroup:
 
         async def open_rank(index: int, meeting_point: tuple[str, int, bytes]) -> None:
             reports = self._ranks[index].open.options(num_returns="streaming").remote(*meeting_point)
-            async for report in reports:
-                read[index] = await report
-                on_read(*map(sum, zip(*read.values(), strict=True)))
+            try:
+                async for report in reports:
+                    read[index] = await report
+                    on_read(*map(sum, zip(*read.values(), strict=True)))
+            except RayActorError as error:
+                why = death_of(error, self._log(index))
+                raise LearnerStartError(f"a learner rank did not start: learner-{index}: {why}") from error
 
         async def opened() -> Version:
             meeting_point = await self._ranks[0].meeting_point.remote(self._loopback)
@@ -167,12 +177,24 @@ class LearnerGroup:
 
     async def _all(self, method: str, *args: Any) -> Any:
         self._doing.setdefault(method, time.monotonic())
-        refs = [getattr(rank, method).remote(*args) for rank in self._ranks]
+        calls = [asyncio.ensure_future(_answer(getattr(rank, method).remote(*args))) for rank in self._ranks]
         try:
-            return (await asyncio.gather(*refs))[0]
-        except RayActorError as error:
-            raise LearnerDiedError(
-                f"a learner rank died during {method}: {error}. `corewarding resume` continues from the last checkpoint"
-            ) from error
+            return (await asyncio.gather(*calls))[0]
+        except RayError:
+            await asyncio.wait(calls, timeout=DEATH_S)  # where one has died, the others fail too, perhaps sooner
+            for rank, call in enumerate(calls):
+                if call.done() and isinstance(error := call.exception(), RayActorError):
+                    why = death_of(error, self._log(rank))
+                    raise LearnerDiedError(f"a learner rank died during {method}: learner-{rank}: {why}") from error
+            raise
         finally:
             self._doing.pop(method, None)
+            for call in calls:
+                call.cancel()
+
+    def _log(self, rank: int) -> Path | None:
+        return None if self._logs is None else self._logs / f"learner-{rank}.log"
+
+
+async def _answer(reference: Any) -> Any:
+    return await reference

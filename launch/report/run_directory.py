@@ -1,6 +1,7 @@
 """The folder of one run. A run writes nothing outside it.
 
-runs/<name>/{config.yaml, environment.json, model.json, tensorboard/, metrics.jsonl, trace.jsonl, samples/, initial_answers.jsonl,
+runs/<name>/{config.yaml, environment.json, model.json, tensorboard/, metrics.jsonl, trace.jsonl, samples/, logs/,
+initial_answers.jsonl,
 checkpoints/, summary.json}; secrets.json if the configuration has any; changes.jsonl if the run was resumed with other values.
 """
 
@@ -47,6 +48,7 @@ class RunDir:
         self.metrics = self.path / "metrics.jsonl"
         self.trace = self.path / "trace.jsonl"
         self.samples = self.path / "samples"
+        self.logs = self.path / "logs"
         self.initial_answers = self.path / "initial_answers.jsonl"
         self.checkpoints = self.path / "checkpoints"
         self.summary = self.path / "summary.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,8 @@ from rich.segment import Segment
 from corewarding.launch.report.plain import plain
 from corewarding.launch.report.progress import progress_bar
 from corewarding.launch.report.update_line import Column, duration, header, log_line, row, shown
+
+log = logging.getLogger(__name__)
 
 HEADER_EVERY = 20
 """Rows between two headers, so that one is in sight on a terminal of 24 lines."""
@@ -55,6 +58,7 @@ class Terminal:
 
     def phase(self, text: str) -> None:
         """Shows what the run is doing now."""
+        log.info(text)
         self._progress.update(self._task, description=text)
 
     def training(self) -> None:
@@ -64,6 +68,7 @@ class Terminal:
 
     def say(self, text: str, *, style: str = "") -> None:
         """Prints text that stays. style: of a terminal, in rich's words."""
+        log.info(plain(text))
         self._console.print(plain(text), style=style, markup=False)
 
     def warn(self, text: str) -> None:
@@ -81,6 +86,7 @@ class Terminal:
                 self._console.print(header(self._total, columns))
                 self._columns, self._rows = columns, 0
             self._rows += 1
+            log.info(log_line(update, self._total, scalars, left))
             self._console.print(row(update, self._total, scalars, left, columns))
         else:
             self.say(log_line(update, self._total, scalars, left))

@@ -23,6 +23,7 @@ from corewarding.dataflow.metrics import Metrics
 from corewarding.dataflow.spans import now_s
 from corewarding.evals.heldout import EvalResult
 from corewarding.launch.config.tree import TrainConfig
+from corewarding.launch.report.run_directory import RunDir
 from corewarding.launch.report.statistics import RunStatistics, UpdateTimes
 from corewarding.launch.run.cadence import Checkpoints, Evaluations
 from corewarding.launch.run.collapse_guard import CollapseGuard
@@ -67,6 +68,7 @@ class Controller:
             parts.groups,
             limit_s=config.run.watchdog_s,
             version=lambda: self.version,
+            logs=RunDir(config.run.root, config.run.name).logs,
         )
         self._writer = UpdateWriter(log, parts.groups, self.statistics, self.collapse, self._supervisor.start)
         self._evaluations = Evaluations(

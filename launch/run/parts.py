@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from ray.actor import ActorHandle
@@ -13,6 +14,7 @@ from ray.actor import ActorHandle
 from corewarding.actors.engine import EngineContext
 from corewarding.actors.engines import ENGINES
 from corewarding.actors.group import RolloutGroup
+from corewarding.actors.member import log_of
 from corewarding.actors.rollout_actor import PlacedRolloutActor
 from corewarding.dataflow.ids import AskedId, Channel, Source, Version
 from corewarding.evals.heldout import EvalResult, score_completions
@@ -20,6 +22,7 @@ from corewarding.evals.tasks import evaluation_tasks
 from corewarding.launch.config.tree import TrainConfig
 from corewarding.launch.report.run_directory import RunDir
 from corewarding.launch.run import placement
+from corewarding.launch.run.ending.supervision import refuse_stopped
 from corewarding.launch.run.inputs import Inputs
 from corewarding.launch.run.plans import buffer_plan, learner_plan
 from corewarding.launch.run.preflight.needs import joins_cluster, process_environment, weight_backend
@@ -34,6 +37,12 @@ from corewarding.questions.order import QuestionCursor
 GB = 10**9
 LINE_S = 15.0
 """Seconds between two lines on a model that is being loaded."""
+BUFFER_LOG = "buffer.log"
+
+
+def logs_of(config: TrainConfig) -> Path:
+    """The folder of the processes' logs, absolute for processes that start elsewhere."""
+    return RunDir(config.run.root, config.run.name).logs.absolute()
 
 
 @asynccontextmanager
@@ -53,6 +62,7 @@ async def placed(
         inputs.gold,
         state.get("buffer"),
         runtime_env=process_environment(1),
+        log=logs_of(config) / BUFFER_LOG,
     )
     learner = _learner(config, version.incarnation, room)
     groups = {
@@ -65,7 +75,8 @@ async def placed(
         return await _evaluate(config, inputs, groups["policy"], quick=quick)
 
     try:
-        await _all_start(
+        await all_start(
+            logs_of(config),
             learner.start(config.learner.start_timeout_s, on_read=_loading(log)),
             *(group.start() for group in groups.values()),
         )
@@ -77,7 +88,7 @@ async def placed(
             rule=inputs.rule,
             prepared=inputs.prepared,
             cursor=_cursor(config, inputs, state),
-            buffer=BufferClient(buffer),
+            buffer=BufferClient(buffer, log=logs_of(config) / BUFFER_LOG),
             learner=learner,
             learner_lock=lock,
             groups=groups,
@@ -108,15 +119,20 @@ def _loading(log: Log) -> Callable[[int, int], None]:
     return show
 
 
-async def _all_start(*starts: Coroutine[Any, Any, object]) -> None:
+async def all_start(logs: Path, *starts: Coroutine[Any, Any, object]) -> None:
     """Returns when all have started. The first failure is raised at once, and the other starts are given up."""
     tasks = [asyncio.ensure_future(start) for start in starts]
+    started: asyncio.Future[Any] = asyncio.gather(*tasks)
+    stopped: asyncio.Future[Any] = asyncio.ensure_future(refuse_stopped(logs))
     try:
-        await asyncio.gather(*tasks)
+        await asyncio.wait({started, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if stopped.done():
+            stopped.result()
+        await started
     finally:
-        for task in tasks:
+        for task in (*tasks, stopped):
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, started, stopped, return_exceptions=True)
 
 
 def rollout_group(
@@ -149,9 +165,12 @@ def rollout_group(
         runtime_env=process_environment(engine.threads, python=python),
     )
 
+    logs = logs_of(config)
+
     def make(index: int, restart: int) -> Any:
         return remote.options(**room.options(source, index)).remote(
-            actor_id=f"{source}-{index}" + (f"-restart{restart}" if restart else ""),
+            actor_id=log_of(logs, source, index, restart).stem,
+            log=log_of(logs, source, index, restart),
             source=source,
             context=context,
             system_prompt=config.data.system_prompt,
@@ -166,6 +185,7 @@ def rollout_group(
         max_restarts=rollout.max_restarts,
         failure_window_s=rollout.failure_window_s,
         silent_s=rollout.silent_s,
+        logs=logs,
         start_timeout_s=rollout.start_timeout_s,
     )
 
@@ -186,6 +206,7 @@ def _learner(config: TrainConfig, incarnation: int, room: placement.Reservation)
         runtime_env=process_environment(config.learner.threads),
         loopback=not joins_cluster(),
         options=lambda rank: room.options("learner", rank),
+        logs=logs_of(config),
     )
 
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
@@ -51,7 +50,9 @@ def connect(config: TrainConfig) -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")  # our processes are the machine's work, not its background
     try:
         _start_ray(want)
-    except (OSError, RuntimeError, RayError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # Ray raises Exception itself when its processes do not come up in time
         where = f"RAY_ADDRESS {os.environ['RAY_ADDRESS']}" if joins_cluster() else "this machine"
         raise PlacementError(
             f"Ray does not start for {where}: {error}; `corewarding doctor` checks this machine"
@@ -68,20 +69,21 @@ def _start_ray(want: dict[str, float]) -> None:
             )
         ray.init(address="auto", log_to_driver=False, logging_level=logging.WARNING)
     else:
-        local_ray.mark()
+        reaper = local_ray.mark()
         # On one machine the operating system shares the cores, so a run starts even if its fractions add up to more cores
         # than there are. A cluster is not oversubscribed.
         cpus = max(os.cpu_count() or 1, -(-want["CPU"] // 1))
         custom = {
             name: value for name, value in want.items() if name not in ("CPU", "GPU")
         }  # one machine stands for every node
-        own_ray.start(
+        session = own_ray.start(
             num_cpus=int(cpus),
             resources=custom,
             log_to_driver=False,
             logging_level=logging.WARNING,
             configure_logging=True,
         )
+        local_ray.own_session(session, reaper)
 
 
 @contextlib.contextmanager

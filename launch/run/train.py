@@ -29,6 +29,8 @@ from corewarding.launch.report.terminal import Terminal
 from corewarding.launch.run import placement
 from corewarding.launch.run.controller import Controller
 from corewarding.launch.run.ending import local_ray
+from corewarding.launch.run.ending.driver_log import driver_log
+from corewarding.launch.run.ending.guard import Guard
 from corewarding.launch.run.ending.stopping import LastResort, Signals, StoppedError, StopRequest
 from corewarding.launch.run.inputs import Inputs, located, sizes
 from corewarding.launch.run.model_record import recorded_revision, write_model
@@ -101,20 +103,23 @@ def _locked(
         resumed["changed"] = "; ".join(map(str, run_dir.changes))
     introduce(config, sizes(config, inputs) | {"run directory": str(run_dir.path)} | resumed)
     config = located(config, inputs.folder)
-    try:
-        with signals.held():
-            placement.connect(config)
-        with signals.running():
-            return run_to_end(_run(config, inputs, run_dir, store, checkpoint, began, stop, last_resort))
-    except RunStoppedError:
-        raise
-    except UserError as error:
-        raise origin(error) from None
-    except (RunError, RayError, OSError) as error:  # RayError: what an actor did not expect. OSError: a full disk
-        raise RunStoppedError(f"{_cause_of(error)}\n{_remedy(run_dir, store)}") from error
-    finally:
-        local_ray.shut_down()
-        last_resort.disarm()
+    with driver_log(run_dir.logs / "driver.log", enabled=last_resort.enabled):
+        keep: Path | None = None
+        try:
+            with signals.held():
+                placement.connect(config)
+            with signals.running():
+                return run_to_end(_run(config, inputs, run_dir, store, checkpoint, began, stop, last_resort))
+        except RunStoppedError:
+            raise
+        except UserError as error:
+            raise origin(error) from None
+        except (RunError, RayError, OSError) as error:  # RayError: what an actor did not expect. OSError: a full disk
+            keep = run_dir.logs
+            raise RunStoppedError(f"{_cause_of(error)}\n{_remedy(run_dir, store)}") from error
+        finally:
+            local_ray.shut_down(keep=keep)
+            last_resort.disarm()
 
 
 def _cause_of(error: Exception) -> str:
@@ -187,7 +192,14 @@ async def _run(
         log = RunLog(run_dir, terminal, resumed_at=updates)
         controller = None
         try:
-            controller = await _control(config, inputs, store, checkpoint, log, stop, last_resort)
+            guard = Guard(
+                enabled=last_resort.enabled,
+                limit_s=config.run.watchdog_s,
+                logs=run_dir.logs,
+                remedy=lambda: _remedy(run_dir, store),
+            )
+            async with guard.watching():
+                controller = await _control(config, inputs, store, checkpoint, log, stop, last_resort)
         except StoppedError as error:
             log.say(str(error))
         finally:

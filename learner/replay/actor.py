@@ -5,6 +5,7 @@ Bytes are messages of dataflow.codec. Use it through BufferClient; only rollout 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -13,6 +14,7 @@ from ray.actor import ActorHandle
 from corewarding.dataflow.carriers import Completion, TokenStatistics
 from corewarding.dataflow.codec import decode_list, encode
 from corewarding.dataflow.ids import AskedId, Channel
+from corewarding.dataflow.process import keep_log
 from corewarding.dataflow.votes import InitialAnswers
 from corewarding.learner.replay.buffer import ReplayBuffer
 from corewarding.learner.replay.scoring import BufferPlan
@@ -22,7 +24,10 @@ from corewarding.questions.gold import GoldAnswers
 class BufferActor:
     """The methods of ReplayBuffer, spoken in bytes."""
 
-    def __init__(self, plan: BufferPlan, gold: GoldAnswers, state: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, plan: BufferPlan, gold: GoldAnswers, state: dict[str, Any] | None = None, log: Path | None = None
+    ) -> None:
+        keep_log(log)
         self._buffer = ReplayBuffer(plan, gold, state)
 
     async def know_initial(self, answers: bytes) -> None:
@@ -82,10 +87,15 @@ class BufferActor:
 
 
 def start_buffer(
-    plan: BufferPlan, gold: GoldAnswers, state: dict[str, Any] | None, *, runtime_env: dict[str, Any]
+    plan: BufferPlan,
+    gold: GoldAnswers,
+    state: dict[str, Any] | None,
+    *,
+    runtime_env: dict[str, Any],
+    log: Path | None = None,
 ) -> ActorHandle[BufferActor]:
-    """Starts the buffer's process. state: of a checkpoint, or None. Arguments of the process are Ray's `runtime_env`."""
+    """Starts the buffer's process. state: of a checkpoint, or None. runtime_env: Ray's, of the process. log: its file."""
     remote: Any = ray.remote(BufferActor)  # Ray's annotations lack max_concurrency
     options = remote.options(num_cpus=0, max_concurrency=1000, runtime_env=runtime_env)
-    actor: ActorHandle[BufferActor] = options.remote(plan, gold, state)
+    actor: ActorHandle[BufferActor] = options.remote(plan, gold, state, log)
     return actor

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import ray
@@ -15,6 +16,7 @@ from corewarding.dataflow.carriers import BufferProgress, UpdateReport
 from corewarding.dataflow.codec import decode_as, encode
 from corewarding.dataflow.errors import RunError
 from corewarding.dataflow.ids import AskedId, Channel
+from corewarding.dataflow.process import death_of
 from corewarding.dataflow.votes import InitialAnswers
 from corewarding.learner.replay.actor import BufferActor
 
@@ -39,28 +41,30 @@ class TakenBatch:
 class BufferClient:
     """All methods raise BufferDiedError if the buffer's process has ended."""
 
-    def __init__(self, actor: ActorHandle[BufferActor]) -> None:
+    def __init__(self, actor: ActorHandle[BufferActor], *, log: Path | None = None) -> None:
+        """log: of the buffer's process."""
         self._actor: Any = actor
+        self._log = log
 
     async def know_initial(self, answers: Sequence[InitialAnswers]) -> None:
         """The initial model's answers, for rules that need them; before any question is admitted."""
-        await _answer(self._actor.know_initial.remote(encode(list(answers))))
+        await self._answer(self._actor.know_initial.remote(encode(list(answers))))
 
     async def room(self) -> int:
         """Waits until at least one question may start; returns how many may."""
-        return await _answer(self._actor.room.remote())
+        return await self._answer(self._actor.room.remote())
 
     async def admit(self, offered: Sequence[AskedId]) -> int:
         """Admits the first of the offered questions, as many as there is room for; returns how many."""
-        return await _answer(self._actor.admit.remote(encode(list(offered))))
+        return await self._answer(self._actor.admit.remote(encode(list(offered))))
 
     async def give_up(self, asked: AskedId) -> bool:
         """Drops a question of which a task fails for good; another may start. False if the question has left already."""
-        return await _answer(self._actor.give_up.remote(encode([asked])))
+        return await self._answer(self._actor.give_up.remote(encode([asked])))
 
     async def acknowledged(self, channel: Channel, updates: int) -> None:
         """Tells the buffer that every live engine of `channel` has acknowledged the weights after `updates` updates."""
-        await _answer(self._actor.acknowledged.remote(channel, updates))
+        await self._answer(self._actor.acknowledged.remote(channel, updates))
 
     async def take(self, update: int, token_statistics: Callable[[BatchRef], Awaitable[bytes]]) -> TakenBatch:
         """Waits until update number `update` can be made, and takes its batch.
@@ -69,36 +73,33 @@ class BufferClient:
         the reward rule needs them.
         """
         num, is_scored, batch = self._actor.take.options(num_returns=3).remote(update)
-        if not await _answer(is_scored):
+        if not await self._answer(is_scored):
             statistics = await token_statistics(batch)
             num, batch = self._actor.score.options(num_returns=2).remote(update, statistics)
-        num_samples = await _answer(num)
+        num_samples = await self._answer(num)
         return TakenBatch(num_samples=num_samples, batch=batch, report=asyncio.create_task(self._report(update)))
 
     async def halt(self) -> int:
         """Lets no further update be taken; returns the number of those taken. A `take` of a later one never returns: cancel it."""
-        return await _answer(self._actor.halt.remote())
+        return await self._answer(self._actor.halt.remote())
 
     async def progress(self) -> BufferProgress:
         """How far the buffer has come."""
-        return decode_as(await _answer(self._actor.progress.remote()), BufferProgress)
+        return decode_as(await self._answer(self._actor.progress.remote()), BufferProgress)
 
     async def answers_read(self) -> dict[str, int]:
         """How often the data set's answers were read so far, by reader."""
-        return await _answer(self._actor.answers_read.remote())
+        return await self._answer(self._actor.answers_read.remote())
 
     async def state(self) -> dict[str, Any]:
         """For a checkpoint between two updates; JSON-ready."""
-        return await _answer(self._actor.state.remote())
+        return await self._answer(self._actor.state.remote())
 
     async def _report(self, update: int) -> UpdateReport:
-        return decode_as(await _answer(self._actor.report.remote(update)), UpdateReport)
+        return decode_as(await self._answer(self._actor.report.remote(update)), UpdateReport)
 
-
-async def _answer(call: Awaitable[T]) -> T:
-    try:
-        return await call
-    except RayActorError as error:
-        raise BufferDiedError(
-            f"the replay buffer died: {error}. `corewarding resume` goes on from the last checkpoint"
-        ) from error
+    async def _answer(self, call: Awaitable[T]) -> T:
+        try:
+            return await call
+        except RayActorError as error:
+            raise BufferDiedError(f"the replay buffer died: {death_of(error, self._log)}") from error

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.more.cluster import environment
-from tests.more.test_faults import Run, started
+from tests.more.runs import Run, started
 
 
 def resume(run: Run, *words: str) -> subprocess.CompletedProcess[str]:

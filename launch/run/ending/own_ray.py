@@ -26,16 +26,17 @@ class OwnRayError(UserError):
     """The folder for Ray's files is not ours alone."""
 
 
-def start(**options: Any) -> None:
-    """ray.init with these options, for this run alone. OwnRayError if another user owns Ray's folder."""
+def start(**options: Any) -> Path:
+    """ray.init with these options, for this run alone. Returns the session's folder. OwnRayError if another user owns Ray's."""
     with _on_loopback(), _with_a_token():
-        ray.init(
+        context: Any = ray.init(
             address="local",  # also where another cluster runs on this machine
             include_dashboard=False,
             _temp_dir=str(own_folder()),
             _system_config={"enable_metrics_collection": False},  # else a page of numbers for everyone who asks
             **options,
         )
+    return Path(context.address_info["session_dir"])
 
 
 def own_folder() -> Path:

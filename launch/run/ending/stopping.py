@@ -166,12 +166,12 @@ class LastResort:
 
     def __init__(self, *, enabled: bool) -> None:
         """enabled: whether this process is there for the run alone, as under `corewarding train`."""
-        self._enabled = enabled
+        self.enabled = enabled
         self._call_off: Callable[[], None] = lambda: None
 
     def arm(self, error: BaseException | None) -> None:
         """The run ended, with this error or well; what is left may take ENDING_S seconds."""
-        if self._enabled:
+        if self.enabled:
             self._call_off()
             why = f"{error}\n" if error is not None else ""
             message = f"corewarding: {why}Ray did not end within {ENDING_S:g} s; `ray stop --force` ends what it left"

@@ -6,11 +6,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
 from typing import Any
 
 from corewarding.dataflow.carriers import BufferProgress
 from corewarding.dataflow.errors import RunError
 from corewarding.dataflow.ids import Source, Version
+from corewarding.launch.run.ending.evidence import processes, report
 from corewarding.launch.run.protocols import Buffer, Learner, RolloutWorkers
 
 log = logging.getLogger(__name__)
@@ -22,6 +24,22 @@ class LoopEndedError(RunError):
 
 class StalledError(RunError):
     """Nothing moved for `run.watchdog_s` seconds."""
+
+
+async def refuse_stopped(logs: Path, *, for_s: float = 10.0) -> None:
+    """Runs until it is cancelled. StalledError when a process that writes to `logs` is stopped for so long: for a run that starts,
+    whose deadlines are long because a model may be large."""
+    since: dict[int, float] = {}
+    while True:
+        stopped = [one for one in await asyncio.to_thread(processes, logs) if one.state == "T"]
+        now = time.monotonic()
+        since = {one.pid: since.get(one.pid, now) for one in stopped}
+        for one in stopped:
+            if now - since[one.pid] > for_s:
+                raise StalledError(
+                    f"{one.name} (process {one.pid}) is stopped (SIGSTOP) for {for_s:g} s, so the run cannot start"
+                )
+        await asyncio.sleep(for_s / 10)
 
 
 class Supervisor:
@@ -93,9 +111,11 @@ class Watchdog:
         *,
         limit_s: float,
         version: Callable[[], Version],
+        logs: Path,
     ) -> None:
+        """logs: of the run's processes."""
         self._buffer, self._learner, self._groups = buffer, learner, groups
-        self._limit_s, self._version = limit_s, version
+        self._limit_s, self._version, self._logs = limit_s, version, logs
         self._progress_at = time.monotonic()
 
     def alive(self) -> None:
@@ -116,7 +136,8 @@ class Watchdog:
                 self.alive()
             stalled = time.monotonic() - self._progress_at
             if stalled > self._limit_s:
-                raise StalledError(self._who_waits(stalled, progress))
+                seen_outside = await asyncio.to_thread(report, self._logs)
+                raise StalledError("\n".join(filter(None, [self._who_waits(stalled, progress), seen_outside])))
 
     async def _progress(self) -> BufferProgress | None:
         """The buffer's answer; None if it does not come in time."""

@@ -9,8 +9,8 @@ import pytest
 
 from corewarding.actors.engine import EngineContext, EngineSettingsError
 from corewarding.actors.engines import make_engine
-from corewarding.actors.member import reason_of
 from corewarding.actors.settings import EngineSettings
+from corewarding.dataflow.errors import reason_of
 
 CHAIN = """The actor died because of an error raised in its creation task, \x1b[36mray::RolloutActor.__init__()\x1b[39m
 ValueError: an early cause

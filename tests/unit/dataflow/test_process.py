@@ -1,6 +1,8 @@
-"""Pinning a process moves all its threads. The test does it in a child process."""
+"""The process itself: its cores, and the log that tells why it died. Both in child processes."""
 
 import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -8,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from corewarding.dataflow.process import pin_to_cores
+from corewarding.dataflow.process import death_of, pin_to_cores
 
 
 def affinities_after_pinning(core: int) -> set[frozenset[int]]:
@@ -33,3 +35,51 @@ def test_a_missing_core_is_refused_and_nothing_changes() -> None:
     with pytest.raises(ValueError, match=r"engine\.cores \[99999\] cannot be used"):
         pin_to_cores([99999], key="engine.cores")
     assert os.sched_getaffinity(0) == before
+
+
+DIES = """
+import faulthandler, os, signal, sys
+from pathlib import Path
+from corewarding.dataflow.process import keep_log
+keep_log(Path(sys.argv[1]))
+{}
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+REPORT = (
+    "The actor is dead.\nWorker exit detail: Worker unexpectedly exits with a connection error code 2. End of file."
+)
+
+
+@pytest.mark.parametrize(
+    ("last", "cause"),
+    [
+        ("", "its process ended without a word, as after SIGKILL"),
+        (
+            "print('no space left'); os.system('echo in a child')",
+            "its process ended; last words: no space left / in a child",
+        ),
+        (
+            "signal.raise_signal(signal.SIGUSR1)",
+            "its process ended without a word, as after SIGKILL",
+        ),  # only its stacks
+        (
+            "signal.raise_signal(signal.SIGSEGV)",
+            "it crashed (Fatal Python error: Segmentation fault; the stacks are in",
+        ),
+    ],
+)
+def test_the_cause_of_a_death_comes_from_the_log_of_the_process(tmp_path: Path, last: str, cause: str) -> None:
+    log = tmp_path / "logs" / "policy-0.log"
+    log.parent.mkdir()
+    log.write_text("--- process 1\nof an earlier process\n")
+    subprocess.run([sys.executable, "-u", "-c", DIES.format(last), str(log)], check=False)
+    assert death_of(RuntimeError(REPORT), log).startswith(cause)
+    assert "earlier" not in death_of(RuntimeError(REPORT), log)
+
+
+def test_an_error_that_ray_knows_is_the_cause(tmp_path: Path) -> None:
+    assert (
+        death_of(RuntimeError("in __init__\nValueError: no such model"), tmp_path / "log")
+        == "ValueError: no such model"
+    )
+    assert death_of(RuntimeError(REPORT), None).startswith("Worker exit detail")
