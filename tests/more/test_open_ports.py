@@ -42,7 +42,7 @@ def kind_of(process: psutil.Process) -> str:
         "monitor.py": "monitor",
         "dashboard/dashboard.py": "dashboard",
         "ray::LearnerActor": "learner rank",
-        "ray::RolloutActor": "rollout actor",
+        "ray::PlacedRolloutActor": "rollout actor",
         "ray::BufferActor": "replay buffer",
         "ray::": "idle worker",
         "corewarding.launch.cli": "driver",
@@ -68,15 +68,19 @@ def listening(mark: str) -> Ports:
     return found
 
 
-def answer_of(ip: str, port: int, path: str) -> str:
+def told_by(ip: str, port: int) -> str:
     """What the port tells whoever asks by HTTP without a token; empty if it refuses or does not speak HTTP."""
-    try:
-        with urllib.request.urlopen(f"http://{ip}:{port}{path}", timeout=5) as answer:
-            return str(answer.read(500).decode(errors="replace"))
-    except urllib.error.HTTPError as error:
-        return "" if error.code in (401, 403, 404, 405) else f"HTTP {error.code}"
-    except (OSError, http.client.HTTPException):
-        return ""
+    for path in PATHS:
+        try:
+            with urllib.request.urlopen(f"http://{ip}:{port}{path}", timeout=2) as answer:
+                if told := answer.read(500).decode(errors="replace"):
+                    return f"{path}: {told}"
+        except urllib.error.HTTPError as error:
+            if error.code not in (401, 403, 404, 405):
+                return f"{path}: HTTP {error.code}"
+        except (OSError, http.client.HTTPException):
+            return ""
+    return ""
 
 
 @pytest.fixture(scope="module")
@@ -127,14 +131,10 @@ def test_a_request_without_the_token_is_refused(ports: Ports) -> None:
             env=environment() | token,
             capture_output=True,
             check=False,
+            timeout=120,
         )
         assert done.returncode == 7, done.stderr[-2000:]
-    told = {
-        (number, path): answer_of(ip, number, path)
-        for found in ports.values()
-        for ip, number in found
-        for path in PATHS
-    }
+    told = {(kind, ip, port): told_by(ip, port) for kind, found in ports.items() for ip, port in found}
     assert {where: answer for where, answer in told.items() if answer} == {}
 
 
