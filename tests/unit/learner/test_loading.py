@@ -144,7 +144,7 @@ def test_a_rank_reports_while_it_loads(tmp_path: Path, monkeypatch: pytest.Monke
     for seconds, least, most in ((0.0, 20, 10**6), (1000.0, 0, 0)):
         monkeypatch.setattr(actor, "REPORT_S", seconds)
         rank = actor.LearnerActor(plan, rank=0, world_size=1, incarnation=3, bucket_bytes=1000, wire_dtype="float32")
-        reports = list(rank.open("127.0.0.1", 0))
+        reports = list(rank.open("127.0.0.1", 0, b""))
         assert least <= len(reports) <= most
         assert all(done < later for (done, _), (later, _) in pairwise(reports))
         assert decode(rank.version()) == Version(incarnation=3, updates=0)
