@@ -21,6 +21,7 @@ from corewarding.weights.stream import Shard, receive
 
 CPU = torch.device("cpu")
 BUCKET = 4096
+PATIENCE_S = 60.0
 SHAPES = {  # rows are dealt as FSDP2 does, ceil(n / 2) to the first rank: uneven, and none at all on the second
     "embed": (67, 33),
     "bias": (1,),
@@ -105,16 +106,16 @@ class Learner:
 
     def answers(self, ranks: tuple[int, ...] = (0, 1)) -> list[Any]:
         for rank in ranks:
-            assert self.pipes[rank].poll(30), f"rank {rank} does not answer"
+            assert self.pipes[rank].poll(PATIENCE_S), f"rank {rank} does not answer"
         return [self.pipes[rank].recv() for rank in ranks]
 
     def open(self, receivers: ThreadPoolExecutor, num: int, *, epoch: int) -> list[WeightGroup]:
-        self.tell("serve", "policy", epoch, num, "gloo", 10.0, ranks=(0,))
+        self.tell("serve", "policy", epoch, num, "gloo", PATIENCE_S, ranks=(0,))
         (rendezvous,) = self.answers((0,))
         self.tell("connect", rendezvous, ranks=(0,))
         joins = [receivers.submit(WeightGroup, rendezvous, rank=i + 1, device=CPU) for i in range(num)]
         assert self.answers((0,)) == [None]
-        return [join.result(10) for join in joins]
+        return [join.result(PATIENCE_S) for join in joins]
 
     def manifest(self, *, scale: int = 1, with_checksums: bool = True) -> WeightManifest:
         for rank in (0, 1):
@@ -130,7 +131,7 @@ class Learner:
         for pipe in self.pipes:
             pipe.send(None)
         for process in self.processes:
-            process.join(10)
+            process.join(PATIENCE_S)
             assert process.exitcode == 0
 
 
@@ -168,7 +169,7 @@ def test_uneven_shards_arrive_whole_at_every_receiver(learner: Learner, receiver
         futures = [take(receivers, group, manifest) for group in groups]
         assert learner.answers() == [None, None]
         for future in futures:
-            received = future.result(10)
+            received = future.result(PATIENCE_S)
             assert all(torch.equal(received[name], full(name, 1)) for name in SHAPES)
     for group in groups:
         group.close()
@@ -183,7 +184,7 @@ def test_a_corrupted_checksum_is_refused(learner: Learner, receivers: ThreadPool
     future = take(receivers, group, dataclasses.replace(manifest, tensors=tuple(tensors)))
     assert learner.answers() == [None, None]
     with pytest.raises(TransportError, match=r"norm of policy version 2\.7: checksum"):
-        future.result(10)
+        future.result(PATIENCE_S)
     group.close()
 
 
@@ -210,7 +211,7 @@ def test_a_lost_receiver_fails_the_transfer_and_a_new_group_carries_on(
     learner.send(manifest)
     received = take(receivers, group, manifest)
     assert learner.answers() == [None, None]
-    assert torch.equal(received.result(10)["embed"], full("embed", 1))
+    assert torch.equal(received.result(PATIENCE_S)["embed"], full("embed", 1))
     group.close()
 
 
@@ -222,7 +223,7 @@ def test_the_sender_holds_two_buckets_and_never_a_full_tensor(learner: Learner, 
     learner.send(manifest, scale=scale, method="measured_send")
     future = take(receivers, group, manifest)
     root, other = learner.answers()
-    assert torch.equal(future.result(10)["head"], full("head", scale))
+    assert torch.equal(future.result(PATIENCE_S)["head"], full("head", scale))
     layout = 4096  # tables of who holds what, some integers per tensor and rank
     assert 2 * BUCKET <= root <= 2 * BUCKET + layout
     assert other <= BUCKET + layout
