@@ -32,7 +32,7 @@ from corewarding.actors.rollout_actor import DeliveryError
 from corewarding.actors.stats import combined
 from corewarding.dataflow.carriers import Completion, RolloutTask
 from corewarding.dataflow.codec import decode, encode
-from corewarding.dataflow.errors import RunError, TaskFailedError, origin, reason_of
+from corewarding.dataflow.errors import RunError, TaskFailedError, UserError, origin, reason_of
 from corewarding.dataflow.ids import Source
 
 log = logging.getLogger(__name__)
@@ -214,7 +214,7 @@ class RolloutGroup:
                 task = dataclasses.replace(task, attempt=task.attempt + 1)
                 self._num_requeued += 1
             except RayTaskError as error:
-                if isinstance(origin(error), DeliveryError):
+                if isinstance(origin(error), DeliveryError | UserError):  # neither the task's nor the actor's fault
                     raise
                 if failed is not None:
                     where = " and ".join(dict.fromkeys((failed.id, member.id)))

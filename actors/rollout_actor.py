@@ -28,7 +28,7 @@ from corewarding.actors.stats import RolloutStats, stats_between
 from corewarding.dataflow.carriers import Completion, RolloutTask, Timings
 from corewarding.dataflow.codec import decode as decode_message
 from corewarding.dataflow.codec import encode
-from corewarding.dataflow.errors import RunError, reason_of
+from corewarding.dataflow.errors import RunError, UserError, origin, reason_of
 from corewarding.dataflow.ids import Source, Version
 from corewarding.dataflow.process import keep_log, pin_to_cores
 from corewarding.dataflow.spans import now_s
@@ -249,7 +249,8 @@ def build_rollout_actor(**parts: Any) -> RolloutActor:
 def accept_of(buffer: Any) -> Callable[[bytes], Awaitable[object]]:
     """`buffer.accept` of a Ray handle, with its deaths and errors as DeliveryError.
 
-    Ray's own error would read as the death of this actor, and an error of the buffer as one of the task.
+    Ray's own error would read as the death of this actor, and an error of the buffer as one of the task. A UserError stays what it
+    is: a plug-in's rule may fail while the buffer scores.
     """
     from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
 
@@ -261,6 +262,8 @@ def accept_of(buffer: Any) -> Callable[[bytes], Awaitable[object]]:
         except RayActorError as error:
             raise BufferLostError(f"the replay buffer died: {error}") from error
         except RayTaskError as error:
+            if isinstance(cause := origin(error), UserError):
+                raise cause from None
             raise BufferRefusedError(f"the replay buffer failed: {reason_of(error)}") from error
 
     return accept

@@ -19,6 +19,8 @@ from pathlib import Path
 import psutil
 import ray
 
+from corewarding.launch.run.ending import own_ray
+
 MARK, SESSION = "COREWARDING_RAY", "COREWARDING_RAY_SESSION"
 OWNER = "corewarding.pid"
 """File in the folder of a Ray session of ours: the process that started it."""
@@ -62,6 +64,7 @@ def shut_down(*, keep: Path | None = None) -> None:
     """
     ray.shutdown()
     end_processes(keep=keep)
+    own_ray.forget_token()
 
 
 def end_processes(*, keep: Path | None = None) -> None:

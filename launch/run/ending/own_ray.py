@@ -18,6 +18,7 @@ from typing import Any
 
 import ray
 from ray._private import ray_constants
+from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # compiled, without stubs
 
 from corewarding.dataflow.errors import UserError
 
@@ -73,7 +74,13 @@ def _with_a_token() -> Iterator[None]:
         yield
         return
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    forget_token()
     try:
         yield
     finally:
         del os.environ["RAY_AUTH_TOKEN"]
+
+
+def forget_token() -> None:
+    """Makes Ray look for a token again: it keeps the first one that a process used, also after another Ray was started or joined."""
+    AuthenticationTokenLoader.instance().reset_cache()
