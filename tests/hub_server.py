@@ -33,8 +33,10 @@ class Hub(BaseHTTPRequestHandler):
         if parts[:2] == ["api", "models"]:
             owner, name, *rest = parts[2:]
             what, revision = (rest[0], rest[1]) if len(rest) > 1 else ("revision", "main")
-        else:
+        elif len(parts) > 4:
             owner, name, what, revision = parts[:4]
+        else:
+            return self._answer(404, {})
         repository = self.root / owner / name
         if (refusal := self._refusal(repository)) is not None:
             return self._answer(*refusal)
