@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from corewarding.actors.engines import ENGINES, make_engine
@@ -23,6 +24,8 @@ async def test_every_rule_trains_on_old_tokens_of_this_engine(kind: str) -> None
             assert {sample.id.view for sample in batches[-1].samples} == {
                 view for view, _ in REWARD_RULES[rule].trained
             }
-            assert any(sample.advantage for batch in batches for sample in batch.samples), rule
+            samples = [sample for batch in batches for sample in batch.samples]
+            assert {version for sample in samples for version in sample.token_versions.tolist()} == {0}, rule
+            assert all(np.isfinite(sample.behavior_logprobs).all() for sample in samples), rule
     finally:
         await engine.close()
