@@ -28,7 +28,7 @@ from corewarding.launch.report.summary import build_summary, print_summary, writ
 from corewarding.launch.report.terminal import Terminal
 from corewarding.launch.run import placement
 from corewarding.launch.run.controller import Controller
-from corewarding.launch.run.ending import local_ray
+from corewarding.launch.run.ending import consequences, local_ray
 from corewarding.launch.run.ending.driver_log import driver_log
 from corewarding.launch.run.ending.guard import Guard
 from corewarding.launch.run.ending.stopping import LastResort, Signals, StoppedError, StopRequest
@@ -187,6 +187,7 @@ async def _run(
     last_resort: LastResort,
 ) -> RunResult:
     stop.listen()
+    consequences.keep_off_the_terminal()
     updates = checkpoint.state["updates"] if checkpoint else 0
     with Terminal(total_updates=config.train.updates, resumed_at=updates) as terminal:
         log = RunLog(run_dir, terminal, resumed_at=updates)

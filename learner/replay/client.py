@@ -77,9 +77,7 @@ class BufferClient:
             statistics = await token_statistics(batch)
             num, batch = self._actor.score.options(num_returns=2).remote(update, statistics)
         num_samples = await self._answer(num)
-        report = asyncio.create_task(self._report(update))
-        report.add_done_callback(_seen)
-        return TakenBatch(num_samples=num_samples, batch=batch, report=report)
+        return TakenBatch(num_samples=num_samples, batch=batch, report=asyncio.create_task(self._report(update)))
 
     async def halt(self) -> int:
         """Lets no further update be taken; returns the number of those taken. A `take` of a later one never returns: cancel it."""
@@ -105,9 +103,3 @@ class BufferClient:
             return await call
         except RayActorError as error:
             raise BufferDiedError(f"the replay buffer died: {death_of(error, self._log)}") from error
-
-
-def _seen(report: asyncio.Task[UpdateReport]) -> None:
-    """Keeps asyncio from printing the error of a report that nobody awaits, because the run has ended for the same cause."""
-    if not report.cancelled():
-        report.exception()
