@@ -135,7 +135,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     mine = {str(Path(sys.executable).parent), str(Path(sys.prefix) / "bin")}
     path = [str(Path(sys.base_prefix) / "bin"), *(p for p in kept["PATH"].split(os.pathsep) if p not in mine)]
     cache = os.environ.get("PIP_CACHE_DIR", str(Path.home() / ".cache" / "pip"))
-    for name in ("RAY_AUTH_MODE", "MAKEFLAGS", "MFLAGS", "MAKELEVEL"):  # a make that runs the tests would pass its variables on
+    for name in ("RAY_AUTH_MODE", "MAKEFLAGS", "MFLAGS", "MAKELEVEL"):  # of a make that runs the tests
         kept.pop(name, None)
     return Shell(
         folder / "corewarding",
