@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+import torch.distributed as dist
 from hypothesis import HealthCheck, settings
 
 from corewarding.actors.engines import ENGINES
@@ -18,6 +19,14 @@ settings.load_profile("unhurried")
 settings.register_profile("benchmark", max_examples=10_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 TABLES = (REWARD_RULES, READERS, ENGINES, NAMED_SETS, QUESTION_METRICS, CORRECTION_MODES)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_default_group() -> Iterator[None]:
+    """In-process learners open torch's default process group; the tests of another file must not find it."""
+    yield
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Every architecture of the table is trained as transformers computes it; what would be dropped is refused by name, before loading."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,6 @@ from corewarding.weights.architectures import ARCHITECTURES, FULL, ArchitectureE
 from corewarding.weights.model_config import model_config
 from tests.toy_models import REFUSED, TOYS, config_of, toy_model, write_toy
 from tests.unit.learner.gradients import distance, padded, samples_of, separate
-
-
-@pytest.fixture(scope="module", autouse=True)
-def default_group() -> Iterator[None]:
-    """In-process learners open torch's default process group; other tests must not find it."""
-    yield
-    torch.distributed.destroy_process_group()
-
 
 SAMPLES = {sample.id: sample for sample in samples_of(0)}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +17,6 @@ from corewarding.learner.settings import LearnerPlan, LearnerSettings, TrainSett
 from tests.unit.learner.conftest import make_samples
 
 BASE = str(Path(__file__).resolve().parents[3] / "models" / "arithmetic-base")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def default_group() -> Iterator[None]:
-    yield
-    torch.distributed.destroy_process_group()
 
 
 def learner_of(model: str, dtype: str, *, checkpointing: bool = False) -> Learner:

@@ -1,9 +1,6 @@
 """The gradient of an update does not depend on rows, micro-batches or shared prompts: it is that of separate sequences."""
 
-from collections.abc import Iterator
-
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,9 +12,8 @@ NAMES = ("qwen3_moe", "gemma3")
 
 
 @pytest.fixture(scope="module")
-def learners(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Learner]]:
-    yield {name: Learner(plan_for(write_toy(name, tmp_path_factory.mktemp(name)))) for name in NAMES}
-    torch.distributed.destroy_process_group()
+def learners(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Learner]:
+    return {name: Learner(plan_for(write_toy(name, tmp_path_factory.mktemp(name)))) for name in NAMES}
 
 
 @settings(max_examples=6)

@@ -1,6 +1,5 @@
 """One rank equals two; a bad number changes no weight; the teacher by hand; a checkpoint continues bit for bit."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,6 @@ from corewarding.learner.teacher import alpha
 from tests.tiny_models import write_model
 from tests.toy_models import write_toy
 from tests.unit.learner.conftest import VOCAB, make_samples, write_tokenizer
-
-
-@pytest.fixture(scope="module", autouse=True)
-def default_group() -> Iterator[None]:
-    """In-process learners open torch's default process group; other tests must not find it."""
-    yield
-    torch.distributed.destroy_process_group()
 
 
 def plan_of(model: str, *, micro_batch_tokens: int = 10_000, **changes: Any) -> LearnerPlan:
