@@ -158,13 +158,13 @@ def gpus() -> Iterator[Finding]:
 
 def ray_setup(environment: Mapping[str, str]) -> Iterator[Finding]:
     yield Finding("Ray", "ok", importlib.metadata.version("ray"))
-    token = Path(environment.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
-    if environment.get("RAY_AUTH_MODE") == "token" and not token.exists() and "RAY_AUTH_TOKEN" not in environment:
-        yield Finding(
-            "Ray token", "fail", f"RAY_AUTH_MODE is token, but there is no {token}", "ray get-auth-token --generate"
-        )
     address = environment.get("RAY_ADDRESS")
     if address:
+        token = Path(environment.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
+        if environment.get("RAY_AUTH_MODE") == "token" and not token.exists() and "RAY_AUTH_TOKEN" not in environment:
+            found = f"RAY_ADDRESS names a cluster, RAY_AUTH_MODE is token, and there is no {token}"
+            remedy = "copy it from the cluster's machine, or make one before the cluster starts: ray get-auth-token --generate"
+            yield Finding("Ray token", "fail", found, remedy)
         host, _, port = address.removeprefix("http://").removeprefix("ray://").partition(":")
         remedy = "start the cluster, or unset RAY_ADDRESS: a run then starts its own Ray"
         yield judge("RAY_ADDRESS", _reaches(host, int(port or 6379)), address, remedy)
