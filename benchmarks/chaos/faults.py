@@ -92,15 +92,15 @@ def drawn(number: int, seed: int) -> list[Fault]:
     return chosen
 
 
-def in_phase(run: Run, fault: Fault) -> bool:
-    """Whether the run is in the phase of the fault now."""
+def in_phase(run: Run, fault: Fault, learner: list[int]) -> bool:
+    """Whether the run is in the phase of the fault now. learner: the process of rank 0, if it lives."""
     if len(run.updates()) < fault.after:
         return False
     if fault.phase in LINES:
         log = run.folder / "logs" / "driver.log"
         return log.exists() and bool(re.search(rf"^[\d: -]+,\d+ {LINES[fault.phase]}$", log.read_text(), re.MULTILINE))
     titles = [f"LearnerActor.{call}" for call in CALLS[fault.phase]]
-    return any(title in _title(pid) for pid in pids_of(run, "learner-0") for title in titles)
+    return any(title in _title(pid) for pid in learner for title in titles)
 
 
 def pids_of(run: Run, target: str) -> list[int]:

@@ -68,13 +68,15 @@ def attempt(fault: Fault | None, folder: Path) -> dict[str, Any]:
 
 def _hit(run: Run, fault: Fault) -> bool:
     """Waits for the fault's phase and its process, and sends the signal. False if that did not come."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline, learner, pids = time.monotonic() + PATIENCE_S, list[int](), list[int]()
     while run.driver.poll() is None and time.monotonic() < deadline:
-        if in_phase(run, fault) and (pids := pids_of(run, fault.target)):
+        learner = learner or pids_of(run, "learner-0")  # looked for once: some phases last a millisecond
+        pids = pids or pids_of(run, fault.target)
+        if pids and in_phase(run, fault, learner):
             for pid in pids:
                 os.kill(pid, getattr(signal, fault.signal))
             return True
-        time.sleep(0.002)
+        time.sleep(0.0005)
     return False
 
 

@@ -70,7 +70,8 @@ class RunSettings(Settings):
     watchdog_s: Seconds = Field(300.0, gt=0)
     """Seconds without an update, a ready question or an answered task after which the run ends with an error that says who waits."""
     grace_s: Seconds = Field(30.0, gt=0)
-    """Seconds that a run may take to finish its update and save a checkpoint after Ctrl-C or SIGTERM; after them it gives both up."""
+    """Seconds that a run may take to finish its update and save a checkpoint after Ctrl-C or SIGTERM, or to finish a checkpoint under
+    way after an error; after them it gives both up."""
     sigterm_exit_code: Annotated[int, Unit("exit code")] = Field(143, ge=0, le=255)
     """Exit code of a run that SIGTERM ended in order. Set 0 where the scheduler counts any other code as a failure."""
     sample_questions: Questions = Field(4, ge=0)

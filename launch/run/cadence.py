@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -12,6 +13,8 @@ from corewarding.evals.heldout import EvalResult
 from corewarding.launch.report.statistics import Moment
 from corewarding.launch.run.feed import QuestionFeed
 from corewarding.launch.run.protocols import CheckpointFolders, Learner, Log
+
+log = logging.getLogger(__name__)
 
 
 class Evaluations:
@@ -109,12 +112,30 @@ class Checkpoints:
         }
         await self._learner.stage()
         self._saved = version.updates
-        self._writing = self._start(self._write(state), f"checkpoint of update {version.updates}")
+        self._writing = asyncio.create_task(self._write(state), name=f"checkpoint of update {version.updates}")
+        self._start(_end_of(self._writing), self._writing.get_name())
 
     async def written(self) -> None:
         """Returns when every checkpoint so far is committed. Raises the error that kept one from it."""
         if self._writing is not None:
-            await self._writing
+            await _end_of(self._writing)
+
+    @property
+    def under_way(self) -> str | None:
+        """The name of the checkpoint that is being written; None if there is none."""
+        return None if self._writing is None or self._writing.done() else self._writing.get_name()
+
+    async def finish(self, within_s: float) -> None:
+        """For a run that failed: the checkpoint under way gets so many seconds, then it is given up. Its error is only logged."""
+        if self._writing is None or self._writing.done():
+            return
+        try:
+            await asyncio.wait({self._writing}, timeout=within_s)
+        finally:
+            self._writing.cancel()
+            (error,) = await asyncio.gather(self._writing, return_exceptions=True)
+            if isinstance(error, Exception):
+                log.warning("%s", error)
 
     async def _write(self, state: dict[str, Any]) -> None:
         try:
@@ -131,3 +152,8 @@ class Checkpoints:
             raise CheckpointWriteError(
                 f"the checkpoint of update {state['updates']} could not be written: {cause}; make room or mend the disk"
             ) from error
+
+
+async def _end_of(writing: asyncio.Task[None]) -> None:
+    """Returns when the task ends, or raises its error. Cancelling this does not cancel the task."""
+    await asyncio.shield(writing)

@@ -28,7 +28,7 @@ from corewarding.launch.report.statistics import RunStatistics, UpdateTimes
 from corewarding.launch.run.cadence import Checkpoints, Evaluations
 from corewarding.launch.run.collapse_guard import CollapseGuard
 from corewarding.launch.run.ending.stopping import StoppedError, StopRequest
-from corewarding.launch.run.ending.supervision import Supervisor, Watchdog
+from corewarding.launch.run.ending.supervision import StalledError, Supervisor, Watchdog
 from corewarding.launch.run.feed import QuestionFeed
 from corewarding.launch.run.initial import initial_answers
 from corewarding.launch.run.protocols import Parts, TakenBatch
@@ -91,7 +91,23 @@ class Controller:
         """Publishes, evaluates, trains, evaluates. Raises the first error of any loop. A StopRequest ends it early."""
         self._stop.listen()
         watches = {source: group.watch() for source, group in self._groups.items()}
-        await Supervisor().run(self._phases(), watchdog=self._watchdog.watch(), **watches)
+        in_time = True
+        try:
+            await Supervisor().run(self._phases(), watchdog=self._watchdog.watch(), **watches)
+        except (StalledError, asyncio.CancelledError):
+            in_time = False
+            raise
+        finally:
+            await self._keep_the_last(self._config.run.grace_s if in_time else 0.0)
+
+    async def _keep_the_last(self, within_s: float) -> None:
+        """A checkpoint that was being written when the run failed is still finished, in so many seconds."""
+        if self._checkpoints.under_way is not None:
+            if within_s > 0:
+                self._log.say(
+                    f"the run ends by an error; before that, the {self._checkpoints.under_way} may take {within_s:g} s (run.grace_s)"
+                )
+            await self._checkpoints.finish(within_s)
 
     async def _phases(self) -> None:
         try:

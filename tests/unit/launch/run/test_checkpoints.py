@@ -5,7 +5,9 @@ import errno
 
 import pytest
 
+from corewarding.dataflow.errors import RunError
 from corewarding.launch.run.cadence import CheckpointWriteError
+from corewarding.launch.run.ending.supervision import StalledError
 
 
 async def test_updates_go_on_while_a_checkpoint_is_written_and_the_next_waits_for_it(world_of):
@@ -52,6 +54,60 @@ async def test_a_stop_waits_for_the_checkpoint_under_way(world_of):
     staged, committed = world.of("stage"), world.of("commit")
     assert [event[1] for event in staged] == [event[1] for event in committed]
     assert committed[-1][1] == world.learner.weights.updates
+
+
+async def saving_when_the_policy_fails(world_of, **run):
+    """A run whose publication fails while its first checkpoint is being written."""
+    world = world_of(train={"updates": 9}, checkpoint={"every_updates": 1}, run=run)
+    world.learner.saving.close()
+    _, running = world.start()
+    await world.until(lambda: ("stage", 1) in world.events)
+    world.workers["policy"].error = world.publishers["policy"].error = RunError("no receiver is left")
+    return world, running
+
+
+async def test_a_run_that_fails_finishes_the_checkpoint_under_way(world_of):
+    world, running = await saving_when_the_policy_fails(world_of)
+    await world.until(
+        lambda: any("checkpoint of update 1 may take 30 s (run.grace_s)" in text for text in world.log.said)
+    )
+    await world.settled()
+    assert not running.done()
+    world.learner.saving.open()
+    with pytest.raises(RunError, match="no receiver is left"):
+        await running
+    assert world.of("stage", "commit") == [("stage", 1), ("commit", 1)]
+
+
+async def test_a_checkpoint_that_takes_too_long_is_given_up_when_the_run_fails(world_of):
+    world, running = await saving_when_the_policy_fails(world_of, grace_s=0.05)
+    with pytest.raises(RunError, match="no receiver is left"):
+        await running
+    assert world.of("commit") == []
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_checkpoint_that_fails_too_does_not_hide_the_first_error(world_of):
+    world, running = await saving_when_the_policy_fails(world_of)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    world.folders.commit = full
+    await world.until(lambda: any("run.grace_s" in text for text in world.log.said))
+    world.learner.saving.open()
+    with pytest.raises(RunError, match="no receiver is left"):
+        await running
+    assert world.of("give up") == [("give up", "writing-1")]
+
+
+async def test_a_run_in_which_nothing_moves_does_not_wait_for_its_checkpoint(world_of):
+    world = world_of(checkpoint={"every_updates": 1}, run={"watchdog_s": 0.2})
+    world.learner.saving.close()
+    with pytest.raises(StalledError):
+        await world.run()
+    assert world.of("commit") == []
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 @pytest.mark.parametrize("during", ["begin", "write", "export", "commit"])
