@@ -24,6 +24,8 @@ from corewarding.launch.run.ending import own_ray
 MARK, SESSION = "COREWARDING_RAY", "COREWARDING_RAY_SESSION"
 OWNER = "corewarding.pid"
 """File in the folder of a Ray session of ours: the process that started it."""
+ROUNDS = 3
+"""How often marked processes are looked for: one may be starting another."""
 HEAD = {"gcs_server": "Ray's GCS", "raylet": "the raylet"}
 STOPPED_S = 10.0
 """A process of Ray that is stopped for so long is lost; a shorter stop may be a terminal's Ctrl-Z."""
@@ -72,11 +74,12 @@ def end_processes(*, keep: Path | None = None) -> None:
     value = os.environ.pop(MARK, None)
     if value is None:
         return
-    left = _marked(value)
-    for process in left:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-    psutil.wait_procs(left, timeout=5)
+    for _ in range(ROUNDS):
+        left = _marked(value)
+        for process in left:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(left, timeout=5)
     if (session := os.environ.pop(SESSION, None)) is not None:
         _remove(Path(session), keep)
 
@@ -114,6 +117,15 @@ class Head:
                 if process.name() in HEAD:
                     self._processes[HEAD[process.name()]] = process
         self._stopped_at: dict[str, float] = {}
+
+    def stopped(self) -> list[str]:
+        """Those that are stopped now."""
+        found = []
+        for name, process in self._processes.items():
+            with contextlib.suppress(psutil.Error):
+                if process.status() == psutil.STATUS_STOPPED:
+                    found.append(f"{name} (process {process.pid})")
+        return found
 
     def lost(self) -> str | None:
         """Which of them has ended, or is stopped for `STOPPED_S`; None if all run."""

@@ -151,7 +151,7 @@ class Signals:
             if self._phase == "before":
                 raise self._early()
         elif number == signal.SIGINT:  # schedulers repeat SIGTERM, a person who presses Ctrl-C again means it
-            leave_after(SECOND_S, 130, "corewarding: ended at once")
+            leave_after(SECOND_S, 130, lambda: "corewarding: ended at once")
             raise KeyboardInterrupt
 
     def _early(self) -> SignalStop:
@@ -174,14 +174,22 @@ class LastResort:
         if self.enabled:
             self._call_off()
             why = f"{error}\n" if error is not None else ""
-            message = f"corewarding: {why}Ray did not end within {ENDING_S:g} s; `ray stop --force` ends what it left"
-            self._call_off = leave_after(ENDING_S, 0 if error is None else 1, message)
+            self._call_off = leave_after(ENDING_S, 0 if error is None else 1, lambda: f"corewarding: {why}{_late()}")
 
     def disarm(self) -> None:
         self._call_off()
 
 
-def leave_after(seconds: float, code: int, message: str) -> Callable[[], None]:
+def _late() -> str:
+    """Why Ray has not ended, as far as this machine knows."""
+    from corewarding.launch.run.ending.local_ray import Head  # imports ray, which this module's other users need not
+
+    if stopped := Head().stopped():
+        return f"Ray did not end within {ENDING_S:g} s, because it is stopped (SIGSTOP): {', '.join(stopped)}; it is killed now"
+    return f"Ray did not end within {ENDING_S:g} s; `ray stop --force` ends what it left"
+
+
+def leave_after(seconds: float, code: int, message: Callable[[], str]) -> Callable[[], None]:
     """Ends this process with exit code `code` after so many seconds, whatever its threads wait for. Returns what calls that off."""
 
     def leave() -> None:
@@ -189,7 +197,7 @@ def leave_after(seconds: float, code: int, message: str) -> Callable[[], None]:
             end_processes,
         )  # imports ray, which this module's other users need not
 
-        print(message, file=sys.stderr, flush=True)
+        print(message(), file=sys.stderr, flush=True)
         end_processes()
         os._exit(code)
 

@@ -93,6 +93,7 @@ def test_a_raylet_that_ends_or_is_stopped_is_lost(
     raylet.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, raylet.pid, os.WSTOPPED | os.WNOWAIT)
     assert head.lost() is None
+    assert head.stopped() == [f"the raylet (process {raylet.pid})"]
     monkeypatch.setattr(local_ray, "STOPPED_S", 0.0)
     assert f"the raylet (process {raylet.pid}) is stopped (SIGSTOP)" in (head.lost() or "")
     raylet.kill()
