@@ -1,24 +1,28 @@
 """Hurts an asynchronous run on the CPU in every phase of every process, and counts what breaks a promise.
 
-    python -m benchmarks.chaos [--faults 60] [--seed 0] [--state runs/chaos] [--part MINUTES]
+    python -m benchmarks.chaos [--faults 60] [--seed 0] [--state runs/chaos] [--part MINUTES] [--at-once 1]
 
 Each fault gets a small run of its own (benchmarks/chaos/trial.py). A phase is known by an event of the run: a line of the driver's
 log, or the call that Ray shows in the learner's title. Results are kept in the folder --state; the same command goes on with the
-faults that are left, for --part minutes (30). The last line is the tally over all; the exit code is 1 if any promise was broken.
+faults that have none there, for --part minutes (30), --at-once runs beside each other. The last line is the tally over all; the exit
+code is 1 if any promise was broken.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks.chaos.faults import IMPOSSIBLE, drawn
+from benchmarks.chaos.faults import IMPOSSIBLE, Fault, drawn
 from benchmarks.chaos.trial import attempt
 
 
@@ -28,18 +32,31 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--state", type=Path, default=Path("runs/chaos"))
     parser.add_argument("--part", type=float, default=30.0, help="minutes; at least one fault is tried")
+    parser.add_argument("--at-once", type=int, default=1, help="runs beside each other; each takes about one core")
     arguments = parser.parse_args()
     faults = [None, *drawn(arguments.faults, arguments.seed)]
     arguments.state.mkdir(parents=True, exist_ok=True)
-    results, began = arguments.state / "results.jsonl", time.monotonic()
-    for number in range(len(_read(results)), len(faults)):
-        result = {"number": number} | attempt(faults[number], (arguments.state / f"fault-{number:03d}").absolute())
-        with results.open("a") as file:
+    results = arguments.state / "results.jsonl"
+    done = {result["number"] for result in _read(results)}
+    left = iter([(number, fault) for number, fault in enumerate(faults) if number not in done])
+    until = time.monotonic() + 60 * arguments.part
+    with ThreadPoolExecutor(arguments.at_once) as threads:
+        for worker in [threads.submit(_try, left, arguments.state.absolute(), until) for _ in range(arguments.at_once)]:
+            worker.result()
+    return _tally(sorted(_read(results), key=lambda result: result["number"]), len(faults))
+
+
+def _try(left: Iterator[tuple[int, Fault | None]], state: Path, until: float) -> None:
+    """Tries one fault after the other and keeps the results, until this moment."""
+    for number, fault in left:
+        folder = state / f"fault-{number:03d}"
+        shutil.rmtree(folder, ignore_errors=True)  # of a part that was interrupted
+        result = {"number": number} | attempt(fault, folder)
+        with (state / "results.jsonl").open("a") as file:
             file.write(json.dumps(result) + "\n")
         print(_line(result), flush=True)
-        if time.monotonic() - began > 60 * arguments.part:
-            break
-    return _tally(_read(results), len(faults))
+        if time.monotonic() > until:
+            return
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
@@ -57,10 +74,11 @@ def _tally(results: list[dict[str, Any]], total: int) -> int:
     """Prints the sums; returns the exit code."""
     for (target, phase), why in IMPOSSIBLE.items():
         print(f"impossible: {target} in {phase}: {why}")
-    plain, hurt = results[:1], [result for result in results[1:] if result["hit"]]
+    plain = [result for result in results if not result["number"]]
+    hurt = [result for result in results if result["hit"]]
     broken: Counter[str] = sum((Counter(result["violations"]) for result in results), Counter())
     known = [result["accuracy"] for result in hurt if result["accuracy"] is not None]
-    if known and plain[0]["accuracy"] is not None:
+    if known and plain and plain[0]["accuracy"] is not None:
         spread = statistics.stdev(known) if len(known) > 1 else 0.0
         print(
             f"accuracy: undisturbed {plain[0]['accuracy']:.3f}, with faults {statistics.mean(known):.3f} (spread {spread:.3f})"
@@ -69,7 +87,7 @@ def _tally(results: list[dict[str, Any]], total: int) -> int:
     words = ", ".join(f"{name} {num}" for name, num in broken.items()) or "0 violations"
     print(
         f"{len(hurt)} of {total - 1} faults: {goes_on} runs went on, {sum(result['resumed'] == 0 for result in hurt)} ended and "
-        f"resumed, {len(results) - 1 - len(hurt)} ended before the phase came; {words}"
+        f"resumed, {len(results) - len(plain) - len(hurt)} ended before the phase came; {words}"
     )
     return 1 if broken else 0
 

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from benchmarks.chaos.faults import Fault, in_phase, pids_of
+from benchmarks.chaos.faults import CALLS, Fault, in_phase, pids_of, title_of
 from tests.more.runs import Run, started
 
 UPDATES, PER_UPDATE, WATCHDOG_S, STALENESS = 6, 4, 15.0, 2
@@ -18,6 +18,7 @@ LIMIT_S = WATCHDOG_S + 30
 """Within this time after a fault the run ends or goes on."""
 PATIENCE_S = 400.0
 LEFT_S = 30.0
+LOOK_S = 0.1
 KEYS: dict[str, object] = {
     "train__updates": UPDATES,
     "train__questions_per_update": PER_UPDATE,
@@ -72,11 +73,16 @@ def _hit(run: Run, fault: Fault) -> bool:
     while run.driver.poll() is None and time.monotonic() < deadline:
         learner = learner or pids_of(run, "learner-0")  # looked for once: some phases last a millisecond
         pids = pids or pids_of(run, fault.target)
-        if pids and in_phase(run, fault, learner):
-            for pid in pids:
-                os.kill(pid, getattr(signal, fault.signal))
-            return True
-        time.sleep(0.0005)
+        near = bool(pids) and len(run.updates()) >= fault.after and (learner or fault.phase not in CALLS)
+        close = time.monotonic() + LOOK_S
+        while near and time.monotonic() < close:
+            if in_phase(run, fault, learner):
+                for pid in pids:
+                    os.kill(pid, getattr(signal, fault.signal))
+                return True
+            time.sleep(0.0005 if fault.phase in CALLS else 0.01)
+        if not near:
+            time.sleep(LOOK_S)
     return False
 
 
@@ -111,9 +117,9 @@ def _judge_end(run: Run, fault: Fault, code: int | None, violations: Counter[str
     _judge_words(run, violations)
     deadline = time.monotonic() + LEFT_S
     while run.pids() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    violations["processes left"] += len(run.pids())
-    violations += Counter()  # drops zeros
+        time.sleep(0.5)
+    for title in filter(None, map(title_of, run.pids())):
+        violations[f"process left: {title[:100]}"] += 1
 
 
 def _judge_words(run: Run, violations: Counter[str]) -> None:
