@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.more.cluster import environment, small
 
 MARK = "CW_TEST_RUN"
-"""Environment variable by which all processes of a run are found, however they came to be."""
+"""Environment variable by which processes of a run are found, however they came to be, beside their working folder."""
 PATIENCE_S = 240
 
 
@@ -24,7 +24,8 @@ class Run:
     def __init__(self, root: Path, **keys: object) -> None:
         """keys: of the configuration, with `__` for the dot."""
         words = small(**{"run__watchdog_s": 15, "run__name": "f"} | keys)
-        self.folder, self.log, self.mark = root / "runs" / "f", root / "log", uuid.uuid4().hex
+        self.root, self.mark = root.resolve(), uuid.uuid4().hex
+        self.folder, self.log = root / "runs" / "f", root / "log"
         with self.log.open("ab") as out:
             self.driver = subprocess.Popen(
                 [
@@ -43,7 +44,10 @@ class Run:
         found = []
         for folder in Path("/proc").iterdir():
             try:
-                if f"{MARK}={self.mark}".encode() not in (folder / "environ").read_bytes():
+                marked = f"{MARK}={self.mark}".encode() in (folder / "environ").read_bytes()
+                if (
+                    not marked and Path(os.readlink(folder / "cwd")) != self.root
+                ):  # a title may be written over the environment
                     continue
                 command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             except (OSError, ValueError):

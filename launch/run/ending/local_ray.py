@@ -1,7 +1,7 @@
 """The Ray that a run started on this machine: watches its own processes, and ends it with every process and file of it.
 
 `ray.shutdown` alone leaves agents for half a minute, or for ever where Ray was interrupted while it started. The processes are
-found by an environment variable that they inherit, however they came to be.
+found by an environment variable that they inherit, however they came to be, and by the files that they write.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ import psutil
 import ray
 
 from corewarding.launch.run.ending import own_ray
+from corewarding.launch.run.ending.reaper import belonging
 
 MARK, SESSION = "COREWARDING_RAY", "COREWARDING_RAY_SESSION"
 OWNER = "corewarding.pid"
 """File in the folder of a Ray session of ours: the process that started it."""
 ROUNDS = 3
-"""How often marked processes are looked for: one may be starting another."""
+"""How often processes are looked for: one may be starting another."""
 HEAD = {"gcs_server": "Ray's GCS", "raylet": "the raylet"}
 STOPPED_S = 10.0
 """A process of Ray that is stopped for so long is lost; a shorter stop may be a terminal's Ctrl-Z."""
@@ -70,27 +71,18 @@ def shut_down(*, keep: Path | None = None) -> None:
 
 
 def end_processes(*, keep: Path | None = None) -> None:
-    """Ends all marked processes but this one, by SIGKILL; does nothing where none was marked."""
-    value = os.environ.pop(MARK, None)
+    """Ends all processes of our Ray but this one, by SIGKILL; does nothing where `mark` was not called."""
+    value, session = os.environ.pop(MARK, None), os.environ.pop(SESSION, None)
     if value is None:
         return
     for _ in range(ROUNDS):
-        left = _marked(value)
+        left = belonging(MARK, value, session)
         for process in left:
             with contextlib.suppress(psutil.Error):
                 process.kill()
         psutil.wait_procs(left, timeout=5)
-    if (session := os.environ.pop(SESSION, None)) is not None:
+    if session is not None:
         _remove(Path(session), keep)
-
-
-def _marked(value: str) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):  # another user's, or ended meanwhile
-            if process.pid != os.getpid() and process.environ().get(MARK) == value:
-                found.append(process)
-    return found
 
 
 def _remove(session: Path, keep: Path | None) -> None:
@@ -110,7 +102,7 @@ class Head:
 
     def __init__(self) -> None:
         value = os.environ.get(MARK)
-        marked = [] if value is None else _marked(value)
+        marked = [] if value is None else belonging(MARK, value, None)
         self._processes: dict[str, psutil.Process] = {}
         for process in marked:
             with contextlib.suppress(psutil.Error):

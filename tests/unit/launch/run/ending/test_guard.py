@@ -110,14 +110,21 @@ def test_ending_ray_removes_its_folder_and_keeps_its_logs_of_a_failed_run(
         (tmp_path / name / "logs").mkdir(parents=True)
         if owner is not None:
             (tmp_path / name / local_ray.OWNER).write_text(f"{owner} {platform.node()}")
-    (tmp_path / "session_2" / "logs" / "raylet.out").write_text("no memory")
+    said_by_raylet = tmp_path / "session_2" / "logs" / "raylet.out"
+    said_by_raylet.write_text("no memory")
     (tmp_path / "session_latest").symlink_to(tmp_path / "session_2")
     reading, writing = os.pipe()
     local_ray.own_session(tmp_path / "session_2", writing)
     assert os.read(reading, 1000) == str(tmp_path / "session_2").encode()
     assert sorted(one.name for one in tmp_path.glob("session_*")) == ["session_2", "session_3", "session_latest"]
+    with (tmp_path / "session_2" / "agent.out").open("w") as said, said_by_raylet.open() as read:
+        agent = subprocess.Popen(["sleep", "600"], env={}, stdout=said)  # a title has overwritten its environment
+        reader = subprocess.Popen(["sleep", "600"], env={}, stdin=read)
     local_ray.end_processes(keep=tmp_path / "kept")
     raylet.wait(5)
+    agent.wait(5)
+    assert reader.poll() is None
+    reader.kill()
     assert [one.name for one in tmp_path.glob("session_*")] == ["session_3"]
     assert (tmp_path / "kept" / "ray" / "raylet.out").read_text() == "no memory"
 
