@@ -27,6 +27,8 @@ from corewarding.launch.config.tree import TrainConfig
 from corewarding.launch.run.ending import local_ray, own_ray
 from corewarding.launch.run.preflight.needs import Kind, bundles, joins_cluster, needed, process_environment
 
+log = logging.getLogger(__name__)
+
 
 class PlacementError(UserError):
     """The cluster does not have what the configuration needs."""
@@ -69,21 +71,33 @@ def _start_ray(want: dict[str, float]) -> None:
             )
         ray.init(address="auto", log_to_driver=False, logging_level=logging.WARNING)
     else:
-        reaper = local_ray.mark()
         # On one machine the operating system shares the cores, so a run starts even if its fractions add up to more cores
         # than there are. A cluster is not oversubscribed.
         cpus = max(os.cpu_count() or 1, -(-want["CPU"] // 1))
         custom = {
             name: value for name, value in want.items() if name not in ("CPU", "GPU")
         }  # one machine stands for every node
-        session = own_ray.start(
-            num_cpus=int(cpus),
-            resources=custom,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            configure_logging=True,
-        )
-        local_ray.own_session(session, reaper)
+        _start_own(num_cpus=int(cpus), resources=custom)
+
+
+def _start_own(**options: Any) -> None:
+    """Ray on this machine. It waits 30 s for its own processes and then gives up, which is short on a busy machine: so it has two
+    attempts."""
+    for is_last in (False, True):
+        reaper = local_ray.mark()
+        try:
+            session = own_ray.start(
+                log_to_driver=False, logging_level=logging.WARNING, configure_logging=True, **options
+            )
+        except Exception as error:  # Ray raises Exception itself
+            if is_last or "timed out during startup" not in str(error):
+                raise
+            log.warning("Ray did not start in its time; this machine is busy, so it is started once more")
+            ray.shutdown()
+            local_ray.end_processes()
+        else:
+            local_ray.own_session(session, reaper)
+            return
 
 
 @contextlib.contextmanager

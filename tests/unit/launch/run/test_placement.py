@@ -3,6 +3,7 @@
 import pytest
 
 from corewarding.launch.config.load import make_config
+from corewarding.launch.run.ending import local_ray, own_ray
 from corewarding.launch.run.placement import PlacementError, connect, probe_here, versions
 from corewarding.launch.run.preflight.needs import bundles, needed, weight_backend
 
@@ -23,6 +24,36 @@ def test_every_process_has_a_bundle_and_their_sum_is_what_is_needed():
     assert needed(config) == pytest.approx({"CPU": 5.0, "GPU": 1.0, "training": 2.0})
     alone = make_config({"rule": "majority_vote"}, where="test")
     assert bundles(alone)["teacher"] == []
+
+
+LATE = "The current node timed out during startup. This could happen because the GCS has become overloaded."
+
+
+@pytest.mark.parametrize(
+    ("failures", "attempts"), [([], 1), ([LATE], 2), ([LATE, LATE], 2), (["Ray's folder is full"], 1)]
+)
+def test_a_ray_that_was_too_slow_on_a_busy_machine_is_started_once_more(tmp_path, monkeypatch, failures, attempts):
+    started, left = [], list(failures)
+
+    def start(**options):
+        started.append(options["num_cpus"])
+        if left:
+            raise Exception(left.pop(0))
+        return tmp_path
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(own_ray, "start", start)
+    config = make_config({"rule": "majority_vote"}, where="test")
+    try:
+        if failures in ([], [LATE]):
+            connect(config)
+            assert (tmp_path / local_ray.OWNER).exists()
+        else:
+            with pytest.raises(PlacementError, match=failures[-1]):
+                connect(config)
+        assert len(started) == attempts
+    finally:
+        local_ray.end_processes()
 
 
 @pytest.mark.parametrize("changed", [{"python": "3.9.1"}, {"ray": "2.0.0"}])
