@@ -176,6 +176,7 @@ def parts_of(
         },
         checkpoints=CheckpointStore(run_dir.checkpoints, 1),
         log=log,
+        initial_answers=run_dir.initial_answers,
         evaluate=evaluate,
     )
 

@@ -266,6 +266,7 @@ class StepResult:
     metrics: Metrics
     wall_s: float
     skipped: bool = False  # nothing to train on: counted, but no optimizer step
+    digest: str = ""  # of the weights after the update, the teacher's included; empty if it was not asked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -289,3 +290,4 @@ class BufferProgress:
     num_missing: int  # admitted questions that are not ready
     missing: tuple[str, ...]  # the oldest few of them
     dropped: dict[str, int]  # completions by reason
+    came_back: str = ""  # how the buffer's process came back from its journal; empty for the first one

@@ -24,6 +24,8 @@ COMMANDS = {
     "eval": "evaluate",
     "export": "export",
     "trace": "trace",
+    "journal": "journal",
+    "replay": "replay",
     "data": "data",
     "rephrase": "rephrase",
     "recipes": "recipes",

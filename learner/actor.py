@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Iterator
@@ -126,6 +127,10 @@ class LearnerActor:
 
     def load(self, folder: str, incarnation: int) -> None:
         self._learner.load(Path(folder), incarnation=incarnation)
+
+    def open_incarnation(self, incarnation: int) -> None:
+        """From now on the versions are of another incarnation."""
+        self._learner.version = dataclasses.replace(self._learner.version, incarnation=incarnation)
 
     # Weight channels. Only rank 0 talks to engines; `announce` and `send` are collective.
 

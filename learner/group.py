@@ -145,6 +145,10 @@ class LearnerGroup:
     async def load(self, folder: Path, incarnation: int) -> None:
         await self._all("load", str(folder), incarnation)
 
+    async def open_incarnation(self, incarnation: int) -> None:
+        """From now on the versions are of another incarnation."""
+        await self._all("open_incarnation", incarnation)
+
     async def serve_channel(
         self, channel: Channel, group_epoch: int, num_receivers: int, backend: str, timeout_s: float
     ) -> Rendezvous:

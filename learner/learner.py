@@ -6,6 +6,7 @@ A loss or gradient that is not finite ends the run before the weights move. All 
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Sequence
@@ -118,7 +119,17 @@ class Learner:
         metrics |= {"train/lr": lr, "teacher/alpha": self._teach(), "train/num_samples": float(len(batch.samples))}
         wall = time.perf_counter() - began
         metrics["throughput/train_tokens_per_s"] = sum(s.num_tokens for s in batch.samples) / wall
-        return StepResult(version=self.version, metrics=Metrics(scalars=metrics), wall_s=wall, skipped=not trains)
+        digest = self.digest() if self.plan.digest else ""
+        return StepResult(
+            version=self.version, metrics=Metrics(scalars=metrics), wall_s=wall, skipped=not trains, digest=digest
+        )
+
+    def digest(self) -> str:
+        """Of the weights, the teacher's included: equal for equal bits, however many ranks hold them. A collective of all ranks."""
+        sums = self.sets.checksums()
+        if self.world_size > 1:
+            dist.all_reduce(sums)  # 64-bit sums wrap around, and so do checksums
+        return hashlib.blake2b(sums.cpu().numpy().tobytes(), digest_size=16).hexdigest()
 
     def pack(self, samples: Sequence[TrainingSample]) -> list[MicroBatch]:
         """This rank's micro-batches, on its device."""

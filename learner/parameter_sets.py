@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from corewarding.dataflow.ids import Channel, SetName
 from corewarding.learner.model import PREFIX, PolicyModel, first_element, forget_gathered, local_shard
 from corewarding.weights.names import parts_of
-from corewarding.weights.stream import Shard
+from corewarding.weights.stream import Shard, checksum_tensor
 
 
 class ParameterSets:
@@ -71,6 +71,21 @@ class ParameterSets:
     def _put(self, values: list[Tensor]) -> None:
         forget_gathered(self._model)
         torch._foreach_copy_(self.shards_of("policy"), values)
+
+    @torch.no_grad()
+    def checksums(self) -> Tensor:
+        """[sets, parameters] int64: this rank's part of the checksum of each parameter, of the policy and then of the sets that move.
+        Added over the ranks they are the same for any division of the same weights."""
+        moving: list[SetName] = ["policy", *(name for name in self.kept if name != "initial")]
+        starts = [first_element(parameter) for parameter in self._model.parameters()]
+        rows = [
+            [
+                checksum_tensor(local.reshape(-1), start)
+                for local, start in zip(self.shards_of(name), starts, strict=True)
+            ]
+            for name in moving
+        ]
+        return torch.stack([torch.stack(row) for row in rows])
 
     def to_send(self, channel: Channel) -> list[Shard]:
         """This rank's elements of every tensor for the engines, under the checkpoint's names.

@@ -160,6 +160,17 @@ class TeacherSettings(Settings):
     """Keep the initial model as the teacher, without EMA steps (the paper's ablation)."""
 
 
+class JournalSettings(Settings):
+    """What the replay buffer writes down, so that nothing is lost when a process dies and a run can be replayed."""
+
+    retain: Literal["all", "since_oldest_checkpoint", "off"] = "all"
+    """`all`: every completion, score and decision of the run is kept in journal/. `since_oldest_checkpoint`: only what is newer than
+    the oldest checkpoint that is kept. `off`: no journal; then the death of the replay buffer ends the run."""
+    max_restarts: Annotated[int, Unit("restarts")] = Field(10, ge=0)
+    """Restarts of the replay buffer from its journal, after the death of its process, in one start of the run;
+    one more death ends it."""
+
+
 class StalenessSettings(Settings):
     """How far the policy may run ahead of its samples."""
 
@@ -228,6 +239,7 @@ class LearnerPlan:
     kl_reference: KLReference
     keep_teacher: bool  # the rule or the KL term uses the teacher
     longest_sequence: int = 0  # tokens of the longest prompt with its completion; 0: as long as a row
+    digest: bool = False  # report a digest of the weights with each update
     export_dtype: Literal["float32", "bfloat16"] = "float32"  # of the weights in a checkpoint's model folder
     allow_unlisted: bool = False  # train an architecture outside of the table
     train: TrainSettings = field(default_factory=TrainSettings)

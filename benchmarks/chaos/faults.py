@@ -64,6 +64,8 @@ class Fault:
             return (0, 1)
         if self.target in ("policy", "teacher"):
             return (0, 1) if self.phase == "start" else (0,)
+        if self.target == "buffer" and self.signal == "SIGKILL":
+            return (0,)  # it comes back from its journal
         if self.target in HEAD and self.signal == "SIGSTOP":
             return (0, 1)  # the training needs neither, so a short run may be finished before they count as lost
         return (1,)

@@ -19,8 +19,10 @@ from corewarding.launch.commands.doctor import DoctorArguments
 from corewarding.launch.commands.evaluate import CompareArguments, EvalArguments, RegradeArguments
 from corewarding.launch.commands.export import ExportArguments
 from corewarding.launch.commands.init import InitArguments
+from corewarding.launch.commands.journal import JournalArguments
 from corewarding.launch.commands.recipes import RecipesArguments
 from corewarding.launch.commands.rephrase import RephraseArguments
+from corewarding.launch.commands.replay import ReplayArguments
 from corewarding.launch.commands.resume import ResumeArguments
 from corewarding.launch.commands.submit import SubmitArguments
 from corewarding.launch.commands.trace import TraceArguments
@@ -49,6 +51,8 @@ ARGUMENTS: dict[str, tuple[type, ...]] = {
     "eval": (EvalArguments, RegradeArguments, CompareArguments),
     "export": (ExportArguments,),
     "trace": (TraceArguments,),
+    "journal": (JournalArguments,),
+    "replay": (ReplayArguments,),
     "data": (InspectArguments,),
     "rephrase": (RephraseArguments,),
     "recipes": (RecipesArguments,),
@@ -109,7 +113,7 @@ def flags_of(kind: type, prefix: str = "--") -> Iterator[Flag]:
         if isinstance(inner, type) and (issubclass(inner, BaseModel) or dataclasses.is_dataclass(inner)):
             yield from flags_of(inner, "--" if name == "settings" else f"{flag}.")
             continue
-        yield Flag("--from" if name == "source" else flag, _values(flag, inner))
+        yield Flag("--from" if kind is InitArguments and name == "source" else flag, _values(flag, inner))
         if inner is bool and "FlagCreatePairsOff" not in marks:
             yield Flag(f"{prefix}no-{name.replace('_', '-')}")
 

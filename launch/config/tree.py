@@ -15,6 +15,7 @@ from corewarding.launch.config.paths import PACKAGE
 from corewarding.learner.settings import (
     AdvantageSettings,
     CorrectionSettings,
+    JournalSettings,
     KLSettings,
     LabelSettings,
     LearnerSettings,
@@ -135,6 +136,8 @@ class TrainConfig(Settings):
     """Held-out evaluation."""
     checkpoint: CheckpointSettings = CheckpointSettings()
     """Checkpoints."""
+    journal: JournalSettings = JournalSettings()
+    """The replay buffer's journal."""
     run: RunSettings = RunSettings()
     """Run directory and limits."""
 
@@ -192,6 +195,10 @@ class TrainConfig(Settings):
     def longest_sequence(self) -> int:
         """Most tokens of a prompt with its completion."""
         return self.data.max_prompt_tokens + self.rollout.max_new_tokens
+
+    @property
+    def keeps_journal(self) -> bool:
+        return self.journal.retain != "off"
 
     @property
     def completions_per_update(self) -> int:

@@ -16,7 +16,18 @@ from corewarding.launch.report.files import drop_torn_line
 FILE = "changes.jsonl"
 _CHANGEABLE = frozenset(
     {
-        *("run", "eval", "collapse", "checkpoint", "learner", "engine", "teacher_engine", "publish", "plugins"),
+        *(
+            "run",
+            "eval",
+            "collapse",
+            "checkpoint",
+            "learner",
+            "engine",
+            "teacher_engine",
+            "publish",
+            "plugins",
+            "journal",
+        ),
         *("rollout.policy_actors", "rollout.teacher_actors", "rollout.cpus_per_actor", "rollout.gpus_per_actor"),
         *("rollout.resources", "rollout.max_restarts", "rollout.max_failed_questions", "rollout.failure_window_s"),
         "rollout.start_timeout_s",

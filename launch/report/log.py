@@ -64,9 +64,8 @@ class RunLog:
         self._terminal.warn(text)
 
     def update(self, update: int, metrics: Metrics, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Writes one finished update and prints its line."""
+        """Writes one finished update and prints its line. Its row in metrics.jsonl comes last and says that the rest is there."""
         scalars = metrics.scalars
-        self._write({"update": update, "kind": "update", "time_s": now_s(), **scalars})
         for key, value in scalars.items():
             self._board.add_scalar(key, value, update)
         for key, values in metrics.histograms.items():
@@ -76,6 +75,7 @@ class RunLog:
             self._board.add_text("samples", _table(rows), update)
             path = self._run_dir.samples / _samples_name(update)
             write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        self._write({"update": update, "kind": "update", "time_s": now_s(), **scalars})
         self._terminal.update(update, scalars)
 
     def trace(self, spans: Iterable[Span]) -> None:

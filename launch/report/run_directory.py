@@ -51,6 +51,7 @@ class RunDir:
         self.logs = self.path / "logs"
         self.initial_answers = self.path / "initial_answers.jsonl"
         self.checkpoints = self.path / "checkpoints"
+        self.journal = self.path / "journal"
         self.summary = self.path / "summary.json"
         self.changes: list[Change] = []  # of this start, since the run was saved
 
@@ -74,12 +75,15 @@ class RunDir:
                 self._refuse_other(config)
         return exists
 
-    def open(self, config: TrainConfig) -> bool:
-        """Makes the folder, or opens that of an interrupted run; returns True when resuming. Refuses what `check` refuses."""
+    def open(self, config: TrainConfig, *, goes_on: bool = False) -> bool:
+        """Makes the folder, or opens that of an interrupted run; returns True when resuming. Refuses what `check` refuses.
+
+        goes_on: what was logged is kept although there is no checkpoint, because the journal has it all.
+        """
         exists = self.check(config)
         last = self.last_update()
-        self.changes = self._changes(config) if last is not None else []
-        if exists and last is None:
+        self.changes = self.changes_of(config) if last is not None else []
+        if exists and last is None and not goes_on:
             self._forget()
         self.path.mkdir(parents=True, exist_ok=True)
         if last is None or self.changes:
@@ -95,7 +99,7 @@ class RunDir:
         """Removes what a start without a checkpoint has logged: its updates happen again."""
         for file in (self.metrics, self.trace, self.initial_answers, self.checkpoints / SCORES):
             file.unlink(missing_ok=True)
-        for folder in (self.tensorboard, self.samples):
+        for folder in (self.tensorboard, self.samples, self.journal):
             shutil.rmtree(folder, ignore_errors=True)
 
     def last_update(self) -> int | None:
@@ -127,7 +131,7 @@ class RunDir:
 
     def _refuse_other(self, config: TrainConfig) -> None:
         resumed = config.run.resume == "must"
-        fixed = [change for change in self._changes(config) if not change.is_free]
+        fixed = [change for change in self.changes_of(config) if not change.is_free]
         refused = [change for change in fixed if change.key != LENGTH or not resumed]
         done = self.last_update() or 0
         if refused:
@@ -141,7 +145,7 @@ class RunDir:
                 f"{LENGTH} {config.train.updates} is less than the {done} updates that {self.path} has made; give {done} or more"
             )
 
-    def _changes(self, config: TrainConfig) -> list[Change]:
+    def changes_of(self, config: TrainConfig) -> list[Change]:
         """Keys that differ from the saved configuration, apart from the folder's own."""
         saved = self.saved()
         own = ("run.name", "run.root", "run.resume")

@@ -88,8 +88,13 @@ class Checkpoints:
         *,
         every: int,
         total_updates: int,
+        forget: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
-        """every: updates between two checkpoints; 0: only after the last update. start: runs a task whose error ends the run."""
+        """every: updates between two checkpoints; 0: only after the last update. start: runs a task whose error ends the run.
+
+        forget: told the segment of the journal from which the oldest checkpoint needs it; None keeps the whole journal.
+        """
+        self._forget = forget
         self._folders, self._learner, self._feed, self._start = folders, learner, feed, start
         self._every, self._total = every, total_updates
         self._saved: int | None = None
@@ -137,6 +142,12 @@ class Checkpoints:
             if isinstance(error, Exception):
                 log.warning("%s", error)
 
+    async def _trim_journal(self) -> None:
+        if self._forget is not None:
+            oldest = await asyncio.to_thread(self._folders.oldest_state)
+            if (segment := oldest.get("buffer", {}).get("segment")) is not None:
+                await self._forget(segment)
+
     async def _write(self, state: dict[str, Any]) -> None:
         try:
             folder = await asyncio.to_thread(self._folders.begin, state["updates"])
@@ -144,6 +155,7 @@ class Checkpoints:
                 await self._learner.write(folder / "learner")
                 await self._learner.export(folder / "learner", folder / "model", "policy")
                 await asyncio.to_thread(self._folders.commit, folder, state)
+                await self._trim_journal()
             except OSError:
                 await asyncio.to_thread(self._folders.give_up, folder)
                 raise

@@ -85,6 +85,7 @@ class Controller:
             self._supervisor.start,
             every=config.checkpoint.every_updates,
             total_updates=total,
+            forget=parts.buffer.keep_from if config.journal.retain == "since_oldest_checkpoint" else None,
         )
 
     async def run(self) -> None:
@@ -132,6 +133,8 @@ class Controller:
         log.self_test(self.version.updates, await self_test(self._parts))
         await self._know_initial()
         self._watchdog.alive()
+        if self._parts.num_redone:
+            await self._checkpoint()
         if self.before is None:
             log.phase("evaluating before training")
             self.before = await self._evaluations.full(self.version.updates, "before")
@@ -153,7 +156,9 @@ class Controller:
 
     async def _ask(self) -> None:
         """Consumes the cursor and the buffer's room; produces rollout tasks; waits for room; is unblocked by an acknowledged
-        version. A rollout task that fails for good ends the run."""
+        version. A rollout task that fails for good ends the run. What an interrupted run asked for and did not get comes first."""
+        for task in self._feed.unanswered():
+            self._supervisor.start(self._roll_out(task), str(task.id))
         while True:
             for asked in await self._feed.next():
                 for task in self._feed.tasks(asked):
@@ -202,6 +207,8 @@ class Controller:
         ended = now_s()
         self.version = result.version
         self._watchdog.alive()
+        if result.digest:
+            self._supervisor.start(self._buffer.updated(update, result.digest), f"journal of update {update}")
         published = await self._publish(update)
         times = UpdateTimes(asked=asked, began=began, ended=ended, published=now_s())
         self.statistics.updated(times, num_samples=taken.num_samples)

@@ -26,6 +26,7 @@ class QuestionFeed:
         self._cursor, self._buffer, self._prepared = parts.cursor, parts.buffer, parts.prepared
         self._config, self._rule, self._incarnation = parts.config, parts.rule, parts.version.incarnation
         self._log, rollout = parts.log, parts.config.rollout
+        self._unanswered = tuple(parts.unanswered)
         self._failures = Budget(rollout.max_failed_questions, rollout.failure_window_s)
         self._lock = asyncio.Lock()
 
@@ -40,6 +41,15 @@ class QuestionFeed:
             num = await self._buffer.admit(offered)
             self._cursor.advance(num)
         return offered[:num]
+
+    def unanswered(self) -> list[RolloutTask]:
+        """The tasks of an interrupted run that were not answered."""
+        return [
+            task
+            for asked in dict.fromkeys(group.asked for group in self._unanswered)
+            for task in self.tasks(asked)
+            if task.id in self._unanswered
+        ]
 
     def tasks(self, asked: AskedId) -> list[RolloutTask]:
         """One task for each group that the reward rule needs of this question."""
@@ -72,4 +82,5 @@ class QuestionFeed:
     async def state(self) -> dict[str, Any]:
         """The cursor and the buffer at one moment, for a checkpoint."""
         async with self._lock:
-            return {"cursor": self._cursor.state(), "buffer": await self._buffer.state()}
+            cursor = self._cursor.state()
+            return {"cursor": cursor, "buffer": await self._buffer.state(cursor)}

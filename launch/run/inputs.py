@@ -8,6 +8,7 @@ from pathlib import Path
 from corewarding.dataflow.errors import UserError
 from corewarding.dataflow.ids import View
 from corewarding.launch.config.tree import TrainConfig
+from corewarding.launch.run.journal.start import journal_words
 from corewarding.launch.run.preflight.model import check_model, find_model, sources
 from corewarding.questions.gold import GoldAnswers
 from corewarding.questions.load import QuestionSet, load_heldout, load_training
@@ -122,6 +123,7 @@ def sizes(config: TrainConfig, inputs: Inputs) -> dict[str, str]:
         **config.derived(),
         "held-out questions": _heldout_words(config, inputs),
         "longest prompt + completion": f"{inputs.max_model_len} tokens",
+        "journal": journal_words(config, longest_prompt=prepared.longest),
     }
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from ray.actor import ActorHandle
@@ -16,33 +14,27 @@ from corewarding.actors.engines import ENGINES
 from corewarding.actors.group import RolloutGroup
 from corewarding.actors.member import log_of
 from corewarding.actors.rollout_actor import PlacedRolloutActor
-from corewarding.dataflow.ids import AskedId, Channel, Source, Version
+from corewarding.dataflow.ids import Channel, Source, Version
 from corewarding.evals.heldout import EvalResult, score_completions
 from corewarding.evals.tasks import evaluation_tasks
 from corewarding.launch.config.tree import TrainConfig
 from corewarding.launch.report.run_directory import RunDir
 from corewarding.launch.run import placement
-from corewarding.launch.run.ending.supervision import refuse_stopped
+from corewarding.launch.run.ending.supervision import all_start
 from corewarding.launch.run.inputs import Inputs
-from corewarding.launch.run.plans import buffer_plan, learner_plan
-from corewarding.launch.run.preflight.needs import joins_cluster, process_environment, weight_backend
+from corewarding.launch.run.journal.beginning import Beginning, beginning, logs_of, ready
+from corewarding.launch.run.journal.resume import Resumption
+from corewarding.launch.run.journal.start import journal_plan
+from corewarding.launch.run.plans import buffer_plan
+from corewarding.launch.run.preflight.needs import process_environment, weight_backend
 from corewarding.launch.run.protocols import Log, Parts
 from corewarding.launch.run.publishing.publisher import Publisher
 from corewarding.learner.checkpoint.store import Checkpoint, CheckpointStore
 from corewarding.learner.group import LearnerGroup
 from corewarding.learner.replay.actor import BufferActor, start_buffer
 from corewarding.learner.replay.client import BufferClient
-from corewarding.questions.order import QuestionCursor
 
-GB = 10**9
-LINE_S = 15.0
-"""Seconds between two lines on a model that is being loaded."""
 BUFFER_LOG = "buffer.log"
-
-
-def logs_of(config: TrainConfig) -> Path:
-    """The folder of the processes' logs, absolute for processes that start elsewhere."""
-    return RunDir(config.run.root, config.run.name).logs.absolute()
 
 
 @asynccontextmanager
@@ -53,18 +45,13 @@ async def placed(
     log: Log,
     checkpoint: Checkpoint | None,
     room: placement.Reservation,
+    resumption: Resumption | None = None,
 ) -> AsyncIterator[Parts]:
-    """Starts all actors, the learner with the checkpoint's weights, and ends them when the context is left."""
-    state: dict[str, Any] = checkpoint.state if checkpoint else {}
-    version = Version(incarnation=state.get("incarnation", -1) + 1, updates=state.get("updates", 0))
-    buffer = start_buffer(
-        buffer_plan(config, version.incarnation, known=inputs.known),
-        inputs.gold,
-        state.get("buffer"),
-        runtime_env=process_environment(1),
-        log=logs_of(config) / BUFFER_LOG,
-    )
-    learner = _learner(config, version.incarnation, room)
+    """Starts all actors, the learner with the weights of the checkpoint or of the journal's last update, and ends them when the
+    context is left."""
+    begin = await beginning(config, inputs, log, checkpoint, room, resumption)
+    learner, version = begin.learner, begin.version
+    buffer = _buffer(config, inputs, begin)
     groups = {
         source: rollout_group(config, inputs, source, num, buffer=buffer, version=version, room=room)
         for source, num in _num_actors(config, inputs).items()
@@ -75,26 +62,30 @@ async def placed(
         return await _evaluate(config, inputs, groups["policy"], quick=quick)
 
     try:
-        await all_start(
-            logs_of(config),
-            learner.start(config.learner.start_timeout_s, on_read=_loading(log)),
-            *(group.start() for group in groups.values()),
-        )
-        if checkpoint is not None:
-            await learner.load(checkpoint.learner, version.incarnation)
+        starts = [group.start() for group in groups.values()]
+        if resumption is None:
+            starts.append(ready(config, learner, log, checkpoint, version.incarnation))
+        await all_start(logs_of(config), *starts)
+        client = BufferClient(buffer, log=logs_of(config) / BUFFER_LOG, said=log.warn)
+        if resumption is not None:
+            resumption.write_missing(log)
+            for result in resumption.redone:
+                await client.updated(result.version.updates, result.digest)
         yield Parts(
             config=config,
             version=version,
             rule=inputs.rule,
             prepared=inputs.prepared,
-            cursor=_cursor(config, inputs, state),
-            buffer=BufferClient(buffer, log=logs_of(config) / BUFFER_LOG),
+            cursor=begin.cursor,
+            buffer=client,
             learner=learner,
             learner_lock=lock,
             groups=groups,
             publishers=_publishers(config, learner, groups, lock),
             checkpoints=store,
             log=log,
+            unanswered=() if resumption is None else resumption.unanswered,
+            num_redone=0 if resumption is None else len(resumption.redone),
             initial_answers=RunDir(config.run.root, config.run.name).initial_answers,
             evaluate=evaluate,
         )
@@ -104,35 +95,16 @@ async def placed(
         await learner.close()
 
 
-def _loading(log: Log) -> Callable[[int, int], None]:
-    """Shows how far the learner's ranks have read the model; a line that stays if it takes long."""
-    said = time.monotonic()
-
-    def show(done: int, total: int) -> None:
-        nonlocal said
-        text = f"loading the model: {done / GB:.1f} of {total / GB:.1f} GB ({done / total:.0%})"
-        log.phase(text)
-        if time.monotonic() - said > LINE_S:
-            said = time.monotonic()
-            log.say(text)
-
-    return show
-
-
-async def all_start(logs: Path, *starts: Coroutine[Any, Any, object]) -> None:
-    """Returns when all have started. The first failure is raised at once, and the other starts are given up."""
-    tasks = [asyncio.ensure_future(start) for start in starts]
-    started: asyncio.Future[Any] = asyncio.gather(*tasks)
-    stopped: asyncio.Future[Any] = asyncio.ensure_future(refuse_stopped(logs))
-    try:
-        await asyncio.wait({started, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if stopped.done():
-            stopped.result()
-        await started
-    finally:
-        for task in (*tasks, stopped):
-            task.cancel()
-        await asyncio.gather(*tasks, started, stopped, return_exceptions=True)
+def _buffer(config: TrainConfig, inputs: Inputs, begin: Beginning) -> ActorHandle[BufferActor]:
+    return start_buffer(
+        buffer_plan(config, begin.version.incarnation, known=inputs.known),
+        inputs.gold,
+        begin.buffer,
+        runtime_env=process_environment(1),
+        log=logs_of(config) / BUFFER_LOG,
+        journal=journal_plan(config, begin.version, begin.cursor.state(), goes_on=begin.goes_on),
+        max_restarts=config.journal.max_restarts if config.keeps_journal else 0,
+    )
 
 
 def rollout_group(
@@ -197,19 +169,6 @@ def _num_actors(config: TrainConfig, inputs: Inputs) -> dict[Source, int]:
     return numbers
 
 
-def _learner(config: TrainConfig, incarnation: int, room: placement.Reservation) -> LearnerGroup:
-    return LearnerGroup(
-        learner_plan(config),
-        incarnation=incarnation,
-        bucket_bytes=int(config.publish.bucket_mb * 2**20),
-        wire_dtype=config.engine.dtype,
-        runtime_env=process_environment(config.learner.threads),
-        loopback=not joins_cluster(),
-        options=lambda rank: room.options("learner", rank),
-        logs=logs_of(config),
-    )
-
-
 def _publishers(
     config: TrainConfig, learner: LearnerGroup, groups: Mapping[Source, RolloutGroup], lock: asyncio.Lock
 ) -> dict[Channel, Publisher]:
@@ -225,18 +184,6 @@ def _publishers(
         )
         for source, group in groups.items()
     }
-
-
-def _cursor(config: TrainConfig, inputs: Inputs, state: dict[str, Any]) -> QuestionCursor:
-    """The cursor of a new run, or that of a checkpoint: questions that were asked and not consumed come first."""
-    per_update, questions = config.train.questions_per_update, inputs.prepared.questions
-    if not state:
-        return QuestionCursor(len(questions), config.train.seed, drop_remainder_of=per_update)
-    cursor = QuestionCursor.restore(state["cursor"], num_questions=len(questions), seed=config.train.seed)
-    places = {question.id: index for index, question in enumerate(questions)}
-    pending = [AskedId(question_id=question_id, epoch=epoch) for question_id, epoch in state["buffer"]["pending"]]
-    cursor.give_back((asked.epoch, places[asked.question_id]) for asked in pending)
-    return cursor
 
 
 async def _evaluate(config: TrainConfig, inputs: Inputs, policy: RolloutGroup, *, quick: bool) -> EvalResult | None:

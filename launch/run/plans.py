@@ -32,6 +32,7 @@ def learner_plan(config: TrainConfig) -> LearnerPlan:
         kl_reference=config.kl_reference,
         keep_teacher=config.keeps_teacher,
         longest_sequence=config.longest_sequence,
+        digest=config.keeps_journal,
         export_dtype=config.checkpoint.model_dtype or config.learner.param_dtype,
         allow_unlisted=config.model.allow_unlisted,
         train=config.train,

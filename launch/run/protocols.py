@@ -21,7 +21,7 @@ from corewarding.dataflow.carriers import (
     TrainingSample,
     UpdateReport,
 )
-from corewarding.dataflow.ids import AskedId, Channel, SetName, Source, Version
+from corewarding.dataflow.ids import AskedId, Channel, GroupId, SetName, Source, Version
 from corewarding.dataflow.metrics import Metrics
 from corewarding.dataflow.spans import Span
 from corewarding.dataflow.votes import InitialAnswers
@@ -76,6 +76,14 @@ class Buffer(Protocol):
         """Waits for the batch of this update. token_statistics: the learner's, for rules that need them."""
         ...
 
+    async def updated(self, update: int, digest: str) -> None:
+        """The learner made `update`; digest: of its weights after it."""
+        ...
+
+    async def keep_from(self, segment: int) -> None:
+        """Lets the journal forget what is older than this segment."""
+        ...
+
     async def halt(self) -> int:
         """Lets no further update be taken; returns the number of those taken. A `take` of a later one never returns."""
         ...
@@ -86,8 +94,8 @@ class Buffer(Protocol):
         """Answers read so far, by reader."""
         ...
 
-    async def state(self) -> dict[str, Any]:
-        """The counts and the admitted questions that no update has consumed, for a checkpoint."""
+    async def state(self, cursor: dict[str, Any]) -> dict[str, Any]:
+        """The counts and the admitted questions that no update has consumed, for a checkpoint; with a journal also its `segment`."""
         ...
 
 
@@ -186,6 +194,10 @@ class CheckpointFolders(Protocol):
 
     def give_up(self, temporary: Path) -> None: ...
 
+    def oldest_state(self) -> dict[str, Any]:
+        """The state of the oldest valid checkpoint."""
+        ...
+
     def score(self, update: int, value: float) -> None:
         """The quick evaluation of the weights after `update`, of which the best are kept."""
         ...
@@ -232,5 +244,7 @@ class Parts:
     publishers: Mapping[Channel, ChannelPublisher]
     checkpoints: CheckpointFolders
     log: Log
+    unanswered: Sequence[GroupId] = ()  # groups that an interrupted run asked for and did not get
+    num_redone: int = 0  # updates that were made again from the journal
     initial_answers: Path  # the file of the initial model's answers, in the run directory
     evaluate: Callable[[bool], Awaitable[EvalResult | None]]  # True: the quick, greedy one; None: no held-out questions

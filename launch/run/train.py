@@ -22,6 +22,7 @@ from corewarding.evals.heldout import EvalResult
 from corewarding.launch.config.tree import TrainConfig
 from corewarding.launch.report.introduction import introduce
 from corewarding.launch.report.log import RunLog
+from corewarding.launch.report.plain import say
 from corewarding.launch.report.run_directory import RunDir
 from corewarding.launch.report.run_lock import refuse_locked, run_lock
 from corewarding.launch.report.summary import build_summary, print_summary, write_summary
@@ -33,6 +34,7 @@ from corewarding.launch.run.ending.driver_log import driver_log
 from corewarding.launch.run.ending.guard import Guard
 from corewarding.launch.run.ending.stopping import LastResort, Signals, StoppedError, StopRequest
 from corewarding.launch.run.inputs import Inputs, located, sizes
+from corewarding.launch.run.journal.resume import Resumption, before_training, resumption
 from corewarding.launch.run.model_record import recorded_revision, write_model
 from corewarding.launch.run.parts import placed
 from corewarding.launch.run.preflight.checks import claim, prepare
@@ -85,23 +87,28 @@ def _locked(
     config: TrainConfig, run_dir: RunDir, began: float, stop: StopRequest, signals: Signals, last_resort: LastResort
 ) -> RunResult:
     """The run, in a folder that no other process writes into."""
-    continues = run_dir.last_update() is not None
+    store = CheckpointStore(run_dir.checkpoints, config.checkpoint.keep, keep_best=config.checkpoint.keep_best)
+    continues = run_dir.last_update() is not None or run_dir.journal.is_dir()
     inputs = prepare(config, revision=recorded_revision(run_dir.path, config.model.path) if continues else None)
-    run_dir.open(config)
+    checkpoint, notes = store.latest(), list[str]()
+    again = resumption(config, inputs, run_dir, checkpoint, notes) if run_dir.config.is_file() else None
+    run_dir.open(config, goes_on=again is not None)
     write_model(
         run_dir.path, path=config.model.path, revision=inputs.folder.revision, fingerprint=inputs.model.fingerprint
     )
-    store = CheckpointStore(run_dir.checkpoints, config.checkpoint.keep, keep_best=config.checkpoint.keep_best)
-    checkpoint = store.latest()
     if checkpoint is None and run_dir.last_update() is not None:
         raise UserError(
             f"no checkpoint in {run_dir.checkpoints} is valid ({'; '.join(store.refused)}); restore one, or remove the folder, "
             "and the run starts again"
         )
     resumed = {} if checkpoint is None else {"resumes": f"after update {checkpoint.update}"}
+    if again is not None:
+        resumed["resumes"] = f"after update {again.until}, from the journal"
     if run_dir.changes:
         resumed["changed"] = "; ".join(map(str, run_dir.changes))
     introduce(config, sizes(config, inputs) | {"run directory": str(run_dir.path)} | resumed)
+    for note in notes:
+        say(f"note: {note}")
     config = located(config, inputs.folder)
     with driver_log(run_dir.logs / "driver.log", enabled=last_resort.enabled):
         keep: Path | None = None
@@ -109,7 +116,7 @@ def _locked(
             with signals.held():
                 placement.connect(config)
             with signals.running():
-                return run_to_end(_run(config, inputs, run_dir, store, checkpoint, began, stop, last_resort))
+                return run_to_end(_run(config, inputs, run_dir, store, checkpoint, again, began, stop, last_resort))
         except RunStoppedError:
             raise
         except UserError as error:
@@ -182,13 +189,14 @@ async def _run(
     run_dir: RunDir,
     store: CheckpointStore,
     checkpoint: Checkpoint | None,
+    again: Resumption | None,
     began: float,
     stop: StopRequest,
     last_resort: LastResort,
 ) -> RunResult:
     stop.listen()
     consequences.keep_off_the_terminal()
-    updates = checkpoint.state["updates"] if checkpoint else 0
+    updates = again.until if again is not None else checkpoint.update if checkpoint else 0
     with Terminal(total_updates=config.train.updates, resumed_at=updates) as terminal:
         log = RunLog(run_dir, terminal, resumed_at=updates)
         controller = None
@@ -200,7 +208,7 @@ async def _run(
                 remedy=lambda: _remedy(run_dir, store),
             )
             async with guard.watching():
-                controller = await _control(config, inputs, store, checkpoint, log, stop, last_resort)
+                controller = await _control(config, inputs, store, checkpoint, again, log, stop, last_resort)
         except StoppedError as error:
             log.say(str(error))
         finally:
@@ -236,6 +244,7 @@ async def _control(
     inputs: Inputs,
     store: CheckpointStore,
     checkpoint: Checkpoint | None,
+    again: Resumption | None,
     log: RunLog,
     stop: StopRequest,
     last_resort: LastResort,
@@ -243,12 +252,16 @@ async def _control(
     """Starts the parts, runs the controller over them and ends them. StoppedError if a request to end gave up what was under way."""
     state: dict[str, Any] = checkpoint.state if checkpoint else {}
     before = EvalResult.from_dict(state["before"]) if state.get("before") else None
+    if checkpoint is None and again is not None:
+        before = before_training(RunDir(config.run.root, config.run.name))
     room = await stop.unless(claim(config, inputs))
     log.phase("starting the actors")
     async with AsyncExitStack() as stack:
         error: BaseException | None = None
         try:
-            parts = await stop.unless(stack.enter_async_context(placed(config, inputs, store, log, checkpoint, room)))
+            parts = await stop.unless(
+                stack.enter_async_context(placed(config, inputs, store, log, checkpoint, room, again))
+            )
             controller = Controller(parts, before=before, stop=stop)
             await stop.within(config.run.grace_s, controller.run())
         except BaseException as raised:

@@ -133,6 +133,14 @@ class CheckpointStore:
                 return Checkpoint(folder)
         return None
 
+    def valid(self) -> list[Checkpoint]:
+        """All valid checkpoints, by update."""
+        return [Checkpoint(folder) for folder in committed(self.folder) if self._is_valid(folder)]
+
+    def oldest_state(self) -> dict[str, Any]:
+        """The state of the oldest valid checkpoint; empty if there is none."""
+        return next((checkpoint.state for checkpoint in self.valid()), {})
+
     @property
     def refused(self) -> list[str]:
         """What is wrong with the committed checkpoints that were looked at and are not valid."""

@@ -35,7 +35,7 @@ at least publish.every_updates - 1 (for labels: plus the teacher's lag). `Admiss
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from corewarding.dataflow.errors import UserError
 from corewarding.dataflow.ids import AskedId, Channel
@@ -209,6 +209,28 @@ class Admission:
     def pending(self) -> list[AskedId]:
         """Questions admitted and not consumed, in the order of admission. A resumed run asks them again."""
         return list(self._outstanding)
+
+    def snapshot(self) -> dict[str, Any]:
+        """The whole state, for the codec."""
+        return {
+            "updates_done": self.updates_done,
+            "acknowledged": dict(self.acknowledged),
+            "num_admitted": self.num_admitted,
+            "num_evicted": self.num_evicted,
+            "outstanding": [
+                (asked, entry.number, entry.policy, entry.label, entry.held, entry.ready)
+                for asked, entry in self._outstanding.items()
+            ],
+        }
+
+    @classmethod
+    def restored(cls, limits: AdmissionLimits, state: dict[str, Any]) -> Admission:
+        """The admission of a snapshot."""
+        admission = cls(limits, updates_done=state["updates_done"])
+        admission.acknowledged = dict(state["acknowledged"])
+        admission.num_admitted, admission.num_evicted = state["num_admitted"], state["num_evicted"]
+        admission._outstanding = {asked: _Outstanding(*entry) for asked, *entry in state["outstanding"]}
+        return admission
 
     def __contains__(self, asked: AskedId) -> bool:
         return asked in self._outstanding

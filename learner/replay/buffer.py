@@ -1,18 +1,16 @@
 """The replay buffer: joins groups of completions into ready questions, scores them, and gives the learner its updates.
 
 Two invariants: each completion leaves exactly once (ledger.py), and no question is trained past its staleness bound (admission.py).
-A plain class that takes and returns objects. All methods run in one event loop, so nothing is locked.
+A plain class that takes and returns objects. All methods run in one event loop. Only `room` and `take` wait, and what they do after
+it they do at once, as all others do: so nothing is locked, and the same calls in the same order make the same decisions.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
-
-import numpy as np
 
 from corewarding.dataflow.carriers import (
     BufferProgress,
@@ -24,26 +22,24 @@ from corewarding.dataflow.carriers import (
     TrainingSample,
     UpdateReport,
 )
-from corewarding.dataflow.ids import AskedId, Channel
+from corewarding.dataflow.ids import AskedId, Channel, GroupId
 from corewarding.dataflow.metrics import Metrics
 from corewarding.dataflow.votes import InitialAnswers
-from corewarding.learner.objective.advantages import training_samples
 from corewarding.learner.replay.admission import Admission
+from corewarding.learner.replay.batching import scored_update, unscored_samples
 from corewarding.learner.replay.events import (
     Event,
     GroupAccepted,
     GroupRefused,
     QuestionEvicted,
     QuestionFailed,
-    UpdateScored,
 )
 from corewarding.learner.replay.joining import Joining
 from corewarding.learner.replay.ledger import Ledger
-from corewarding.learner.replay.metrics import Lengths, rollout_times, sampling_spans, staleness, zero_advantages
-from corewarding.learner.replay.sample_log import sample_rows
+from corewarding.learner.replay.metrics import Lengths, staleness
+from corewarding.learner.replay.reports import Reports
 from corewarding.learner.replay.scoring import BufferPlan, Scorer
 from corewarding.questions.gold import GoldAnswers
-from corewarding.rewards.diagnostics import reward_diagnostics
 
 NUM_NAMED = 8
 """How many missing questions `progress` names."""
@@ -71,11 +67,14 @@ class ReplayBuffer:
         self._joining = Joining(self._scorer.sizes, incarnation=plan.incarnation)
         self._ready: dict[AskedId, Ready] = {}
         self._taken: dict[int, list[Ready]] = {}  # by update: taken and not yet a batch
-        self._unreported: dict[int, tuple[UpdateScored, Metrics]] = {}  # by update: a batch and not yet reported
+        self._served: TrainBatch | None = None  # the newest one
+        self._reports = Reports(plan, gold, self._scorer)
         self._ledger = Ledger() if state is None else Ledger.restore(state["ledger"])
         self._lengths = Lengths()
-        self._changed = asyncio.Condition()
+        self._changed = asyncio.Event()  # a new one after each change
         self._halted = False
+        self.on_event: Callable[[Event], None] = lambda event: None
+        """Told of every event, after it was counted."""
 
     @property
     def needs_statistics(self) -> bool:
@@ -90,13 +89,15 @@ class ReplayBuffer:
         """The one place that hears of every accept, refusal, eviction and scored update."""
         self._ledger.record(event)
         self._lengths.record(event)
+        self.on_event(event)
 
     # ---- questions are admitted, completions arrive ---------------------------------------------------------------
 
     async def room(self) -> int:
         """Waits until at least one question may start; returns how many may."""
-        async with self._changed:
-            return await self._changed.wait_for(self._admission.room)
+        while not (room := self._admission.room()):
+            await self._changed.wait()
+        return room
 
     async def admit(self, offered: Sequence[AskedId]) -> int:
         """Admits the first of the offered questions, as many as there is room for; returns how many."""
@@ -108,9 +109,8 @@ class ReplayBuffer:
 
     async def acknowledged(self, channel: Channel, updates: int) -> None:
         """Every live engine of `channel` has acknowledged the weights after `updates` updates."""
-        async with self._changed:
-            self._admission.acknowledge(channel, updates)
-            self._changed.notify_all()
+        self._admission.acknowledge(channel, updates)
+        self._notify()
 
     async def accept(self, completions: Sequence[Completion]) -> None:
         """Takes in one group. Once this returns, the sender may forget it. A group sent again is counted as duplicates and
@@ -122,47 +122,63 @@ class ReplayBuffer:
         self.record(GroupAccepted(completions=completions))
         rollouts = self._joining.add(completions)
         if rollouts is not None:
-            await self._become_ready(rollouts)
+            self._become_ready(rollouts)
 
     async def give_up(self, asked: AskedId) -> bool:
         """Drops a question of which a task fails for good; another may start. False if the question has left already."""
-        async with self._changed:
-            given_up = self._admission.give_up(asked)
-            if given_up:
-                self.record(QuestionFailed(completions=self._joining.end(asked)))
-                self._changed.notify_all()
+        given_up = self._admission.give_up(asked)
+        if given_up:
+            self.record(QuestionFailed(asked=asked, completions=self._joining.end(asked)))
+            self._notify()
         return given_up
 
-    async def _become_ready(self, rollouts: QuestionRollouts) -> None:
+    def _become_ready(self, rollouts: QuestionRollouts) -> None:
         asked, policy = rollouts.asked, rollouts.oldest_version("policy")
         assert policy is not None, f"{asked} has no policy completion"
+        self._hold(rollouts, at=self._admission.updates_done)
+        self._admission.mark_ready(asked, oldest_policy=policy, oldest_teacher=rollouts.oldest_version("teacher"))
+        self._evict()
+        self._notify()
+
+    def _hold(self, rollouts: QuestionRollouts, *, at: int) -> None:
         scored = None if self.needs_statistics else self._scorer.score(rollouts)
-        self._ready[asked] = Ready(rollouts=rollouts, at=self._admission.updates_done, scored=scored)
-        async with self._changed:
-            self._admission.mark_ready(asked, oldest_policy=policy, oldest_teacher=rollouts.oldest_version("teacher"))
-            self._evict()
-            self._changed.notify_all()
+        self._ready[rollouts.asked] = Ready(rollouts=rollouts, at=at, scored=scored)
 
     def _evict(self) -> None:
         """Removes ready questions that are too old; the controller may ask one new question for each."""
         for asked, reason in self._admission.evict():
             self._joining.end(asked)
-            self.record(QuestionEvicted(reason=reason, completions=self._ready.pop(asked).rollouts.completions))
+            completions = self._ready.pop(asked).rollouts.completions
+            self.record(QuestionEvicted(asked=asked, reason=reason, completions=completions))
 
     # ---- the learner takes an update ------------------------------------------------------------------------------
 
     async def take(self, update: int) -> None:
-        """Waits until admission lets update number `update` be made, and takes its questions."""
+        """Waits until admission lets update number `update` be made, and takes its questions. The newest update may be asked for
+        again: its questions are those taken before."""
+        if update == self._admission.updates_done and (update in self._taken or self._is_served(update)):
+            return
         assert update == self._admission.updates_done + 1, f"update {update} after {self._admission.updates_done}"
-        async with self._changed:
-            selected = await self._changed.wait_for(lambda: None if self._halted else self._admission.select())
-            assert selected is not None
-            self._admission.consume(selected)
-            self._taken[update] = [self._ready.pop(asked) for asked in selected]
-            for asked in selected:
-                self._joining.end(asked)
-            self._evict()
-            self._changed.notify_all()
+        while self._halted or (selected := self._admission.select()) is None:
+            await self._changed.wait()
+        self._admission.consume(selected)
+        self._taken[update] = [self._ready.pop(asked) for asked in selected]
+        for asked in selected:
+            self._joining.end(asked)
+        self._evict()
+        self._notify()
+
+    def _notify(self) -> None:
+        """Lets whoever waits look again."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def taken(self, update: int) -> tuple[AskedId, ...]:
+        """The questions taken for `update` while it is not a batch yet."""
+        return tuple(ready.rollouts.asked for ready in self._taken.get(update, ()))
+
+    def _is_served(self, update: int) -> bool:
+        return self._served is not None and self._served.update == update
 
     def halt(self) -> int:
         """No further update is taken: a `take` that waits now waits for ever. Returns the number of updates taken so far."""
@@ -171,70 +187,40 @@ class ReplayBuffer:
 
     def unscored(self, update: int) -> list[TrainingSample]:
         """The completions of the taken questions that will be trained, with advantage 0: for the learner's token statistics."""
-        samples = [
-            TrainingSample.of(completion, advantage=0.0)
-            for ready in self._taken[update]
-            for view, source in self._rule.trained
-            for completion in ready.rollouts.group(view, source)[: self._plan.group_size]
-        ]
-        return sorted(samples, key=lambda sample: sample.id)
+        return unscored_samples(self._rule, [ready.rollouts for ready in self._taken[update]], self._plan.group_size)
 
     def batch(self, update: int, statistics: Sequence[TokenStatistics] | None = None) -> TrainBatch:
-        """The batch of the questions taken for `update`. statistics: of all `unscored` samples, if `needs_statistics`."""
-        plan, limits, taken = self._plan, self._plan.limits, self._taken.pop(update)
+        """The batch of the questions taken for `update`; of the newest update also again. statistics: of all `unscored` samples,
+        if `needs_statistics`."""
+        if self._served is not None and self._is_served(update):
+            return self._served
+        taken, most = self._taken.pop(update), self._plan.limits.staleness_max
         groups = [group for ready in taken for group in self._scored(ready, statistics)]
-        samples = training_samples(
-            groups,
-            normalize=plan.normalize,
-            mask_truncated=plan.mask_truncated,
-            skip_zero_advantage=plan.skip_zero_advantage,
-            mask_abstained=plan.vote.on_abstain == "mask",
-            oldest_version=update - 1 - limits.staleness_max if limits.on_exceed == "withhold" else 0,
-        )
-        in_loss = np.array([sample.loss_mask.any() for sample in samples], np.bool_)
-        event = UpdateScored(
-            update=update,
-            rollouts=[ready.rollouts for ready in taken],
-            groups=groups,
-            trained=[sample for sample, trained in zip(samples, in_loss, strict=True) if trained],
-            withheld=[sample for sample, trained in zip(samples, in_loss, strict=True) if not trained],
-        )
+        event = scored_update(self._plan, update, [ready.rollouts for ready in taken], groups)
         self.record(event)
         self._ledger.check(self.num_waiting)
         ready_at = {ready.rollouts.asked: ready.at for ready in taken}
         ages = staleness(event.trained, event.rollouts, ready_at, version=update - 1)
-        assert ages.scalars["staleness/max"] <= limits.staleness_max, "a sample over staleness.max was selected"
+        assert ages.scalars["staleness/max"] <= most, "a sample over staleness.max was selected"
         counts = self._ledger.scalars(self.num_waiting) | {"label/num_read_by_rule": float(self._gold.labels_read)}
-        self._unreported[update] = event, Metrics.union([ages, self._lengths.report(), Metrics(scalars=counts)])
-        return TrainBatch(incarnation=plan.incarnation, update=update, samples=tuple(samples))
+        self._reports.add(event, Metrics.union([ages, self._lengths.report(), Metrics(scalars=counts)]))
+        self._served = event.batch
+        return event.batch
 
     def _scored(self, ready: Ready, statistics: Sequence[TokenStatistics] | None) -> list[ScoredGroup]:
         return self._scorer.score(ready.rollouts, statistics) if ready.scored is None else ready.scored
 
+    def can_report(self, update: int) -> bool:
+        """Whether this update's batch was made and not reported."""
+        return update in self._reports
+
+    def forget_reports(self) -> None:
+        """Nobody will ask for the reports of the updates so far."""
+        self._reports.clear()
+
     def report(self, update: int) -> UpdateReport:
-        """What there is to say of the batch of `update`; once per update. It is apart from `batch` so that the learner need not
-        wait for it."""
-        event, counted = self._unreported.pop(update)
-        gold = partial(self._gold.read, reader="diagnostics")
-        return UpdateReport(
-            update=update,
-            metrics=Metrics.union(
-                [
-                    reward_diagnostics(event.rollouts, event.groups, gold=gold, key=self._scorer.key),
-                    zero_advantages(event.groups),
-                    rollout_times(event.rollouts),
-                    counted,
-                ]
-            ),
-            rows=sample_rows(
-                event.rollouts,
-                event.groups,
-                update=update,
-                num_questions=self._plan.num_sample_questions,
-                normalize=self._plan.normalize,
-            ),
-            spans=sampling_spans(event.rollouts),
-        )
+        """What there is to say of the batch of `update`; once per update, and of the newest one again."""
+        return self._reports.make(update)
 
     # ---- watching and checkpoints ---------------------------------------------------------------------------------
 
@@ -261,11 +247,52 @@ class ReplayBuffer:
         """How often the data set's answers were read so far, by reader."""
         return dict(self._gold.reads)
 
-    def state(self) -> dict[str, Any]:
-        """For a checkpoint between two updates, JSON-ready: the counts, and the questions admitted and not consumed."""
+    def snapshot(self) -> tuple[dict[str, Any], list[tuple[Completion, ...]]] | None:
+        """Everything that a buffer which goes on needs: its state, for the codec, and the groups that wait. None while an update is
+        taken and not reported."""
+        if self._taken or len(self._reports):
+            return None
         self._ledger.check(self.num_waiting)
-        return {
-            "updates_done": self._admission.updates_done,
+        state = {
+            "admission": self._admission.snapshot(),
+            "joining": self._joining.snapshot(),
             "ledger": self._ledger.state(),
-            "pending": [(asked.question_id, asked.epoch) for asked in self._admission.pending()],
+            "lengths": self._lengths.state(),
+            "ready_at": [(asked, self._ready[asked].at) for asked in sorted(self._ready)],
+            "reads": self.answers_read(),
+            "initial": self._scorer.initial_answers(),
         }
+        return state, self._joining.groups()
+
+    @classmethod
+    def restored(
+        cls, plan: BufferPlan, gold: GoldAnswers, state: dict[str, Any], groups: Iterable[Sequence[Completion]]
+    ) -> ReplayBuffer:
+        """The buffer of a snapshot."""
+        buffer = cls(plan, gold)
+        buffer._admission = Admission.restored(plan.limits, state["admission"])
+        buffer._ledger = Ledger.of(state["ledger"])
+        buffer._lengths = Lengths.of(state["lengths"])
+        buffer.know_initial(state["initial"])
+        buffer._joining.restore(state["joining"], buffer._admission.pending())
+        ready_at = dict(state["ready_at"])
+        for group in groups:
+            if (rollouts := buffer._joining.add(group)) is not None:
+                buffer._hold(rollouts, at=ready_at[rollouts.asked])
+        buffer._joining.num_ready = state["joining"]["num_ready"]
+        gold.reads.update(state["reads"])
+        return buffer
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint between two updates, JSON-ready: the counts, and the questions admitted and not trained."""
+        self._ledger.check(self.num_waiting)
+        taken = [ready.rollouts.asked for update in self._taken.values() for ready in update]
+        return {
+            "updates_done": self._admission.updates_done - len(self._taken),
+            "ledger": self._ledger.state(),
+            "pending": [(asked.question_id, asked.epoch) for asked in (*taken, *self._admission.pending())],
+        }
+
+    def missing(self) -> list[GroupId]:
+        """The groups that were asked for and have not arrived."""
+        return self._joining.missing()

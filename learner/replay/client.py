@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,10 +42,18 @@ class TakenBatch:
 class BufferClient:
     """All methods raise BufferDiedError if the buffer's process has ended."""
 
-    def __init__(self, actor: ActorHandle[BufferActor], *, log: Path | None = None) -> None:
-        """log: of the buffer's process."""
+    def __init__(
+        self,
+        actor: ActorHandle[BufferActor],
+        *,
+        log: Path | None = None,
+        said: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """log: of the buffer's process. said: told when the buffer has died and come back from its journal."""
         self._actor: Any = actor
         self._log = log
+        self._calls = itertools.count(1)
+        self._said, self._came_back = said, ""
 
     async def know_initial(self, answers: Sequence[InitialAnswers]) -> None:
         """The initial model's answers, for rules that need them; before any question is admitted."""
@@ -56,7 +65,7 @@ class BufferClient:
 
     async def admit(self, offered: Sequence[AskedId]) -> int:
         """Admits the first of the offered questions, as many as there is room for; returns how many."""
-        return await self._answer(self._actor.admit.remote(encode(list(offered))))
+        return await self._answer(self._actor.admit.remote(next(self._calls), encode(list(offered))))
 
     async def give_up(self, asked: AskedId) -> bool:
         """Drops a question of which a task fails for good; another may start. False if the question has left already."""
@@ -83,17 +92,29 @@ class BufferClient:
         """Lets no further update be taken; returns the number of those taken. A `take` of a later one never returns: cancel it."""
         return await self._answer(self._actor.halt.remote())
 
+    async def updated(self, update: int, digest: str) -> None:
+        """Tells the buffer that the learner made `update`, and the digest of its weights after it."""
+        await self._answer(self._actor.updated.remote(update, digest))
+
+    async def keep_from(self, segment: int) -> None:
+        """Lets the journal forget what is older than this segment."""
+        await self._answer(self._actor.keep_from.remote(segment))
+
     async def progress(self) -> BufferProgress:
         """How far the buffer has come."""
-        return decode_as(await self._answer(self._actor.progress.remote()), BufferProgress)
+        progress = decode_as(await self._answer(self._actor.progress.remote()), BufferProgress)
+        if progress.came_back != self._came_back:
+            self._came_back = progress.came_back
+            self._said(f"the replay buffer's process ended; {progress.came_back}")
+        return progress
 
     async def answers_read(self) -> dict[str, int]:
         """How often the data set's answers were read so far, by reader."""
         return await self._answer(self._actor.answers_read.remote())
 
-    async def state(self) -> dict[str, Any]:
-        """For a checkpoint between two updates; JSON-ready."""
-        return await self._answer(self._actor.state.remote())
+    async def state(self, cursor: dict[str, Any]) -> dict[str, Any]:
+        """For a checkpoint between two updates; JSON-ready. cursor: of the questions, at this moment."""
+        return await self._answer(self._actor.state.remote(cursor))
 
     async def _report(self, update: int) -> UpdateReport:
         return decode_as(await self._answer(self._actor.report.remote(update)), UpdateReport)

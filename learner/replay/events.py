@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from corewarding.dataflow.carriers import Completion, QuestionRollouts, ScoredGroup, TrainingSample
+from corewarding.dataflow.carriers import Completion, QuestionRollouts, ScoredGroup, TrainBatch, TrainingSample
+from corewarding.dataflow.ids import AskedId
 from corewarding.learner.replay.admission import StaleReason
 
 RefusalReason = Literal["duplicate", "unasked", "lost_incarnation"]
@@ -33,6 +34,7 @@ class GroupRefused:
 class QuestionEvicted:
     """A ready question passed a deadline and left."""
 
+    asked: AskedId
     reason: StaleReason
     completions: Sequence[Completion]
 
@@ -41,6 +43,7 @@ class QuestionEvicted:
 class QuestionFailed:
     """A question left because one of its tasks fails wherever it runs."""
 
+    asked: AskedId
     completions: Sequence[Completion]  # of its groups that had arrived
 
 
@@ -48,11 +51,15 @@ class QuestionFailed:
 class UpdateScored:
     """The questions selected for an update were scored and left as training samples."""
 
-    update: int
+    batch: TrainBatch
     rollouts: Sequence[QuestionRollouts]  # the selected questions, in the order of admission
     groups: Sequence[ScoredGroup]  # their trained groups
     trained: Sequence[TrainingSample]  # samples with tokens in the loss
     withheld: Sequence[TrainingSample]  # samples whose tokens are all masked
+
+    @property
+    def update(self) -> int:
+        return self.batch.update
 
     @property
     def num_skipped(self) -> int:

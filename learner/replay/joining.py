@@ -7,6 +7,7 @@ are remembered for a while, so that a group sent again is recognized as a duplic
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from corewarding.dataflow.carriers import Completion, QuestionRollouts
 from corewarding.dataflow.ids import AskedId, GroupId
@@ -64,6 +65,28 @@ class Joining:
         if len(self._ended) > REMEMBERED:
             del self._ended[next(iter(self._ended))]
         return [completion for group in groups.values() for completion in group]
+
+    def groups(self) -> list[tuple[Completion, ...]]:
+        """The groups of the questions that have not ended."""
+        return [group for groups in self._groups.values() for group in groups.values()]
+
+    def missing(self) -> list[GroupId]:
+        """The groups that are asked for and not here, in the order of admission."""
+        return [
+            group
+            for asked, groups in self._groups.items()
+            for kind in self._sizes
+            if (group := asked.group(*kind)) not in groups
+        ]
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything but the groups themselves, for the codec."""
+        return {"ended": list(self._ended), "num_ready": self.num_ready}
+
+    def restore(self, state: Mapping[str, Any], pending: Sequence[AskedId]) -> None:
+        """Takes in a snapshot; its groups are to be added next. pending: the questions that have not ended."""
+        self._groups = {asked: {} for asked in pending}
+        self._ended = dict.fromkeys(state["ended"])
 
     @property
     def num_completions(self) -> int:

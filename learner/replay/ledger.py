@@ -94,14 +94,20 @@ class Ledger:
     @classmethod
     def restore(cls, state: dict[str, Any]) -> Ledger:
         """The counts of a checkpoint. Completions that waited then are lost: the processes that held them ended."""
+        ledger = cls.of(state)
+        lost = ledger.generated - ledger._left
+        if lost:
+            ledger.dropped["lost_incarnation"] += lost
+        return ledger
+
+    @classmethod
+    def of(cls, state: dict[str, Any]) -> Ledger:
+        """The same counts as those of `state()`."""
         ledger = cls()
         ledger.generated, ledger.trained = state["generated"], state["trained"]
         ledger.voted_only, ledger.withheld = state["voted_only"], state["withheld"]
         ledger.dropped = Counter(state["dropped"])
         ledger.failed_questions = state.get("failed_questions", 0)  # checkpoints before this count have none
-        lost = ledger.generated - ledger._left
-        if lost:
-            ledger.dropped["lost_incarnation"] += lost
         return ledger
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -45,6 +45,17 @@ class Lengths:
         )
         self._tokens = {fate: [] for fate in self._tokens}
         return metrics
+
+    def state(self) -> dict[str, Any]:
+        """The lengths since the last report; JSON-ready."""
+        return {fate: list(tokens) for fate, tokens in self._tokens.items()}
+
+    @classmethod
+    def of(cls, state: Mapping[str, list[int]]) -> Lengths:
+        """The same lengths as those of `state()`."""
+        lengths = cls()
+        lengths._tokens = {fate: list(state[fate]) for fate in lengths._tokens}
+        return lengths
 
     def _add(self, fate: Fate, completions: Sequence[Completion] | Sequence[TrainingSample]) -> None:
         self._tokens[fate] += [len(one.token_ids) for one in completions]

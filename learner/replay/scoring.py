@@ -61,6 +61,13 @@ class Scorer:
         """Takes in the initial model's answers, for rules that need them; before any question is scored."""
         self._initial = {(one.question_id, one.view): one.answers for one in answers}
 
+    def initial_answers(self) -> list[InitialAnswers]:
+        """What `know_initial` was given."""
+        return [
+            InitialAnswers(question_id=question_id, view=view, answers=answers)
+            for (question_id, view), answers in self._initial.items()
+        ]
+
     def score(
         self, rollouts: QuestionRollouts, statistics: Sequence[TokenStatistics] | None = None
     ) -> list[ScoredGroup]:

@@ -73,6 +73,10 @@ class Run:
             assert time.monotonic() < deadline, self.text()[-3000:]
             time.sleep(0.05)
 
+    def reaches(self, num_updates: int) -> None:
+        """Returns when so many updates are in metrics.jsonl."""
+        self.until(lambda: len(self.updates()) >= num_updates)
+
     def send(self, number: int, title: str) -> None:
         """Signals the run's processes of this title."""
         self.until(lambda: self.pids(title))

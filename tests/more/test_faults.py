@@ -1,7 +1,9 @@
 """Faults that meet a whole run, judged from outside: exit code, last words, what is left, and whether the same command goes on."""
 
+import json
 import os
 import signal
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from tests.more.runs import started
 
 LONG = {"train__updates": 80, "data__num_train": 256}
+ONCE = {"train__updates": 20, "train__questions_per_update": 4, "data__num_train": 80, "run__sample_questions": 4}
 
 
 def test_sigterm_saves_the_last_update_and_the_same_command_goes_on(tmp_path: Path) -> None:
@@ -47,7 +50,6 @@ def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
     ("title", "number", "words"),
     [
         ("ray::BufferActor", signal.SIGSTOP, ["buffer: does not answer", "run.watchdog_s"]),
-        ("ray::BufferActor", signal.SIGKILL, ["the replay buffer died", "corewarding resume"]),
         ("ray::LearnerActor", signal.SIGSTOP, ["learner: weights 0.", "run.watchdog_s"]),
         ("ray::LearnerActor", signal.SIGKILL, ["a learner rank died during", "corewarding resume"]),
     ],
@@ -57,6 +59,30 @@ def test_a_part_that_cannot_be_replaced_is_named(tmp_path: Path, title: str, num
         run.until(lambda: run.updates()[1:])
         run.send(number, title)
         run.ends(1, *words, within_s=75)
+
+
+def test_a_buffer_that_is_killed_comes_back_and_nothing_is_lost_or_trained_twice(tmp_path: Path) -> None:
+    with started(tmp_path, **ONCE) as run:
+        for done in (1, 4, 5):
+            run.reaches(done)
+            run.send(signal.SIGKILL, "ray::BufferActor")
+            run.reaches(len(run.updates()) + 2)
+        run.ends(0, "the replay buffer's process ended; process", "goes on from the journal")
+        assert run.updates() == list(range(1, ONCE["train__updates"] + 1))
+    trained = Counter(
+        row["id"].rsplit("/", 3)[0]
+        for path in sorted((run.folder / "samples").glob("update-*.jsonl"))
+        for row in map(json.loads, path.read_text().splitlines())
+    )
+    assert len(trained) == ONCE["data__num_train"]
+    assert set(trained.values()) == {8}  # four completions of the policy and four of the teacher
+
+
+def test_without_restarts_the_death_of_the_buffer_ends_the_run_by_name(tmp_path: Path) -> None:
+    with started(tmp_path, **LONG, checkpoint__every_updates=1, journal__max_restarts=0) as run:
+        run.until(lambda: run.updates()[1:])
+        run.send(signal.SIGKILL, "ray::BufferActor")
+        run.ends(1, "the replay buffer died", "corewarding resume", within_s=75)
 
 
 def test_an_actor_that_is_stopped_during_an_evaluation_is_replaced(tmp_path: Path) -> None:

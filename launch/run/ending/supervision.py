@@ -42,6 +42,22 @@ async def refuse_stopped(logs: Path, *, for_s: float = 10.0) -> None:
         await asyncio.sleep(for_s / 10)
 
 
+async def all_start(logs: Path, *starts: Coroutine[Any, Any, object]) -> None:
+    """Returns when all have started. The first failure is raised at once, and the other starts are given up."""
+    tasks = [asyncio.ensure_future(start) for start in starts]
+    started: asyncio.Future[Any] = asyncio.gather(*tasks)
+    stopped: asyncio.Future[Any] = asyncio.ensure_future(refuse_stopped(logs))
+    try:
+        await asyncio.wait({started, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if stopped.done():
+            stopped.result()
+        await started
+    finally:
+        for task in (*tasks, stopped):
+            task.cancel()
+        await asyncio.gather(*tasks, started, stopped, return_exceptions=True)
+
+
 class Supervisor:
     """Runs one finite loop beside endless ones and the tasks they start. The first error in time ends all of them."""
 

@@ -30,6 +30,23 @@ RUNS = [
     Bad("trace r", ("r/trace.jsonl: line 1 is damaged",), {"r/trace.jsonl": "x\n"}),
     Bad("trace r --seconds 0", ("--seconds", "greater than 0, got 0")),
     Bad("trace r --seconds nan", ("--seconds", "finite number, got nan")),
+    Bad("journal", ("journal needs RUN",)),
+    Bad("journal no", ("RUN=no: no such folder", "give a run directory")),
+    Bad("journal r", ("RUN=r is no run directory", "holds no config.yaml"), {"r": None}),
+    Bad("journal r", ("RUN=r holds no journal yet", "corewarding resume r"), {"r/config.yaml": "rule: entropy\n"}),
+    Bad(
+        "journal r",
+        ("journal.retain is off", "--journal.retain all"),
+        {"r/config.yaml": "rule: entropy\njournal: {retain: 'off'}\n"},
+    ),
+    Bad("journal r", ("r/journal holds no start of a run", "resume it"), {"r/journal": None}),
+    Bad("journal r", ("segment-000001.cwj is no journal",), {"r/journal/segment-000001.cwj": "thesis\n"}),
+    Bad("journal r --diff no", ("--diff=no: no such folder",), {"r/journal": None}),
+    Bad("journal r --diff r --fate trained", ("--diff compares all", "leave out --fate"), {"r/journal": None}),
+    Bad("journal r --by question --source policy", ("leave out --source or --by question",)),
+    Bad("journal r --update 0", ("--update", "greater than or equal to 1, got 0")),
+    Bad("journal r --limit -1", ("--limit", "greater than or equal to 0, got -1")),
+    Bad("journal r --fate lost", ("--fate must be", "'lost'")),
 ]
 
 EVALS = [

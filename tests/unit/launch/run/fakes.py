@@ -119,6 +119,12 @@ class FakeBuffer:
         self.world.events.append(("take", update))
         return Batch(num_samples=len(taken), batch=update, report=asyncio.create_task(self.report(update)))
 
+    async def updated(self, update: int, digest: str) -> None:
+        self.world.events.append(("updated", update, digest))
+
+    async def keep_from(self, segment: int) -> None:
+        self.world.events.append(("keep from", segment))
+
     async def halt(self) -> int:
         self.world.events.append(("halt", self.updates_done))
         return self.updates_done
@@ -145,7 +151,7 @@ class FakeBuffer:
     async def answers_read(self) -> dict[str, int]:
         return {}
 
-    async def state(self) -> dict[str, Any]:
+    async def state(self, cursor: dict[str, Any]) -> dict[str, Any]:
         pending = [(asked.question_id, asked.epoch) for asked in self.waiting]
         return {"updates_done": self.updates_done, "num_admitted": self.num_admitted, "pending": pending}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from corewarding.dataflow.errors import RunError
-from corewarding.launch.run.parts import all_start
+from corewarding.launch.run.ending.supervision import all_start
 from corewarding.launch.run.train import run_to_end
 
 

@@ -71,7 +71,7 @@ async def test_a_question_goes_from_room_to_a_report() -> None:
     assert await client.room() == 1
     assert await client.admit([ASKED, AskedId(question_id="r", epoch=0)]) == 1
     assert (await client.progress()).missing == ("q/e0",)
-    assert (await client.state())["pending"] == [("q", 0)]
+    assert (await client.state({}))["pending"] == [("q", 0)]
     await actor.accept(encode(fake_group("q", ["1", "1", "2", "3"])))
     taken = await client.take(1, no_statistics)
     assert taken.num_samples == 4

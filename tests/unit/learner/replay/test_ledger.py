@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from corewarding.dataflow.carriers import QuestionRollouts, ScoredGroup
+from corewarding.dataflow.carriers import QuestionRollouts, ScoredGroup, TrainBatch
 from corewarding.learner.objective.advantages import training_samples
 from corewarding.learner.replay.events import GroupAccepted, GroupRefused, QuestionEvicted, UpdateScored
 from corewarding.learner.replay.ledger import Ledger, LedgerError
@@ -21,7 +21,8 @@ def update_of_one_question() -> UpdateScored:
         id=policy[0].id.group, completions=policy, rewards=rewards, label="1", vote=None, abstained=False
     )
     samples = training_samples([scored], normalize="std", mask_truncated=False, skip_zero_advantage=False)
-    return UpdateScored(update=1, rollouts=[rollouts], groups=[scored], trained=samples[1:], withheld=samples[:1])
+    batch = TrainBatch(incarnation=0, update=1, samples=tuple(samples))
+    return UpdateScored(batch=batch, rollouts=[rollouts], groups=[scored], trained=samples[1:], withheld=samples[:1])
 
 
 def test_each_completion_is_counted_where_it_ends() -> None:
@@ -31,7 +32,7 @@ def test_each_completion_is_counted_where_it_ends() -> None:
         ledger.record(GroupAccepted(completions=group))
     ledger.check(16)
     ledger.record(GroupRefused(reason="duplicate", completions=group))
-    ledger.record(QuestionEvicted(reason="stale_policy", completions=group))
+    ledger.record(QuestionEvicted(asked=group[0].id.group.asked, reason="stale_policy", completions=group))
     ledger.record(update_of_one_question())
     ledger.check(4)
     assert ledger.scalars(4) == {

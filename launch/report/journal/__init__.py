@@ -1,0 +1,1 @@
+"""What a run's journal says, for people: `corewarding journal`."""

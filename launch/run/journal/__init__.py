@@ -1,0 +1,1 @@
+"""What a run does with its journal: begins it, and makes updates again from it."""
