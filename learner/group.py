@@ -41,6 +41,9 @@ class LearnerStartError(RunError):
 class LearnerGroup:
     """K ranks. Async; used from the controller's event loop."""
 
+    starting = False
+    """These ranks are started once, before the run begins to be watched."""
+
     def __init__(
         self,
         plan: LearnerPlan,

@@ -86,6 +86,9 @@ class LearnerSettings(Settings):
     """Tokens whose logits are in memory at one time; fewer need less memory."""
     start_timeout_s: Seconds = Field(300.0, gt=0)
     """Seconds in which all ranks must have met and loaded the model."""
+    max_restarts: Annotated[int, Unit("restarts")] = Field(3, ge=0)
+    """Restarts of all ranks after the death of one, with the newest checkpoint and the updates since then made again from the journal;
+    one more death ends the run. Without a journal every death does."""
     activation_checkpointing: bool = False
     """Recompute each layer in the backward pass instead of keeping its activations."""
 

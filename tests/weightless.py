@@ -91,6 +91,7 @@ class IdleLearner:
     """A learner group for controller and publishers, without a model."""
 
     incarnation = 0
+    starting = False
 
     def __init__(self) -> None:
         self._taker = Taker.remote()

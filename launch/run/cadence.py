@@ -12,7 +12,7 @@ from corewarding.dataflow.ids import Version
 from corewarding.evals.heldout import EvalResult
 from corewarding.launch.report.statistics import Moment
 from corewarding.launch.run.feed import QuestionFeed
-from corewarding.launch.run.protocols import CheckpointFolders, Learner, Log
+from corewarding.launch.run.protocols import CheckpointFolders, Learner, Log, StagedLostError
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +98,8 @@ class Checkpoints:
         self._folders, self._learner, self._feed, self._start = folders, learner, feed, start
         self._every, self._total = every, total_updates
         self._saved: int | None = None
+        self.lost = False
+        """Whether the last one was given up, because the ranks that had staged it died."""
         self._writing: asyncio.Task[None] | None = None
 
     def due(self, update: int) -> bool:
@@ -116,6 +118,7 @@ class Checkpoints:
             "before": None if before is None else before.as_dict(),
         }
         await self._learner.stage()
+        self.lost = False
         self._saved = version.updates
         self._writing = asyncio.create_task(self._write(state), name=f"checkpoint of update {version.updates}")
         self._start(_end_of(self._writing), self._writing.get_name())
@@ -156,6 +159,9 @@ class Checkpoints:
                 await self._learner.export(folder / "learner", folder / "model", "policy")
                 await asyncio.to_thread(self._folders.commit, folder, state)
                 await self._trim_journal()
+            except StagedLostError:
+                await asyncio.to_thread(self._folders.give_up, folder)
+                self._saved, self.lost = None, True
             except OSError:
                 await asyncio.to_thread(self._folders.give_up, folder)
                 raise

@@ -183,12 +183,12 @@ class Controller:
         except StoppedError:
             if self.version.updates > self._started_at:
                 await self._checkpoint()
-            await self._checkpoints.written()
+            await self._checkpoints_written()
             raise
         finally:
             self._evaluations.give_up()
         await self._writer.written()
-        await self._checkpoints.written()
+        await self._checkpoints_written()
 
     async def _roll_out(self, task: RolloutTask) -> None:
         """One group: sampled by the actors of its source, and delivered by them to the buffer, or its question is dropped."""
@@ -243,6 +243,13 @@ class Controller:
         await self._writer.written()
         await self._checkpoints.save(self.version, before=self.before)
         self._watchdog.alive()
+
+    async def _checkpoints_written(self) -> None:
+        """Returns when every checkpoint is committed; one that died with the learner's ranks is made anew."""
+        await self._checkpoints.written()
+        while self._checkpoints.lost:
+            await self._checkpoint()
+            await self._checkpoints.written()
 
     async def _stops(self, update: int) -> bool:
         """Whether the run ends before its last update, for a reason that it then keeps."""

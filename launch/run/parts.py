@@ -22,15 +22,15 @@ from corewarding.launch.report.run_directory import RunDir
 from corewarding.launch.run import placement
 from corewarding.launch.run.ending.supervision import all_start
 from corewarding.launch.run.inputs import Inputs
-from corewarding.launch.run.journal.beginning import Beginning, beginning, logs_of, ready
+from corewarding.launch.run.journal.beginning import Beginning, beginning, logs_of, ready, returning_learner
 from corewarding.launch.run.journal.resume import Resumption
 from corewarding.launch.run.journal.start import journal_plan
 from corewarding.launch.run.plans import buffer_plan
 from corewarding.launch.run.preflight.needs import process_environment, weight_backend
 from corewarding.launch.run.protocols import Log, Parts
 from corewarding.launch.run.publishing.publisher import Publisher
+from corewarding.launch.run.publishing.transfer import ChannelLearner
 from corewarding.learner.checkpoint.store import Checkpoint, CheckpointStore
-from corewarding.learner.group import LearnerGroup
 from corewarding.learner.replay.actor import BufferActor, start_buffer
 from corewarding.learner.replay.client import BufferClient
 
@@ -50,7 +50,7 @@ async def placed(
     """Starts all actors, the learner with the weights of the checkpoint or of the journal's last update, and ends them when the
     context is left."""
     begin = await beginning(config, inputs, log, checkpoint, room, resumption)
-    learner, version = begin.learner, begin.version
+    learner, version = returning_learner(config, begin, store, log, room), begin.version
     buffer = _buffer(config, inputs, begin)
     groups = {
         source: rollout_group(config, inputs, source, num, buffer=buffer, version=version, room=room)
@@ -64,7 +64,7 @@ async def placed(
     try:
         starts = [group.start() for group in groups.values()]
         if resumption is None:
-            starts.append(ready(config, learner, log, checkpoint, version.incarnation))
+            starts.append(ready(config, begin.learner, log, checkpoint, version.incarnation))
         await all_start(logs_of(config), *starts)
         client = BufferClient(buffer, log=logs_of(config) / BUFFER_LOG, said=log.warn)
         if resumption is not None:
@@ -170,7 +170,7 @@ def _num_actors(config: TrainConfig, inputs: Inputs) -> dict[Source, int]:
 
 
 def _publishers(
-    config: TrainConfig, learner: LearnerGroup, groups: Mapping[Source, RolloutGroup], lock: asyncio.Lock
+    config: TrainConfig, learner: ChannelLearner, groups: Mapping[Source, RolloutGroup], lock: asyncio.Lock
 ) -> dict[Channel, Publisher]:
     """One publisher for each group, on the channel of the same name."""
     return {

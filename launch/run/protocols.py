@@ -21,6 +21,7 @@ from corewarding.dataflow.carriers import (
     TrainingSample,
     UpdateReport,
 )
+from corewarding.dataflow.errors import RunError
 from corewarding.dataflow.ids import AskedId, Channel, GroupId, SetName, Source, Version
 from corewarding.dataflow.metrics import Metrics
 from corewarding.dataflow.spans import Span
@@ -34,6 +35,10 @@ from corewarding.rewards.rules.table import RewardRule
 
 if TYPE_CHECKING:
     from corewarding.learner.group import Message
+
+
+class StagedLostError(RunError):
+    """What a checkpoint had copied died with the learner's ranks; the run goes on, and the next checkpoint copies anew."""
 
 
 class TakenBatch(Protocol):
@@ -115,12 +120,17 @@ class Learner(Protocol):
         """What the ranks are doing and for how long, or None."""
         ...
 
+    @property
+    def starting(self) -> bool:
+        """Whether ranks are being started, which has a limit of its own."""
+        ...
+
     async def stage(self) -> None:
         """Copies the state of this moment, for `write`."""
         ...
 
     async def write(self, folder: Path) -> None:
-        """Writes what was staged last. Updates may run meanwhile."""
+        """Writes what was staged last. Updates may run meanwhile. StagedLostError if the ranks that had staged it died."""
         ...
 
     async def export(self, written: Path, folder: Path, channel: Channel) -> None:

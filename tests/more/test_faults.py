@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.more.runs import started
+from tests.more.runs import Run, started
 
 LONG = {"train__updates": 80, "data__num_train": 256}
 ONCE = {"train__updates": 20, "train__questions_per_update": 4, "data__num_train": 80, "run__sample_questions": 4}
@@ -51,7 +51,6 @@ def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
     [
         ("ray::BufferActor", signal.SIGSTOP, ["buffer: does not answer", "run.watchdog_s"]),
         ("ray::LearnerActor", signal.SIGSTOP, ["learner: weights 0.", "run.watchdog_s"]),
-        ("ray::LearnerActor", signal.SIGKILL, ["a learner rank died during", "corewarding resume"]),
     ],
 )
 def test_a_part_that_cannot_be_replaced_is_named(tmp_path: Path, title: str, number: int, words: list[str]) -> None:
@@ -69,20 +68,43 @@ def test_a_buffer_that_is_killed_comes_back_and_nothing_is_lost_or_trained_twice
             run.reaches(len(run.updates()) + 2)
         run.ends(0, "the replay buffer's process ended; process", "goes on from the journal")
         assert run.updates() == list(range(1, ONCE["train__updates"] + 1))
-    trained = Counter(
+    assert _trained(run) == dict.fromkeys(_trained(run), 8)
+    assert len(_trained(run)) == ONCE["data__num_train"]
+
+
+def test_a_learner_that_is_killed_comes_back_with_the_same_weights(tmp_path: Path) -> None:
+    with started(tmp_path, **ONCE, learner__ranks=2, checkpoint__every_updates=4) as run:
+        for done in (2, 6):
+            run.reaches(done)
+            os.kill(run.pids("ray::LearnerActor")[-1], signal.SIGKILL)
+            run.reaches(len(run.updates()) + 2)
+        run.ends(0, "the learner is started again (2 of 3)", "are made again, bit for bit")
+        assert run.updates() == list(range(1, ONCE["train__updates"] + 1))
+    assert _trained(run) == dict.fromkeys(_trained(run), 8)
+    assert len(_trained(run)) == ONCE["data__num_train"]
+
+
+def _trained(run: Run) -> Counter[str]:
+    """How many completions of each asked question made updates: four of the policy and four of the teacher."""
+    return Counter(
         row["id"].rsplit("/", 3)[0]
         for path in sorted((run.folder / "samples").glob("update-*.jsonl"))
         for row in map(json.loads, path.read_text().splitlines())
     )
-    assert len(trained) == ONCE["data__num_train"]
-    assert set(trained.values()) == {8}  # four completions of the policy and four of the teacher
 
 
-def test_without_restarts_the_death_of_the_buffer_ends_the_run_by_name(tmp_path: Path) -> None:
-    with started(tmp_path, **LONG, checkpoint__every_updates=1, journal__max_restarts=0) as run:
-        run.until(lambda: run.updates()[1:])
-        run.send(signal.SIGKILL, "ray::BufferActor")
-        run.ends(1, "the replay buffer died", "corewarding resume", within_s=75)
+@pytest.mark.parametrize(
+    ("key", "title", "words"),
+    [
+        ("journal__max_restarts", "ray::BufferActor", "the replay buffer died"),
+        ("learner__max_restarts", "ray::LearnerActor", "a learner rank died during"),
+    ],
+)
+def test_without_restarts_a_death_ends_the_run_by_name(tmp_path: Path, key: str, title: str, words: str) -> None:
+    with started(tmp_path, **LONG, **{key: 0}, checkpoint__every_updates=1) as run:
+        run.reaches(2)
+        run.send(signal.SIGKILL, title)
+        run.ends(1, words, "corewarding resume", within_s=75)
 
 
 def test_an_actor_that_is_stopped_during_an_evaluation_is_replaced(tmp_path: Path) -> None:

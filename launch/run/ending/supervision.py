@@ -147,7 +147,7 @@ class Watchdog:
             progress = await self._progress()
             ready = progress.num_ready if progress is not None else (seen or (0,))[0]
             moved = (ready, self._version().updates, *(group.num_answered for group in self._groups.values()))
-            if moved != seen or any(group.starting for group in self._groups.values()):
+            if moved != seen or self._learner.starting or any(group.starting for group in self._groups.values()):
                 seen = moved
                 self.alive()
             stalled = time.monotonic() - self._progress_at

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from corewarding.dataflow.errors import RunError
 from corewarding.dataflow.ids import AskedId, Version
 from corewarding.launch.config.tree import TrainConfig
 from corewarding.launch.report.run_directory import RunDir
 from corewarding.launch.run import placement
 from corewarding.launch.run.ending.supervision import all_start
 from corewarding.launch.run.inputs import Inputs
+from corewarding.launch.run.journal.redo import Comparison, redo
 from corewarding.launch.run.journal.resume import Resumption
+from corewarding.launch.run.journal.returning import ReturningLearner
 from corewarding.launch.run.plans import learner_plan
 from corewarding.launch.run.preflight.needs import joins_cluster, process_environment
 from corewarding.launch.run.protocols import Log
-from corewarding.learner.checkpoint.store import Checkpoint
+from corewarding.learner.checkpoint.store import Checkpoint, CheckpointStore
 from corewarding.learner.group import LearnerGroup
+from corewarding.learner.replay.journal.history import History
 from corewarding.questions.order import QuestionCursor
 
 GB = 10**9
@@ -30,6 +35,10 @@ LINE_S = 15.0
 def logs_of(config: TrainConfig) -> Path:
     """The folder of the processes' logs, absolute for processes that start elsewhere."""
     return RunDir(config.run.root, config.run.name).logs.absolute()
+
+
+class LearnerReturnError(RunError):
+    """The learner's ranks are back, but their weights are not those that they had."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,12 +65,12 @@ async def beginning(
     if resumption is None:
         version = Version(incarnation=state.get("incarnation", -1) + 1, updates=state.get("updates", 0))
         return Beginning(
-            learner=_learner(config, version.incarnation, room),
+            learner=learner_ranks(config, version.incarnation, room),
             version=version,
             buffer=state.get("buffer"),
             cursor=_cursor(config, inputs, state),
         )
-    learner = _learner(config, resumption.incarnation, room)
+    learner = learner_ranks(config, resumption.incarnation, room)
     try:
         await all_start(logs_of(config), ready(config, learner, log, checkpoint, resumption.incarnation))
         await resumption.make_updates(learner, log)
@@ -77,6 +86,39 @@ async def beginning(
         buffer=resumption.buffer_state(),
         cursor=resumption.cursor(places, seed=config.train.seed),
         goes_on=resumption.goes_on,
+    )
+
+
+def returning_learner(
+    config: TrainConfig, begin: Beginning, store: CheckpointStore, log: Log, room: placement.Reservation
+) -> ReturningLearner:
+    """The ranks of `begin`, which come back from checkpoint and journal after a death; without a journal they do not."""
+    incarnation = begin.version.incarnation
+    folder = RunDir(config.run.root, config.run.name).journal
+
+    async def restore(ranks: LearnerGroup, updates: int) -> str:
+        checkpoint = await asyncio.to_thread(store.latest)
+        await ready(config, ranks, log, checkpoint, incarnation)
+        after = 0 if checkpoint is None else checkpoint.update
+        history, comparison = await asyncio.to_thread(History.of, folder), Comparison()
+        async for _ in redo(ranks, history, after=after, until=updates, comparison=comparison):
+            pass
+        if (update := comparison.first_difference) is not None:
+            raise LearnerReturnError(
+                f"update {update}, made again after a rank's death, gave other weights than before, so what the engines have "
+                "sampled no longer belongs to the learner's weights"
+            )
+        return (
+            f"updates {after + 1} to {updates} are made again, bit for bit" if updates > after else "no update was lost"
+        )
+
+    return ReturningLearner(
+        begin.learner,
+        updates=begin.version.updates,
+        make=lambda: learner_ranks(config, incarnation, room),
+        restore=restore,
+        max_restarts=config.learner.max_restarts if config.keeps_journal else 0,
+        say=log.warn,
     )
 
 
@@ -104,7 +146,7 @@ def _loading(log: Log) -> Callable[[int, int], None]:
     return show
 
 
-def _learner(config: TrainConfig, incarnation: int, room: placement.Reservation) -> LearnerGroup:
+def learner_ranks(config: TrainConfig, incarnation: int, room: placement.Reservation) -> LearnerGroup:
     return LearnerGroup(
         learner_plan(config),
         incarnation=incarnation,

@@ -110,7 +110,12 @@ class ChannelTransfer:
         """
         timeout_s = self._settings.timeout_s
         async with self._learner_lock:
-            manifest = await self._learner.announce(self._channel, self._group_epoch, self._with_checksums())
+            try:
+                manifest = await self._learner.announce(self._channel, self._group_epoch, self._with_checksums())
+            except TransportError as error:  # the ranks that had joined are gone
+                self._broke(error)
+                await self._abandon(members, fencing=fencing)
+                return None
             check(manifest.version)
             message = encode(manifest)
             begun = await outcomes(*(self._group.call(m, "begin", message, timeout_s=timeout_s) for m in members))

@@ -99,14 +99,15 @@ class History:
     def updates(self, after: int, *, until: int | None = None) -> Iterator[PastUpdate]:
         """The updates `after` + 1, ... up to `until` or the last one, in order; the completions of questions that wait are in memory.
         JournalError if one of them is missing or is not what the journal says."""
-        wanted = {made.at for made in self.made.values() if after < made.update <= (until or made.update)}
+        last = self.last if until is None else until
+        wanted = {made.at for made in self.made.values() if after < made.update <= last}
         expected = after + 1
         for past in _updates(self.folder, wanted):
             if past.batch.update != expected:
                 break
             yield past
             expected += 1
-        if expected <= (until or self.last):
+        if expected <= last:
             raise JournalError(
                 f"the journal in {self.folder} does not hold update {expected}: it was kept from a later checkpoint on "
                 "(journal.retain), or files are missing"

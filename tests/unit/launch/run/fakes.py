@@ -163,6 +163,7 @@ class FakeLearner:
         self.world, self.weights = world, version
         self.updating, self.saving = Gate(), Gate()
         self.doing: str | None = None
+        self.starting = False
 
     async def version(self, channel: Channel = "policy") -> Version:
         return self.weights
