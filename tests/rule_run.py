@@ -95,7 +95,7 @@ class Run:
             (number - 1) * QUESTIONS : number * QUESTIONS
         ]
         asked = [AskedId(question_id=one, epoch=0) for one in ids]
-        assert await self.buffer.admit(encode(asked)) == QUESTIONS
+        assert await self.buffer.admit(number, encode(asked)) == QUESTIONS
         tasks = [task for one in asked for task in self.tasks(self.inputs, one)]
         await asyncio.gather(*(self.actors[task.id.source].run(encode(task)) for task in tasks))
         _, scored, message = await self.buffer.take(number)

@@ -66,6 +66,8 @@ class Fault:
             return (0, 1) if self.phase == "start" else (0,)
         if self.target == "buffer" and self.signal == "SIGKILL":
             return (0,)  # it comes back from its journal
+        if self.target.startswith("learner") and self.signal == "SIGKILL" and self.phase != "start":
+            return (0,)  # its ranks come back
         if self.target in HEAD and self.signal == "SIGSTOP":
             return (0, 1)  # the training needs neither, so a short run may be finished before they count as lost
         return (1,)
