@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 
@@ -19,6 +21,14 @@ def choose_device(wanted: str, local_rank: int = 0, *, share: float = 1.0) -> to
     if 0 < share < 1:
         torch.cuda.set_per_process_memory_fraction(share, device)
     return device
+
+
+def repeat_exactly() -> None:
+    """From now on this process only uses operations that give the same bits whenever they are repeated (torch's notes on
+    reproducibility). Before the first operation on a GPU. RuntimeError, later, from an operation that has no such form."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it begins
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
 
 
 def collective_backend(device: torch.device) -> str:

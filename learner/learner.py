@@ -24,7 +24,7 @@ from corewarding.learner import passes, teacher
 from corewarding.learner.checkpoint import learner_state
 from corewarding.learner.checkpoint.learner_state import Progress, StagedState
 from corewarding.learner.checkpoint.model_export import write_rest, write_weights
-from corewarding.learner.device import choose_device, collective_backend
+from corewarding.learner.device import choose_device, collective_backend, repeat_exactly
 from corewarding.learner.model import LoadedPolicy, forget_gathered, load_policy
 from corewarding.learner.objective.metrics import report
 from corewarding.learner.objective.packed_check import check_packed
@@ -43,6 +43,8 @@ class LearnerError(RunError):
 
 def device_of(plan: LearnerPlan) -> torch.device:
     """This rank's device. Makes a default process group of this rank alone if there is none."""
+    if plan.learner.deterministic:
+        repeat_exactly()
     device = choose_device(plan.learner.device, share=plan.learner.gpus_per_rank)
     if not dist.is_initialized():
         dist.init_process_group(collective_backend(device), store=dist.HashStore(), rank=0, world_size=1)

@@ -89,6 +89,9 @@ class LearnerSettings(Settings):
     max_restarts: Annotated[int, Unit("restarts")] = Field(3, ge=0)
     """Restarts of all ranks after the death of one, with the newest checkpoint and the updates since then made again from the journal;
     one more death ends the run. Without a journal every death does."""
+    deterministic: bool = False
+    """Only use operations that give the same bits whenever they are repeated. On a GPU this costs speed, and makes a replay, a resumed
+    run and a learner that comes back bit-equal there, too. On the CPU they are without it."""
     activation_checkpointing: bool = False
     """Recompute each layer in the backward pass instead of keeping its activations."""
 

@@ -1,9 +1,12 @@
 """An asynchronous run that is killed twice, goes on from its journal, and is rebuilt from it bit by bit."""
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -111,3 +114,36 @@ def test_what_cannot_be_replayed_is_named(run: Run, words: list[object], message
     done = command("replay", run.folder, *words)
     assert done.returncode == 2
     assert message in done.stderr
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 24 MB for the run's folder."""
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    if (
+        os.getuid() != 0
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)], check=False).returncode
+    ):
+        pytest.skip("a file system can be mounted by root only")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_ends_the_run_by_name_and_with_room_the_same_command_goes_on(
+    tmp_path: Path, small_disk: Path
+) -> None:
+    keys = {**KEYS, "checkpoint__every_updates": 0, "eval__num_questions": 1}
+    with started(tmp_path, **keys) as run:
+        run.reaches(2)
+        filler = small_disk / "filler"
+        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(b"x" * 4096)
+        run.ends(1, "No space left on device", within_s=60)
+    filler.unlink()
+    with started(tmp_path, **keys) as run:
+        run.ends(0, "were made again from the journal; the weights are the same, bit for bit")
+        assert run.updates() == list(range(1, UPDATES + 1))

@@ -40,9 +40,8 @@ def journal_plan(config: TrainConfig, version: Version, cursor: dict[str, Any], 
 
 def setting(config: TrainConfig) -> dict[str, Any]:
     """What decides how the learner rounds."""
-    return {"ranks": config.learner.ranks, "threads": config.learner.threads} | {
-        name: importlib.metadata.version(name) for name in PACKAGES
-    }
+    chosen = {name: getattr(config.learner, name) for name in ("ranks", "threads", "deterministic")}
+    return chosen | {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def journal_words(config: TrainConfig, *, longest_prompt: int) -> str:

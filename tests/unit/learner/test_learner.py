@@ -203,3 +203,31 @@ def test_experts_leave_under_the_names_of_the_checkpoint(tmp_path: Path) -> None
     for found in (sent, exported):
         assert found.keys() == stored.keys()
         assert all(torch.equal(found[name], values) for name, values in stored.items())
+
+
+def test_the_digest_tells_any_bit_of_policy_and_teacher_and_only_them(tiny_model: str) -> None:
+    learner = Learner(plan_of(tiny_model, digest=True))
+    result = learner.update(batch(1))
+    assert result.digest == learner.digest()
+    seen = {result.digest}
+    for name in ("policy", "teacher"):
+        shard = learner.sets.shards_of(name)[3].view(torch.int32).reshape(-1)
+        shard[5] ^= 1
+        seen.add(learner.digest())
+        shard[5] ^= 1
+    assert len(seen) == 3
+    assert learner.digest() == result.digest
+    assert Learner(plan_of(tiny_model)).update(batch(1)).digest == ""  # not asked for
+
+
+def test_a_learner_that_repeats_exactly_makes_the_same_updates(tiny_model: str) -> None:
+    settings = LearnerSettings(micro_batch_tokens=30, row_tokens=24, deterministic=True)
+    try:
+        digests = []
+        for _ in range(2):
+            learner = Learner(plan_of(tiny_model, digest=True, learner=settings))
+            assert torch.are_deterministic_algorithms_enabled()
+            digests.append([learner.update(batch(update)).digest for update in (1, 2)])
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert digests[0] == digests[1]
