@@ -118,12 +118,12 @@ def test_what_cannot_be_replayed_is_named(run: Run, words: list[object], message
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 24 MB for the run's folder."""
+    """A file system of 96 MB for the run's folder."""
     folder = tmp_path / "runs"
     folder.mkdir()
     if (
         os.getuid() != 0
-        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)], check=False).returncode
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", str(folder)], check=False).returncode
     ):
         pytest.skip("a file system can be mounted by root only")
     try:
