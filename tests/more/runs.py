@@ -24,8 +24,11 @@ class Run:
     def __init__(self, root: Path, **keys: object) -> None:
         """keys: of the configuration, with `__` for the dot."""
         words = small(**{"run__watchdog_s": 15, "run__name": "f"} | keys)
-        self.root, self.mark = root.resolve(), uuid.uuid4().hex
+        self.mark = uuid.uuid4().hex
         self.folder, self.log = root / "runs" / "f", root / "log"
+        self.place = root.resolve() / f"start-{self.mark[:8]}"
+        """The working folder of its processes, and of no others."""
+        self.place.mkdir()
         with self.log.open("ab") as out:
             self.driver = subprocess.Popen(
                 [
@@ -33,7 +36,7 @@ class Run:
                     *words,
                 ],
                 env=environment() | {MARK: self.mark},
-                cwd=root,
+                cwd=self.place,
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -45,9 +48,8 @@ class Run:
         for folder in Path("/proc").iterdir():
             try:
                 marked = f"{MARK}={self.mark}".encode() in (folder / "environ").read_bytes()
-                if (
-                    not marked and Path(os.readlink(folder / "cwd")) != self.root
-                ):  # a title may be written over the environment
+                placed = Path(os.readlink(folder / "cwd")) == self.place
+                if not (marked or placed):  # a title may be written over the environment
                     continue
                 command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             except (OSError, ValueError):
