@@ -198,8 +198,7 @@ class BufferActor:
 
     def _snapshot(self) -> int | None:
         """Writes everything that the buffer needs to come back; returns its segment. None where an update is under way."""
-        found = self.buffer.snapshot()
-        if self._journal is None or found is None:
+        if self._journal is None or (found := self.buffer.snapshot()) is None:
             return None
         state, groups = found
         self._snapshot_at = state["admission"]["updates_done"]
