@@ -31,6 +31,7 @@ from corewarding.launch.config.tree import TrainConfig
 from corewarding.launch.report.log import RunLog
 from corewarding.launch.report.run_directory import RunDir
 from corewarding.launch.report.terminal import Terminal
+from corewarding.launch.report.trackers.kinds import started
 from corewarding.launch.run import placement
 from corewarding.launch.run.controller import Controller
 from corewarding.launch.run.inputs import Inputs, read_inputs
@@ -133,7 +134,7 @@ async def measure(
             await asyncio.sleep(10.0)
 
     with Terminal(total_updates=config.train.updates) as terminal:
-        log = RunLog(run_dir, terminal)
+        log = RunLog(run_dir, terminal, started(config, run_dir.path, terminal.warn))
         controller = Controller(parts_of(config, inputs, groups, BufferClient(buffer), run_dir, log))
         began = time.monotonic()
         looking = asyncio.create_task(look())

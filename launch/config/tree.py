@@ -79,6 +79,24 @@ class RunSettings(Settings):
     """Questions per update whose completions go to the sample log, with their votes and rewards."""
 
 
+TrackerName: TypeAlias = Literal["tensorboard", "wandb", "trackio", "mlflow"]
+
+
+class ReportSettings(Settings):
+    """Where a run's numbers go beside metrics.jsonl, which has all of them."""
+
+    trackers: tuple[TrackerName, ...] = ("tensorboard",)
+    """Each works on a thread of its own; one that fails or hangs is named in the log, and the run goes on. All but tensorboard need
+    their client: `pip install 'corewarding[wandb]'`."""
+    scalars: Literal["default", "all"] = "default"
+    """What trackers show: the scalars marked in docs/metrics.md, or all of them."""
+    offline: bool = True
+    """Trackers write into `trackers/` of the run directory and open no connection. false: they send to where their own variables of
+    the environment say (WANDB_BASE_URL, MLFLOW_TRACKING_URI, TRACKIO_SPACE_ID, ...)."""
+    project: str = Field("corewarding", min_length=1, max_length=100)
+    """Name under which trackers file the run."""
+
+
 TeacherValue: TypeAlias = "bool | int | float | str | dict[str, bool | int | float | str] | list[int] | None"
 """What a key of `engine` may hold; which of these, the key itself says."""
 
@@ -140,6 +158,8 @@ class TrainConfig(Settings):
     """The replay buffer's journal."""
     run: RunSettings = RunSettings()
     """Run directory and limits."""
+    report: ReportSettings = ReportSettings()
+    """Trackers, and what they show."""
 
     @property
     def reward_rule(self) -> RewardRule:

@@ -18,6 +18,7 @@ _CHANGEABLE = frozenset(
     {
         *(
             "run",
+            "report",
             "eval",
             "collapse",
             "checkpoint",

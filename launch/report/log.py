@@ -1,4 +1,4 @@
-"""The run log: TensorBoard, metrics.jsonl, samples files, trace.jsonl, and one line per update on the terminal."""
+"""The run log: metrics.jsonl, samples files, trace.jsonl, trackers, and one line per update on the terminal."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
-
 from corewarding.dataflow.ids import Source
 from corewarding.dataflow.metrics import Metrics
 from corewarding.dataflow.spans import Span, now_s
 from corewarding.evals.heldout import EvalResult
+from corewarding.launch.report.board.tags import check
 from corewarding.launch.report.files import drop_torn_line, whole_rows, write_whole
-from corewarding.launch.report.plain import plain
 from corewarding.launch.report.run_directory import RunDir
 from corewarding.launch.report.statistics import LogprobDifferences, Moment
 from corewarding.launch.report.summary import accuracies
 from corewarding.launch.report.terminal import Terminal
 from corewarding.launch.report.trace import TraceLog
+from corewarding.launch.report.trackers.threads import Trackers
+from corewarding.launch.report.trackers.tracker import Report
 
 
 class RunLog:
     """Writes what happens in a run. Rows of samples are those of learner/replay/sample_log.py."""
 
-    def __init__(self, run_dir: RunDir, terminal: Terminal, *, resumed_at: int = 0) -> None:
-        """resumed_at: update of the checkpoint; what was logged after it is removed, because those updates happen again."""
-        self._run_dir, self._terminal = run_dir, terminal
+    def __init__(self, run_dir: RunDir, terminal: Terminal, trackers: Trackers, *, resumed_at: int = 0) -> None:
+        """trackers: closed with the log. resumed_at: update of the checkpoint; what was logged after it is removed, because those
+        updates happen again."""
+        self._run_dir, self._terminal, self._trackers = run_dir, terminal, trackers
         drop_torn_line(run_dir.metrics)
         if resumed_at:
             self._keep_until(resumed_at)
         self._metrics = run_dir.metrics.open("a")
         self._trace = TraceLog(run_dir.trace)
-        self._board = SummaryWriter(str(run_dir.tensorboard), purge_step=resumed_at + 1 if resumed_at else None)
 
     def _keep_until(self, update: int) -> None:
         finished = self._run_dir.summary.is_file()  # otherwise the evaluation after training is made again
@@ -66,13 +66,9 @@ class RunLog:
     def update(self, update: int, metrics: Metrics, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes one finished update and prints its line. Its row in metrics.jsonl comes last and says that the rest is there."""
         scalars = metrics.scalars
-        for key, value in scalars.items():
-            self._board.add_scalar(key, value, update)
-        for key, values in metrics.histograms.items():
-            if values.size:
-                self._board.add_histogram(key, values, update)
+        check([*scalars, *metrics.histograms])
+        self._trackers.report(Report(update=update, scalars=scalars, histograms=metrics.histograms, rows=rows))
         if rows:
-            self._board.add_text("samples", _table(rows), update)
             path = self._run_dir.samples / _samples_name(update)
             write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         self._write({"update": update, "kind": "update", "time_s": now_s(), **scalars})
@@ -93,6 +89,7 @@ class RunLog:
                 f"selftest/{source}_p99": found.p99,
                 f"selftest/{source}_max": found.highest,
             }
+        check(key for key in row if "/" in key)
         self._write(row)
         largest = max(found.highest for found in differences.values())
         self.say(f"self-test: log-probabilities of engines and learner agree within {largest:.1g}")
@@ -102,9 +99,9 @@ class RunLog:
         values = {key: value for key, value in result.as_dict().items() if value is not None}
         self._write({"update": update, "kind": f"eval_{moment}", "time_s": now_s(), **values})
         group = "eval_quick" if moment == "quick" else "eval"
-        for key, value in values.items():
-            if not isinstance(value, list):
-                self._board.add_scalar(f"{group}/{key}", value, update)
+        scalars = {f"{group}/{key}": value for key, value in values.items() if not isinstance(value, list)}
+        check(scalars)
+        self._trackers.report(Report(update=update, scalars=scalars))
         shown = "  ".join(f"{name} {value:.3f}" for name, value in accuracies(result, with_pass_at=False).items())
         self._terminal.say(f"held-out ({moment}, {result.num_questions} questions)  {shown}", style="bold")
 
@@ -117,10 +114,11 @@ class RunLog:
         """A user creates this file to let a paused run continue."""
         return self._run_dir.path / "continue"
 
-    def close(self) -> None:
+    def close(self, summary: Mapping[str, Any] | None = None) -> None:
+        """summary: of a run that has finished, for its trackers."""
         self._metrics.close()
         self._trace.close()
-        self._board.close()
+        self._trackers.finish(summary or {})
 
     def _write(self, row: dict[str, Any]) -> None:
         self._metrics.write(json.dumps(row) + "\n")
@@ -129,29 +127,3 @@ class RunLog:
 
 def _samples_name(update: int) -> str:
     return f"update-{update:06d}.jsonl"
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A markdown page with one table per question: source, answer, reward, versions and text of each completion."""
-    lines: list[str] = []
-    for question in dict.fromkeys(row["question"] for row in rows):
-        mine = [row for row in rows if row["question"] == question]
-        label = next((row["label"] for row in mine if row.get("label") is not None), None)
-        votes: dict[str, int] = next((row["votes"] for row in mine if row.get("votes")), {})
-        counts = ", ".join(f"{_as_text(answer)}: {num}" for answer, num in votes.items())
-        lines += [f"### {_as_text(question)}", f"label **{_as_text(label)}** from votes {counts or 'none'}", ""]
-        lines += ["| who | answer | reward | versions | text |", "|---|---|---|---|---|"]
-        for row in mine:
-            who, text = f"{row['source']}/{row['view']}", _as_text(row["text"][:300].replace("\n", " "))
-            lines.append(
-                f"| {who} | {_as_text(row['answer'])} | {row.get('reward', '-')} | {row['versions']} | {text} |"
-            )
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _as_text(value: object) -> str:
-    """The value as letters only: nothing in it is markup, a link or an image, which TensorBoard would show or fetch."""
-    return "".join(
-        letter if letter.isalnum() or letter == " " else f"&#{ord(letter)};" for letter in plain(str(value), keep="")
-    )

@@ -1,8 +1,8 @@
 """The folder of one run. A run writes nothing outside it.
 
-runs/<name>/{config.yaml, environment.json, model.json, tensorboard/, metrics.jsonl, trace.jsonl, samples/, logs/,
-initial_answers.jsonl,
-checkpoints/, summary.json}; secrets.json if the configuration has any; changes.jsonl if the run was resumed with other values.
+runs/<name>/{config.yaml, environment.json, model.json, tensorboard/, trackers/, metrics.jsonl, trace.jsonl, samples/, logs/,
+initial_answers.jsonl, checkpoints/, summary.json}; secrets.json if the configuration has any; changes.jsonl if the run was resumed
+with other values.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class RunDir:
         self.path = Path(root) / name
         self.config = self.path / "config.yaml"
         self.tensorboard = self.path / "tensorboard"
+        self.trackers = self.path / "trackers"
         self.metrics = self.path / "metrics.jsonl"
         self.trace = self.path / "trace.jsonl"
         self.samples = self.path / "samples"
@@ -99,7 +100,7 @@ class RunDir:
         """Removes what a start without a checkpoint has logged: its updates happen again."""
         for file in (self.metrics, self.trace, self.initial_answers, self.checkpoints / SCORES):
             file.unlink(missing_ok=True)
-        for folder in (self.tensorboard, self.samples, self.journal):
+        for folder in (self.tensorboard, self.trackers, self.samples, self.journal):
             shutil.rmtree(folder, ignore_errors=True)
 
     def last_update(self) -> int | None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
@@ -57,9 +56,15 @@ def accuracies(result: EvalResult, *, with_pass_at: bool = True) -> dict[str, fl
 
 
 def print_summary(
-    run_dir: RunDir, summary: dict[str, Any], model: str, *, before: EvalResult | None, after: EvalResult | None
+    run_dir: RunDir,
+    summary: dict[str, Any],
+    model: str,
+    *,
+    before: EvalResult | None,
+    after: EvalResult | None,
+    trackers: Mapping[str, str],
 ) -> None:
-    """Prints the closing table and where to find the model, the samples and TensorBoard."""
+    """Prints the closing table and where to find the model and the samples. trackers: the command that opens each."""
     console = output_console()
     if before is not None and after is not None:
         table = Table(title=f"{summary['rule']}, {after.num_questions} held-out questions")
@@ -74,7 +79,7 @@ def print_summary(
     facts.add_row("updates", f"{summary['updates']} in {summary['wall_s']:.0f} s")
     facts.add_row("completions per second", f"{summary['completions_per_s']:.1f}")
     console.print(facts)
-    tensorboard = Path(sys.executable).with_name("tensorboard")
     say(f"model: {model}")
     say(f"samples: {run_dir.samples}")
-    say(f"TensorBoard: {run_dir.tensorboard}\nopen it with:  {tensorboard} --logdir {run_dir.tensorboard}")
+    for name, command in trackers.items():
+        say(f"{name}:  {command}")

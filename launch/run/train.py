@@ -27,6 +27,7 @@ from corewarding.launch.report.run_directory import RunDir
 from corewarding.launch.report.run_lock import refuse_locked, run_lock
 from corewarding.launch.report.summary import build_summary, print_summary, write_summary
 from corewarding.launch.report.terminal import Terminal
+from corewarding.launch.report.trackers.kinds import opened_by, started
 from corewarding.launch.run import placement
 from corewarding.launch.run.controller import Controller
 from corewarding.launch.run.ending import consequences, local_ray
@@ -197,9 +198,10 @@ async def _run(
     stop.listen()
     consequences.keep_off_the_terminal()
     updates = again.until if again is not None else checkpoint.update if checkpoint else 0
+    controller, summary = None, dict[str, Any]()
     with Terminal(total_updates=config.train.updates, resumed_at=updates) as terminal:
-        log = RunLog(run_dir, terminal, resumed_at=updates)
-        controller = None
+        trackers = started(config, run_dir.path, terminal.warn, resumed_at=updates)
+        log = RunLog(run_dir, terminal, trackers, resumed_at=updates)
         try:
             guard = Guard(
                 enabled=last_resort.enabled,
@@ -209,13 +211,31 @@ async def _run(
             )
             async with guard.watching():
                 controller = await _control(config, inputs, store, checkpoint, again, log, stop, last_resort)
+            if stop.reason is None or not controller.stopped_early:
+                summary = _summarized(config, controller, run_dir, began)
         except StoppedError as error:
             log.say(str(error))
         finally:
-            log.close()
-    if controller is None or (stop.reason is not None and controller.stopped_early):
+            log.close(summary)
+    if controller is None or not summary:
         assert stop.reason is not None, "only a request gives a run up"
         return _stopped(config, run_dir, store, stop.reason)
+    latest = store.latest()
+    model = str(latest.model) if latest else "no checkpoint"
+    commands = opened_by(config, run_dir.path)
+    print_summary(run_dir, summary, model, before=controller.before, after=controller.after, trackers=commands)
+    if controller.stopped_early:
+        print(f"stopped early: {controller.stopped_early}")
+    if controller.collapse.stops:
+        raise RunStoppedError(
+            f"{controller.collapse.stops}\nlook at {run_dir.samples}; lower train.lr, raise kl.coef or vote.min_share, "
+            "lower staleness.max, or choose a rule whose labels come from elsewhere (co_rewarding_i, _ii, _iii)"
+        )
+    return RunResult(folder=run_dir.path, summary=summary, stopped_early=controller.stopped_early)
+
+
+def _summarized(config: TrainConfig, controller: Controller, run_dir: RunDir, began: float) -> dict[str, Any]:
+    """Writes summary.json and returns its content."""
     summary = build_summary(
         config,
         updates=controller.version.updates,
@@ -226,17 +246,7 @@ async def _run(
         measured=controller.statistics.summary(),
     )
     write_summary(run_dir, summary)
-    latest = store.latest()
-    model = str(latest.model) if latest else "no checkpoint"
-    print_summary(run_dir, summary, model, before=controller.before, after=controller.after)
-    if controller.stopped_early:
-        print(f"stopped early: {controller.stopped_early}")
-    if controller.collapse.stops:
-        raise RunStoppedError(
-            f"{controller.collapse.stops}\nlook at {run_dir.samples}; lower train.lr, raise kl.coef or vote.min_share, "
-            "lower staleness.max, or choose a rule whose labels come from elsewhere (co_rewarding_i, _ii, _iii)"
-        )
-    return RunResult(folder=run_dir.path, summary=summary, stopped_early=controller.stopped_early)
+    return summary
 
 
 async def _control(

@@ -83,8 +83,10 @@ def test_tensorboard_samples_and_model_are_there(finished):
 
     board = EventAccumulator(str(finished / "tensorboard"))
     board.Reload()
-    assert {"reward/mean", "mismatch/k3", "train/grad_norm", "time/learner_idle_frac"} <= set(board.Tags()["scalars"])
-    assert "staleness/token" in board.Tags()["histograms"]
+    shown = {name.partition("/")[2] for name in board.Tags()["tensors"]}
+    assert {"reward/mean", "mismatch/k3", "train/grad_norm", "time/learner_idle_frac"} <= shown
+    assert {"staleness/token", "length/completion_tokens", "samples", "votes", "config", "summary"} <= shown
+    assert "correction/chi2" not in shown  # report.scalars: default
     samples = [json.loads(line) for line in (finished / "samples" / "update-000002.jsonl").read_text().splitlines()]
     assert {row["source"] for row in samples} == {"policy", "teacher"}
     AutoModelForCausalLM.from_pretrained(finished / "checkpoints" / "step-000004" / "model")

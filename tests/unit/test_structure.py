@@ -17,6 +17,7 @@ FILES = sorted(
 )
 LONG_FILES = {"rewards/answers/parser.py"}  # the LaTeX parser
 BORDERS = {
+    "launch/report/trackers/threads.py",  # a tracker's client raises anything
     "evals/second_opinion.py",  # sympy raises anything on the model's text
     "benchmarks/answers.py",  # as does a scorer that is measured
     "tests/gpu/test_one_gpu.py",  # an engine's process sends its error to the test

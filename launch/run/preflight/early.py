@@ -9,6 +9,7 @@ from pathlib import Path
 
 from corewarding.dataflow.errors import UserError
 from corewarding.launch.config.tree import TrainConfig
+from corewarding.launch.report.trackers.kinds import missing
 from corewarding.launch.run.preflight.needs import bundles, joins_cluster, needed
 from corewarding.launch.run.preflight.node import NodePlan, early_problems
 
@@ -64,4 +65,8 @@ def _room(config: TrainConfig) -> Iterator[str]:
             yield f"{key} {cpus:g}: one process needs more cores than the {cores} of this machine; lower it"
 
 
-CHECKS: tuple[Callable[[TrainConfig], Iterator[str]], ...] = (_run_root, _one_gpu)
+def _trackers(config: TrainConfig) -> Iterator[str]:
+    yield from missing(config.report.trackers)
+
+
+CHECKS: tuple[Callable[[TrainConfig], Iterator[str]], ...] = (_run_root, _one_gpu, _trackers)

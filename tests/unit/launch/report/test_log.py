@@ -9,14 +9,19 @@ import numpy as np
 import pytest
 from rich.console import Console
 from tensorboard import plugin_util
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+from tensorboard.util.tensor_util import make_ndarray
 
 from corewarding.dataflow.metrics import Metrics
 from corewarding.evals.heldout import EvalResult
+from corewarding.launch.config.load import make_config
+from corewarding.launch.report.board.tags import UndeclaredTagError, tag
 from corewarding.launch.report.log import RunLog
 from corewarding.launch.report.run_directory import RunDir
 from corewarding.launch.report.statistics import LogprobDifferences
 from corewarding.launch.report.terminal import Terminal
+from corewarding.launch.report.trackers.kinds import started
 
 
 def metrics(update):
@@ -53,15 +58,29 @@ def terminal_of(*, live=False, resumed_at=0):
 
 def log_of(run_dir, *, resumed_at=0):
     terminal, out = terminal_of(resumed_at=resumed_at)
-    return RunLog(run_dir, terminal, resumed_at=resumed_at), out
+    config = make_config({"run": {"name": run_dir.path.name, "root": str(run_dir.path.parent)}}, where="test")
+    trackers = started(config, run_dir.path, terminal.warn, resumed_at=resumed_at)
+    return RunLog(run_dir, terminal, trackers, resumed_at=resumed_at), out
 
 
 def board(run_dir):
-    accumulator = EventAccumulator(
-        str(run_dir.tensorboard), size_guidance={"tensors": 0, "scalars": 0, "histograms": 0}
-    )
+    accumulator = EventAccumulator(str(run_dir.tensorboard), tensor_size_guidance={})
     accumulator.Reload()
     return accumulator
+
+
+def values(read, name):
+    """(step, value) of a tag."""
+    return [(one.step, make_ndarray(one.tensor_proto)) for one in read.Tensors(tag(name).on_board)]
+
+
+def scalars(read, name):
+    return [(step, pytest.approx(float(value))) for step, value in values(read, name)]
+
+
+def newest(read, name):
+    """The newest text of a tag."""
+    return values(read, name)[-1][1].item().decode()
 
 
 def test_tensorboard_has_scalars_histograms_and_the_page_of_samples(run_dir):
@@ -71,13 +90,60 @@ def test_tensorboard_has_scalars_histograms_and_the_page_of_samples(run_dir):
     log.evaluation(2, EvalResult(num_questions=9, n=8, greedy=0.5, mean=0.25, maj=0.75), moment="after")
     log.close()
     read = board(run_dir)
-    assert [(e.step, pytest.approx(e.value)) for e in read.Scalars("reward/mean")] == [(1, 0.1), (2, 0.2)]
-    assert read.Scalars("eval/mean@8")[0].value == 0.25
-    histogram = read.Histograms("staleness/token")[0].histogram_value
-    assert (histogram.num, histogram.max, histogram.sum) == (4, 3, 5)
-    page = read.Tensors("samples/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert scalars(read, "reward/mean") == [(1, 0.1), (2, 0.2)]
+    assert scalars(read, "eval/mean@8") == [(2, 0.25)]
+    buckets = values(read, "staleness/token")[0][1]  # left, right, number
+    assert (buckets[0, 0], buckets[-1, 1]) == (0, 3)
+    assert [number for _, _, number in buckets if number] == [1, 2, 1]
+    page = newest(read, "samples")
     assert "label **7** from votes 7: 3, 1: 1" in page
     assert cells_of(page)[-5:] == ["policy/original", "7", "1.0", "[2, 3]", "so | \\boxed{7} end"]
+
+
+def test_a_tag_on_the_board_says_what_it_means(run_dir):
+    log, _ = log_of(run_dir)
+    log.update(1, metrics(1), [ROW])
+    log.close()
+    read = board(run_dir)
+    ours = [name for name in read.Tags()["tensors"] if name != "custom_scalars__config__"]
+    assert len(ours) == 9  # five scalars, a histogram, samples, votes, configuration
+    for name in ours:
+        assert read.SummaryMetadata(name).summary_description == tag(name.split("/", 1)[1]).description
+
+
+def test_custom_scalars_begin_with_what_is_learned(run_dir):
+    log, _ = log_of(run_dir)
+    log.close()
+    (layout,) = (one.tensor_proto.string_val[0] for one in board(run_dir).Tensors("custom_scalars__config__"))
+    pages = [category.title for category in Layout.FromString(layout).category]
+    assert pages == ["learning", "labels", "staleness", "correction", "throughput", "health"]
+
+
+def test_the_figure_of_the_votes_is_an_image_whatever_a_model_answers(run_dir):
+    log, _ = log_of(run_dir)
+    log.update(1, metrics(1), [ROW | {"question": f"q{n}", "votes": {answer: 2}} for n, answer in enumerate(HOSTILE)])
+    log.update(2, metrics(2), [ROW | {"votes": {"$\\frac{": 2, "\x1b\u202e漢": 3}, "label": "漢"}])
+    log.close()
+    ((step, (width, height, png)),) = values(board(run_dir), "votes")  # one in ten updates
+    assert step == 1
+    assert (int(width), png[:4]) == (720, b"\x89PNG")
+    assert int(height) > 300
+
+
+def test_config_and_summary_are_pages(run_dir):
+    log, _ = log_of(run_dir)
+    log.close({"updates": 4, "after": {"greedy": 0.5}})
+    read = board(run_dir)
+    config = cells_of(newest(read, "config"))
+    assert config[config.index("train.updates") + 1] == "100"
+    assert cells_of(newest(read, "summary"))[-4:] == ["updates", "4", "after.greedy", "0.5"]
+
+
+def test_a_tag_that_is_declared_nowhere_is_refused(run_dir):
+    log, _ = log_of(run_dir)
+    with pytest.raises(UndeclaredTagError, match=r"reward/new.*tags\.toml"):
+        log.update(1, Metrics(scalars={"reward/new": 1.0}), [])
+    log.close()
 
 
 def cells_of(page):
@@ -100,7 +166,7 @@ def test_nothing_a_model_writes_is_markup_on_the_page(run_dir, text):
     row = ROW | {"text": text, "answer": text, "label": text, "votes": {text: 2}, "question": text}
     log.update(1, metrics(1), [row])
     log.close()
-    page = board(run_dir).Tensors("samples/text_summary")[0].tensor_proto.string_val[0].decode()
+    page = newest(board(run_dir), "samples")
     assert cells_of(page)[-5:] == ["policy/original", text, "1.0", "[2, 3]", text]
     shown = plugin_util.markdown_to_safe_html(page)
     assert not re.search("<(img|a|script|code|em|h1)", shown)
@@ -111,7 +177,7 @@ def test_control_characters_are_written_out_on_the_page(run_dir):
     log, _ = log_of(run_dir)
     log.update(1, metrics(1), [ROW | {"text": "a\x1b[31mb\u202ec"}])
     log.close()
-    page = board(run_dir).Tensors("samples/text_summary")[0].tensor_proto.string_val[0].decode()
+    page = newest(board(run_dir), "samples")
     assert cells_of(page)[-1] == "a\\x1b[31mb\\u202ec"
 
 
@@ -134,11 +200,7 @@ def test_a_resumed_run_forgets_what_came_after_its_checkpoint(run_dir):
     log.close()
     rows = [json.loads(line) for line in run_dir.metrics.read_text().splitlines()]
     assert [(row["update"], row["reward/mean"]) for row in rows] == [(1, 0.1), (2, 0.2), (3, 0.9)]
-    assert [(e.step, pytest.approx(e.value)) for e in board(run_dir).Scalars("reward/mean")] == [
-        (1, 0.1),
-        (2, 0.2),
-        (3, 0.9),
-    ]
+    assert scalars(board(run_dir), "reward/mean") == [(1, 0.1), (2, 0.2), (3, 0.9)]
 
 
 @pytest.mark.parametrize("whole", [0, 1])

@@ -10,6 +10,7 @@ from corewarding.launch.config.load import make_config
 from corewarding.launch.report.log import RunLog
 from corewarding.launch.report.run_directory import RunDir
 from corewarding.launch.report.terminal import Terminal
+from corewarding.launch.report.trackers.threads import Trackers
 from corewarding.launch.run.collapse_guard import CollapseGuard
 from corewarding.rewards.settings import CollapseSettings
 
@@ -22,7 +23,8 @@ def guard_of(tmp_path):
     run_dir = RunDir(config.run.root, config.run.name)
     run_dir.open(config)
     out = io.StringIO()
-    log = RunLog(run_dir, Terminal(total_updates=9, console=Console(file=out, width=400)))
+    terminal = Terminal(total_updates=9, console=Console(file=out, width=400))
+    log = RunLog(run_dir, terminal, Trackers({}, terminal.warn))
 
     def make(on_collapse):
         guard = CollapseGuard(CollapseSettings(on_collapse=on_collapse, patience=1), log, questions_per_update=16)
