@@ -21,19 +21,20 @@ COMMANDS = {
     "train": "train",
     "resume": "resume",
     "submit": "submit",
+    "sweep": "sweep",
     "eval": "evaluate",
     "export": "export",
     "trace": "trace",
     "journal": "journal",
     "replay": "replay",
-    "data": "data",
-    "rephrase": "rephrase",
+    "data": "questions.data",
+    "rephrase": "questions.rephrase",
     "recipes": "recipes",
     "init": "init",
     "doctor": "doctor",
     "completion": "completion",
 }
-"""Command to the name of its file in launch/commands/."""
+"""Command to the name of its file below launch/commands/."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
@@ -93,8 +94,8 @@ def help_text() -> str:
 
 
 def summary(file: str) -> str:
-    """First line of the docstring of launch/commands/`file`.py."""
-    source = Path(__file__).with_name("commands") / f"{file}.py"
+    """First line of the docstring of a file below launch/commands/."""
+    source = (Path(__file__).with_name("commands") / file.replace(".", "/")).with_suffix(".py")
     return (ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or "").split("\n")[0]
 
 

@@ -14,17 +14,18 @@ from typing import Annotated, Any, Literal
 import tyro
 from pydantic import BaseModel
 
-from corewarding.launch.commands.data import InspectArguments
 from corewarding.launch.commands.doctor import DoctorArguments
 from corewarding.launch.commands.evaluate import CompareArguments, EvalArguments, RegradeArguments
 from corewarding.launch.commands.export import ExportArguments
 from corewarding.launch.commands.init import InitArguments
 from corewarding.launch.commands.journal import JournalArguments
+from corewarding.launch.commands.questions.data import InspectArguments
+from corewarding.launch.commands.questions.rephrase import RephraseArguments
 from corewarding.launch.commands.recipes import RecipesArguments
-from corewarding.launch.commands.rephrase import RephraseArguments
 from corewarding.launch.commands.replay import ReplayArguments
 from corewarding.launch.commands.resume import ResumeArguments
 from corewarding.launch.commands.submit import SubmitArguments
+from corewarding.launch.commands.sweep import SweepArguments
 from corewarding.launch.commands.trace import TraceArguments
 from corewarding.launch.commands.train import TrainArguments
 from corewarding.launch.config.arguments import read_arguments
@@ -48,6 +49,7 @@ ARGUMENTS: dict[str, tuple[type, ...]] = {
     "train": (TrainArguments,),
     "resume": (ResumeArguments,),
     "submit": (SubmitArguments,),
+    "sweep": (SweepArguments,),
     "eval": (EvalArguments, RegradeArguments, CompareArguments),
     "export": (ExportArguments,),
     "trace": (TraceArguments,),
@@ -85,7 +87,7 @@ def script(shell: Literal["bash", "zsh"]) -> str:
     flags = {command: [flag for kind in kinds for flag in flags_of(kind)] for command, kinds in ARGUMENTS.items()}
     named = {command: [*_MODES.get(command, ()), *(flag.name for flag in its)] for command, its in flags.items()}
     values = {(c, flag.name): flag.values for c, its in flags.items() for flag in its if flag.values}
-    first = _FIRST_WORDS | dict.fromkeys(("train", "submit"), tuple(recipes())) | {"recipes": tuple(recipes())}
+    first = _FIRST_WORDS | dict.fromkeys(("train", "submit", "sweep"), tuple(recipes())) | {"recipes": tuple(recipes())}
     choices = [
         "  case $command in",
         *(f"    {command}) flags='{' '.join(['--help', *dict.fromkeys(its)])}' ;;" for command, its in named.items()),

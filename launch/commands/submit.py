@@ -1,4 +1,4 @@
-"""Submits a training run as a job to a Ray cluster, follows its log and returns its exit code.
+"""Submits a run, or with --over a sweep, as a job to a Ray cluster, follows its log and returns its exit code.
 
 The command stands for one `ray job submit` line, which it prints, and which can be pasted into a shell later. It adds: a small working
 directory (our package with its recipes and model, the configuration and plug-in files; no data, runs, environments or .git), absolute
@@ -21,6 +21,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,12 +32,12 @@ import yaml
 from corewarding.dataflow import plugins
 from corewarding.dataflow.errors import RunError, UserError
 from corewarding.launch.config.addresses import problem_of
-from corewarding.launch.config.command_line import ConfigArguments, parse_config
 from corewarding.launch.config.paths import PACKAGE
 from corewarding.launch.config.secrets import is_secret, masked, write_secrets
 from corewarding.launch.config.tree import TrainConfig
 from corewarding.launch.report.plain import plain, say
 from corewarding.launch.run.ending.stopping import ENDING_S
+from corewarding.launch.sweep.arguments import SweepKeys, parse_sweep
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -59,8 +60,8 @@ _DATA_KEYS = ("train", "rephrased", "heldout")
 
 
 @dataclass(frozen=True)
-class SubmitArguments(ConfigArguments):
-    """Submits a training run as a job to a Ray cluster, follows its log and returns its exit code."""
+class SubmitArguments(SweepKeys):
+    """Submits a run, or with --over or --seeds a sweep, as a job to a Ray cluster, follows its log and returns its exit code."""
 
     address: str | None = None
     """The cluster's dashboard, for example http://head:8265; None: RAY_API_SERVER_ADDRESS, else http://127.0.0.1:8265."""
@@ -69,10 +70,23 @@ class SubmitArguments(ConfigArguments):
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
     """Run the checks as a job on the cluster, start no training."""
 
+    @property
+    def entry(self) -> list[str]:
+        """The command that the job runs, with its words after the configuration."""
+        return ["sweep", *self.words()] if self.over or self.seeds is not None else ["train"]
+
 
 def run(words: list[str]) -> int:
-    arguments = parse_config(SubmitArguments, words, command="submit")
-    return submit(arguments.settings, address=arguments.address, python=arguments.python, dry_run=arguments.dry_run)
+    arguments = parse_sweep(SubmitArguments, words, command="submit")
+    if arguments.entry != ["train"]:
+        arguments.plan()
+    return submit(
+        arguments.settings,
+        address=arguments.address,
+        python=arguments.python,
+        dry_run=arguments.dry_run,
+        entry=arguments.entry,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,9 +116,18 @@ class Submission:
 
 
 def prepare(
-    config: TrainConfig, folder: Path, *, address: str, python: str = "python", dry_run: bool = False
+    config: TrainConfig,
+    folder: Path,
+    *,
+    address: str,
+    python: str = "python",
+    dry_run: bool = False,
+    entry: Sequence[str] = ("train",),
 ) -> Submission:
-    """Fills `folder` with the package and the configuration. python: interpreter on the cluster that has our dependencies."""
+    """Fills `folder` with the package and the configuration.
+
+    python: interpreter on the cluster that has our dependencies. entry: the command, and its words after the configuration.
+    """
     shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
     for plugin in filter(plugins.is_file, config.plugins):
         (folder / plugins.SHIPPED.name).mkdir(exist_ok=True)
@@ -112,10 +135,12 @@ def prepare(
     content = _absolute(config.model_dump(mode="json"))
     (folder / CONFIG_NAME).write_text(yaml.safe_dump(masked(content, logins=False), sort_keys=False), encoding="utf-8")
     write_secrets(content, folder)
-    words = [python, "-m", "corewarding.launch.cli", "train", CONFIG_NAME] + (["--dry-run"] if dry_run else [])
+    words = [python, "-m", "corewarding.launch.cli", entry[0], CONFIG_NAME, *entry[1:]]
+    words += ["--dry-run"] if dry_run else []
     env = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    ending_s = ENDING_S * (1 if entry[0] == "train" else 2)  # a sweep ends after its trials
     env["RAY_JOB_STOP_WAIT_TIME_S"] = (
-        f"{math.ceil(config.run.grace_s + ENDING_S)}"  # else `ray job stop` kills after 3 s
+        f"{math.ceil(config.run.grace_s + ending_s)}"  # else `ray job stop` kills after 3 s
     )
     return Submission(address=address, entrypoint=shlex.join(words), working_dir=folder, env_vars=env)
 
@@ -135,12 +160,19 @@ def _absolute(content: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-def submit(config: TrainConfig, *, address: str | None, python: str = "python", dry_run: bool = False) -> int:
+def submit(
+    config: TrainConfig,
+    *,
+    address: str | None,
+    python: str = "python",
+    dry_run: bool = False,
+    entry: Sequence[str] = ("train",),
+) -> int:
     """Submits the job, follows its log and returns its exit code."""
     where = address or os.environ.get("RAY_API_SERVER_ADDRESS") or "http://127.0.0.1:8265"
     where = where if "://" in where else f"http://{where}"
     client = connect(where)
-    job = prepare(config, _job_folder(config.run.name), address=where, python=python, dry_run=dry_run)
+    job = prepare(config, _job_folder(config.run.name), address=where, python=python, dry_run=dry_run, entry=entry)
     say(job.command())
     return asyncio.run(_follow(client, job))
 

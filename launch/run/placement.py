@@ -44,9 +44,13 @@ def connect(config: TrainConfig) -> None:
 
     PlacementError if nothing answers at RAY_ADDRESS, or Ray does not start.
     """
+    join(needed(config))
+
+
+def join(want: dict[str, float]) -> None:
+    """`connect` for processes that need this much together."""
     if ray.is_initialized():
         return
-    want = needed(config)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports runs to its makers otherwise
     os.environ.setdefault("RAY_worker_niceness", "0")  # our processes are the machine's work, not its background

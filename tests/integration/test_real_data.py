@@ -75,7 +75,7 @@ def test_recorded_completions_of_a_real_model_give_labels_and_a_gradient(tmp_pat
 
 
 def test_the_two_identical_math_pairs_are_found(capsys):
-    from corewarding.launch.commands.data import inspect_data
+    from corewarding.launch.commands.questions.data import inspect_data
 
     train = SHARED / "train"
     problems = inspect_data(

@@ -12,15 +12,18 @@ import pytest
 
 from corewarding.launch.cli import COMMANDS, main
 from corewarding.launch.commands.submit import SubmitArguments
+from corewarding.launch.commands.sweep import SweepArguments
 from corewarding.launch.commands.train import TrainArguments
 from corewarding.launch.config.command_line import ConfigArguments, parse_config
 from corewarding.launch.config.load import load_config
 from corewarding.launch.config.shown import compact_yaml, differing
 from corewarding.launch.report.update_line import header, shown
 from corewarding.launch.run.preflight.needs import needed
+from corewarding.launch.sweep.arguments import SweepKeys, parse_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGURED: dict[str, type[ConfigArguments]] = {"train": TrainArguments, "submit": SubmitArguments}
+SWEPT: dict[str, type[SweepKeys]] = {"sweep": SweepArguments, "submit": SubmitArguments}
+CONFIGURED: dict[str, type[ConfigArguments]] = {"train": TrainArguments}
 
 
 def blocks(text: str) -> str:
@@ -85,6 +88,9 @@ def test_a_documented_command_is_accepted(
     monkeypatch.chdir(tmp_path)
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     assert main(["init", "my.yaml", "--from", "cpu"]) == 0
+    if command in SWEPT:
+        parse_sweep(SWEPT[command], words, command=command)
+        return
     if command in CONFIGURED:
         parse_config(CONFIGURED[command], words, command=command)
         return

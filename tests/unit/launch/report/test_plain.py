@@ -42,7 +42,7 @@ def test_say_makes_text_plain(capsys: pytest.CaptureFixture[str]) -> None:
 def test_hostile_words_files_rows_and_plugins_are_shown_plain(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from corewarding.launch.commands.data import run as data
+    from corewarding.launch.commands.questions.data import run as data
 
     file = tmp_path / "a\x1b[31mb.jsonl"
     rows = [

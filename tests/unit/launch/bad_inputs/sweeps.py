@@ -1,0 +1,35 @@
+"""Rows of `sweep` and of its words in `submit`."""
+
+from tests.unit.launch.bad_inputs.row import Bad
+
+SWEEPS = [
+    Bad("sweep", ("sweep needs a configuration",)),
+    Bad("sweep cpu", ("needs something to vary", "--over staleness.max=0,1,2,4")),
+    Bad("sweep cpu --over", ("--over needs KEY=VALUES",)),
+    Bad("sweep cpu --over staleness.max", ("--over staleness.max: write KEY=VALUES",)),
+    Bad("sweep cpu --over staleness.max=", ("staleness.max= has no values",)),
+    Bad("sweep cpu --over staleness.max=1,,2", ("has an empty value",)),
+    Bad("sweep cpu --over staleness.max=1,1", ("has a value twice", "--seeds")),
+    Bad("sweep cpu --over stalenes.max=1,2", ("unknown key stalenes.max", "did you mean staleness.max?")),
+    Bad("sweep cpu --over staleness.max=1,many", ("--over: staleness.max", "'many'")),
+    Bad("sweep cpu --over staleness.max=-1,2", ("--over: staleness.max", "greater than or equal to 0, got -1")),
+    Bad("sweep cpu --over correction.mode=bypas", ("correction.mode", "did you mean bypass?")),
+    Bad("sweep cpu --over train.lr=[1", ("--over train.lr: [1 is not YAML",)),
+    Bad("sweep cpu --over run.name=a,b", ("run.name", "cannot be swept", "names of their own")),
+    Bad("sweep cpu --over staleness.max=1 --over staleness.max=2", ("--over staleness.max is given twice",)),
+    Bad("sweep cpu train.lr=1 --over train.lr=1,2", ("train.lr is given and swept",)),
+    Bad("sweep cpu --train.seed 3 --seeds 2", ("train.seed is given and swept",)),
+    Bad("sweep cpu --over train.seed=1,2 --seeds 2", ("--over train.seed and --seeds say the same",)),
+    Bad("sweep cpu --over train.lr=1e-6..1e-4", ("train.lr is a range", "--search random or optuna with --trials")),
+    Bad("sweep cpu --over train.lr=1e-4..1e-6", ("first number of a range must be less",)),
+    Bad("sweep cpu --over train.lr=log:0..1", ("by logarithm begins above 0",)),
+    Bad("sweep cpu --over train.lr=a..b", ("LOW..HIGH of two numbers",)),
+    Bad("sweep cpu --over train.lr=1e-6..1e-4 --search optuna", ("--search optuna needs --trials",)),
+    Bad("sweep cpu --over train.lr=1,2 --trials 2", ("--trials is for --search random or optuna",)),
+    Bad("sweep cpu --over train.lr=1,2 --search best", ("--search must be one of 'grid', 'random', 'optuna'",)),
+    Bad("sweep cpu --over train.lr=1,2 --seeds 0", ("--seeds", "greater than or equal to 1, got 0")),
+    Bad("sweep cpu --seeds 2 --stop-early eval.every_updates=0", ("--stop-early", "eval.every_updates", "got 0")),
+    Bad("sweep cpu --seeds 2 --name a/b", ("--name 'a/b' must be the name of a folder",)),
+    Bad("sweep cpu --seeds 2 --root r --name s", ("s is not empty and holds no sweep",), {"r/s/thesis.tex": "x"}),
+    Bad("submit cpu --over stalenes.max=1,2", ("unknown key stalenes.max",)),
+]
