@@ -4,8 +4,9 @@
 
 Each fault gets a small run of its own (benchmarks/chaos/trial.py). A phase is known by an event of the run: a line of the driver's
 log, or the call that Ray shows in the learner's title. Results are kept in the folder --state; the same command goes on with the
-faults that have none there, for --part minutes (30), --at-once runs beside each other. The last line is the tally over all; the exit
-code is 1 if any promise was broken.
+faults that have none there, for --part minutes (30), --at-once runs beside each other. At the end the examples of each run are
+compared with those of the undisturbed one (`corewarding journal A --diff B`): every difference has its reason. The last line is the
+tally over all; the exit code is 1 if any promise was broken.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks.chaos.faults import IMPOSSIBLE, Fault, drawn
+from benchmarks.chaos.faults import IMPOSSIBLE, RULE, Fault, drawn, rule_of
 from benchmarks.chaos.trial import attempt
+from corewarding.launch.report.journal.difference import KINDS, UNEXPLAINED, differences
 
 
 def main() -> int:
@@ -43,7 +45,11 @@ def main() -> int:
     with ThreadPoolExecutor(arguments.at_once) as threads:
         for worker in [threads.submit(_try, left, arguments.state.absolute(), until) for _ in range(arguments.at_once)]:
             worker.result()
-    return _tally(sorted(_read(results), key=lambda result: result["number"]), len(faults))
+    every = sorted(_read(results), key=lambda result: result["number"])
+    unexplained = _compare(
+        [result["number"] for result in every if rule_of(faults[result["number"]]) == RULE], arguments.state
+    )
+    return _tally(every, len(faults), unexplained)
 
 
 def _try(left: Iterator[tuple[int, Fault | None]], state: Path, until: float) -> None:
@@ -70,13 +76,32 @@ def _line(result: dict[str, Any]) -> str:
     return f"{result['number']:3} {result['fault']}: {codes}, {result['seconds']} s: {broken}{hit}"
 
 
-def _tally(results: list[dict[str, Any]], total: int) -> int:
+def _compare(numbers: list[int], state: Path) -> int:
+    """Prints how the examples of these runs differ from those of run 0, and why; returns how many differences have no reason."""
+    if 0 not in numbers:
+        return 0
+    journals = {number: next((state / f"fault-{number:03d}" / "runs").glob("*/journal")) for number in numbers}
+    counts: Counter[tuple[str, str]] = Counter()
+    for number in numbers:
+        if number:
+            counts.update((one.kind, one.reason or "") for one in differences(journals[number], journals[0]))
+    print(f"examples of {len(numbers) - 1} runs beside those of the undisturbed run:")
+    for (kind, reason), number in sorted(counts.items()):
+        print(
+            f"  {number:6} {KINDS[kind].format(run='the hurt run', other='the undisturbed run')}{reason and f': {reason}'}"
+        )
+    return sum(number for (_, reason), number in counts.items() if reason == UNEXPLAINED)
+
+
+def _tally(results: list[dict[str, Any]], total: int, unexplained: int) -> int:
     """Prints the sums; returns the exit code."""
     for (target, phase), why in IMPOSSIBLE.items():
         print(f"impossible: {target} in {phase}: {why}")
     plain = [result for result in results if not result["number"]]
     hurt = [result for result in results if result["hit"]]
     broken: Counter[str] = sum((Counter(result["violations"]) for result in results), Counter())
+    if unexplained:
+        broken["differences without a reason"] = unexplained
     known = [result["accuracy"] for result in hurt if result["accuracy"] is not None]
     if known and plain and plain[0]["accuracy"] is not None:
         spread = statistics.stdev(known) if len(known) > 1 else 0.0

@@ -36,6 +36,7 @@ IMPOSSIBLE = {
     ("teacher", "scoring"): "the learner takes part in scoring only with rules that have no teacher",
 }
 """Pairs of process and phase that do not exist."""
+RULE = "co_rewarding_ii"
 HEAD = {"raylet": "raylet/raylet", "gcs": "gcs_server"}
 
 
@@ -49,10 +50,6 @@ class Fault:
 
     def __str__(self) -> str:
         return f"{self.signal} of {self.target} in {self.phase}" + (f" after update {self.after}" if self.after else "")
-
-    @property
-    def rule(self) -> str:
-        return "self_certainty" if self.phase == "scoring" else "co_rewarding_ii"
 
     @property
     def codes(self) -> tuple[int, ...]:
@@ -76,6 +73,11 @@ class Fault:
     def name(self) -> str:
         """What the run must say when this process hangs or dies."""
         return {"gcs": "Ray's GCS", "policy": "policy-0", "teacher": "teacher-0"}.get(self.target, self.target)
+
+
+def rule_of(fault: Fault | None) -> str:
+    """The rule of this fault's run: another one where the phase needs it."""
+    return "self_certainty" if fault is not None and fault.phase == "scoring" else RULE
 
 
 def drawn(number: int, seed: int) -> list[Fault]:

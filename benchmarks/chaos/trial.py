@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from benchmarks.chaos.faults import CALLS, Fault, in_phase, pids_of, title_of
+from benchmarks.chaos.faults import CALLS, Fault, in_phase, pids_of, rule_of, title_of
 from tests.more.runs import Run, started
 
 UPDATES, PER_UPDATE, WATCHDOG_S, STALENESS = 6, 4, 15.0, 2
@@ -41,7 +41,7 @@ def attempt(fault: Fault | None, folder: Path) -> dict[str, Any]:
     """The result of one fault, JSON-ready; None runs undisturbed. `violations` is empty if all held."""
     folder.mkdir(parents=True, exist_ok=True)
     began, violations = time.monotonic(), Counter[str]()
-    rule = "co_rewarding_ii" if fault is None else fault.rule
+    rule = rule_of(fault)
     with started(folder, rule=rule, **KEYS) as run:
         hit = fault is not None and _hit(run, fault)
         code = _end(run, violations) if hit else _wait(run, PATIENCE_S)

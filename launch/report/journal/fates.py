@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from corewarding.dataflow.carriers import Completion
-from corewarding.dataflow.ids import AskedId, CompletionId, GroupId
+from corewarding.dataflow.ids import AskedId
+from corewarding.launch.report.journal.departures import Departure, Groups, Left, Sampled
+from corewarding.launch.report.journal.scores import Scores, chief, reason_of
 from corewarding.launch.report.journal.survey import Moment, Survey, ledger_of, pending_of
 from corewarding.learner.replay.events import DropReason
-from corewarding.learner.replay.journal.history import group_of
+from corewarding.learner.replay.journal.history import group_of, updates_of
 from corewarding.learner.replay.journal.journal import records
 from corewarding.learner.replay.journal.records import (
     Admitted,
@@ -34,51 +38,6 @@ from corewarding.learner.replay.journal.records import (
 from corewarding.learner.replay.journal.segments import JournalError, Position, Torn
 from corewarding.learner.replay.ledger import Ledger
 
-Fate = Literal["trained", "voted", "withheld", "dropped", "waiting"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sampled:
-    """A completion without its tokens."""
-
-    id: CompletionId
-    number: int  # completions that had arrived with its group
-    versions: tuple[int, int]  # updates in the weights of its first and its last token
-    num_tokens: int
-    tokens: bytes  # digest of the token ids
-    answer: str | None
-    actor: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Left:
-    """A completion, and what became of it."""
-
-    completion: Sampled
-    fate: Fate
-    reason: DropReason | None = None
-    update: int | None = None
-    label: str | None = None  # of its group
-    reward: float | None = None
-    advantage: float | None = None
-    made_again: bool = False  # a later start began from a moment before this, so it does not count
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Departure:
-    """A question that left the buffer with its completions, or a group that was refused."""
-
-    asked: AskedId
-    fate: Fate
-    left: tuple[Left, ...]
-    reason: DropReason | None = None
-    update: int | None = None
-    is_refused: bool = False  # a group was; its question stays or had left before
-    made_again: bool = False
-
-
-Groups: TypeAlias = dict[GroupId, tuple[Sampled, ...]]
-
 
 class Fates:
     """Reads a journal once more, after its survey."""
@@ -89,6 +48,10 @@ class Fates:
         self._folder, self._survey = folder, survey
         self._waiting: dict[AskedId, Groups] = {}
         self._taken: dict[int, tuple[AskedId, ...]] = {}  # by update, until it is scored
+        self._next = 1  # update to be taken
+        self._complete_for: dict[
+            AskedId, int
+        ] = {}  # of those that wait: the update to be taken when their newest group arrived
         self._kept: Moment | None = None
         self._num_held = 0  # groups that follow a snapshot from which the counting begins
 
@@ -125,11 +88,12 @@ class Fates:
                         yield self._drop(group[0].id.group.asked, sampled, refused.reason, is_refused=True)
                 case GivenUp(asked=one):
                     self.ledger.failed_questions += 1
+                    self._complete_for.pop(one, None)
                     yield self._drop(one, self._waiting.pop(one, {}), "failed_task")
                 case Evicted(asked=one, reason=stale):
                     yield self._drop(one, self._leave(one), stale)
                 case Taken(update=update, asked=asked):
-                    self._taken[update] = asked
+                    self._taken[update], self._next = asked, update + 1
                 case Scored():
                     yield from self._scored(record)
                 case _:
@@ -149,7 +113,8 @@ class Fates:
             return
         yield from self._end()
         self._waiting = {asked: {} for asked in pending_of(snapshot.state)}
-        self._taken = {}
+        self._taken, self._complete_for = {}, {}
+        self._next = updates_of(snapshot.state) + 1
         self.ledger = counts
         self._kept = self._survey.kept_until(place)
         self._num_held = snapshot.num_held
@@ -175,6 +140,7 @@ class Fates:
         if name in (groups := self._waiting.setdefault(name.asked, {})):
             raise JournalError(f"the journal in {self._folder} takes in {name} twice")
         groups[name] = self._sampled(group)
+        self._complete_for[name.asked] = self._next
 
     def _sampled(self, group: Sequence[Completion]) -> tuple[Sampled, ...]:
         return tuple(
@@ -184,6 +150,7 @@ class Fates:
                 versions=(one.oldest_version, int(one.token_versions[-1])),
                 num_tokens=len(one.token_ids),
                 tokens=hashlib.sha256(one.token_ids.tobytes()).digest()[:16],
+                swaps=_swaps(one.token_versions),
                 answer=one.answer,
                 actor=one.actor_id,
             )
@@ -193,6 +160,7 @@ class Fates:
     def _leave(self, asked: AskedId) -> Groups:
         if asked not in self._waiting:
             raise JournalError(f"the journal in {self._folder} lets {asked} leave, which it does not hold")
+        self._complete_for.pop(asked, None)
         return self._waiting.pop(asked)
 
     def _drop(self, asked: AskedId, groups: Groups, reason: DropReason, *, is_refused: bool = False) -> Departure:
@@ -205,12 +173,20 @@ class Fates:
     def _scored(self, scored: Scored) -> Iterator[Departure]:
         if scored.update not in self._taken:
             raise JournalError(f"the journal in {self._folder} scores update {scored.update}, which was not taken")
-        scores = _Scores(scored)
+        scores = Scores(scored)
         found: list[Departure] = []
         for asked in self._taken.pop(scored.update):
+            complete_for = self._complete_for.get(asked)
             left = [one for name, group in self._leave(asked).items() for one in scores.of(name, group)]
             found.append(
-                Departure(asked=asked, fate=_chief(left), reason=_reason(left), update=scored.update, left=tuple(left))
+                Departure(
+                    asked=asked,
+                    fate=chief(left),
+                    reason=reason_of(left),
+                    update=scored.update,
+                    complete_for=complete_for,
+                    left=tuple(left),
+                )
             )
         for one in (one for departure in found for one in departure.left):
             self.ledger.trained += one.fate == "trained"
@@ -233,47 +209,9 @@ class Fates:
         return replace(departure, left=tuple(left), made_again=is_forgotten)
 
 
-class _Scores:
-    """The scores of one update, by completion."""
-
-    def __init__(self, scored: Scored) -> None:
-        self._update = scored.update
-        rows = zip(scored.samples, scored.advantages.tolist(), scored.in_loss.tolist(), strict=True)
-        self._samples = {name: (advantage, in_loss) for name, advantage, in_loss in rows}
-        self._groups: dict[GroupId, tuple[str | None, list[float]]] = {}
-        at = 0
-        for name, label, size in zip(scored.groups, scored.labels, scored.sizes.tolist(), strict=True):
-            self._groups[name] = label, scored.rewards[at : at + size].tolist()
-            at += size
-
-    def of(self, name: GroupId, group: Sequence[Sampled]) -> Iterator[Left]:
-        label, rewards = self._groups.pop(name, (None, []))
-        for index, one in enumerate(group):
-            known = Left(completion=one, fate="voted", update=self._update, label=label)
-            if index >= len(rewards):  # of a group that is not trained, or more than are trained of it
-                yield known
-                continue
-            known = replace(known, reward=rewards[index])
-            if (sample := self._samples.pop(one.id, None)) is None:
-                yield replace(known, fate="dropped", reason="zero_advantage", advantage=0.0)
-            else:
-                yield replace(known, fate="trained" if sample[1] else "withheld", advantage=sample[0])
-
-    def refuse_others(self, folder: Path) -> None:
-        """JournalError if the update scores what it did not take."""
-        for name in (*self._groups, *self._samples):
-            raise JournalError(f"the journal in {folder} scores {name} in update {self._update} and does not hold it")
-
-
-def _chief(left: Sequence[Left]) -> Fate:
-    """What became of a question: the first of these that became of one of its completions."""
-    fates = {one.fate for one in left}
-    order: tuple[Fate, ...] = ("trained", "withheld", "dropped", "voted")
-    return next((fate for fate in order if fate in fates), "voted")
-
-
-def _reason(left: Sequence[Left]) -> DropReason | None:
-    return "zero_advantage" if _chief(left) == "dropped" else None
+def _swaps(versions: NDArray[np.int32]) -> tuple[tuple[int, int], ...]:
+    begins = [0, *(np.flatnonzero(np.diff(versions)) + 1).tolist()]
+    return tuple((begin, int(versions[begin])) for begin in begins)
 
 
 def _counts(ledger: Ledger) -> dict[str, int]:

@@ -10,7 +10,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from corewarding.launch.report.journal.fates import Departure, Fates, Left
+from corewarding.launch.report.journal.departures import Departure, Left
+from corewarding.launch.report.journal.fates import Fates
 from corewarding.launch.report.journal.selection import Selection
 from corewarding.launch.report.journal.survey import Started, survey
 from corewarding.launch.report.plain import plain

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from corewarding.dataflow.ids import AskedId, Source
-from corewarding.launch.report.journal.fates import Departure, Fate, Left
+from corewarding.launch.report.journal.departures import Departure, Fate, Left
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

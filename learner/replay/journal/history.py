@@ -78,7 +78,7 @@ class History:
                 if not record.goes_on:
                     self.made = {update: made for update, made in self.made.items() if update <= record.updates}
             case Snapshot(state=state):
-                self.done = _updates_of(state)
+                self.done = updates_of(state)
             case Scored(update=update):
                 self.made[update] = Made(update, place, "")
             case Updated(update=update, digest=digest) if update in self.made:
@@ -114,7 +114,7 @@ class History:
             )
 
 
-def _updates_of(state: dict[str, Any]) -> int:
+def updates_of(state: dict[str, Any]) -> int:
     admission = state.get("admission")
     done = admission.get("updates_done") if isinstance(admission, dict) else None
     if not isinstance(done, int):
