@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 from ray.exceptions import RayError
 
 from corewarding.dataflow.errors import RunError, RunStoppedError, UserError, origin
-from corewarding.evals.heldout import EvalResult
 from corewarding.launch.config.tree import TrainConfig
 from corewarding.launch.report.introduction import introduce
 from corewarding.launch.report.log import RunLog
@@ -33,13 +32,15 @@ from corewarding.launch.run.controller import Controller
 from corewarding.launch.run.ending import consequences, local_ray
 from corewarding.launch.run.ending.driver_log import driver_log
 from corewarding.launch.run.ending.guard import Guard
+from corewarding.launch.run.ending.last_words import cause_of, remedy
 from corewarding.launch.run.ending.stopping import LastResort, Signals, StoppedError, StopRequest
 from corewarding.launch.run.inputs import Inputs, located, sizes
-from corewarding.launch.run.journal.resume import Resumption, before_training, resumption
+from corewarding.launch.run.journal.beginning import LearnerReturnError
+from corewarding.launch.run.journal.resume import Past, resumption
 from corewarding.launch.run.model_record import recorded_revision, write_model
 from corewarding.launch.run.parts import placed
 from corewarding.launch.run.preflight.checks import claim, prepare
-from corewarding.learner.checkpoint.store import Checkpoint, CheckpointStore
+from corewarding.learner.checkpoint.store import CheckpointStore
 
 T = TypeVar("T")
 
@@ -88,26 +89,28 @@ def _locked(
     config: TrainConfig, run_dir: RunDir, began: float, stop: StopRequest, signals: Signals, last_resort: LastResort
 ) -> RunResult:
     """The run, in a folder that no other process writes into."""
+    asked = config
     store = CheckpointStore(run_dir.checkpoints, config.checkpoint.keep, keep_best=config.checkpoint.keep_best)
     continues = run_dir.last_update() is not None or run_dir.journal.is_dir()
     inputs = prepare(config, revision=recorded_revision(run_dir.path, config.model.path) if continues else None)
-    checkpoint, notes = store.latest(), list[str]()
-    again = resumption(config, inputs, run_dir, checkpoint, notes) if run_dir.config.is_file() else None
-    run_dir.open(config, goes_on=again is not None)
+    notes = list[str]()
+
+    def past() -> Past:
+        checkpoint = store.latest()
+        again = resumption(asked, inputs, run_dir, checkpoint, notes) if run_dir.config.is_file() else None
+        return Past(checkpoint=checkpoint, again=again)
+
+    first = past()
+    run_dir.open(config, goes_on=first.again is not None)
     write_model(
         run_dir.path, path=config.model.path, revision=inputs.folder.revision, fingerprint=inputs.model.fingerprint
     )
-    if checkpoint is None and run_dir.last_update() is not None:
+    if first.checkpoint is None and run_dir.last_update() is not None:
         raise UserError(
             f"no checkpoint in {run_dir.checkpoints} is valid ({'; '.join(store.refused)}); restore one, or remove the folder, "
             "and the run starts again"
         )
-    resumed = {} if checkpoint is None else {"resumes": f"after update {checkpoint.update}"}
-    if again is not None:
-        resumed["resumes"] = f"after update {again.until}, from the journal"
-    if run_dir.changes:
-        resumed["changed"] = "; ".join(map(str, run_dir.changes))
-    introduce(config, sizes(config, inputs) | {"run directory": str(run_dir.path)} | resumed)
+    introduce(config, sizes(config, inputs) | {"run directory": str(run_dir.path)} | first.words(run_dir))
     for note in notes:
         say(f"note: {note}")
     config = located(config, inputs.folder)
@@ -117,29 +120,17 @@ def _locked(
             with signals.held():
                 placement.connect(config)
             with signals.running():
-                return run_to_end(_run(config, inputs, run_dir, store, checkpoint, again, began, stop, last_resort))
+                return run_to_end(_runs(config, inputs, run_dir, store, past, first, began, stop, last_resort))
         except RunStoppedError:
             raise
         except UserError as error:
             raise origin(error) from None
         except (RunError, RayError, OSError) as error:  # RayError: what an actor did not expect. OSError: a full disk
             keep = run_dir.logs
-            raise RunStoppedError(f"{_cause_of(error)}\n{_remedy(run_dir, store)}") from error
+            raise RunStoppedError(f"{cause_of(error)}\n{remedy(run_dir, store)}") from error
         finally:
             local_ray.shut_down(keep=keep)
             last_resort.disarm()
-
-
-def _cause_of(error: Exception) -> str:
-    cause = origin(error)
-    return str(cause) if isinstance(cause, RunError) else f"{type(cause).__name__}: {cause}"
-
-
-def _remedy(run_dir: RunDir, store: CheckpointStore) -> str:
-    saved = store.latest()
-    if saved:
-        return f"`corewarding resume {run_dir.path}` goes on after update {saved.update}"
-    return "no checkpoint was made yet; the same command starts again when the cause is mended"
 
 
 def check_training(config: TrainConfig) -> None:
@@ -184,33 +175,59 @@ async def _check_cluster(config: TrainConfig, inputs: Inputs) -> str:
     return words
 
 
+async def _runs(
+    config: TrainConfig,
+    inputs: Inputs,
+    run_dir: RunDir,
+    store: CheckpointStore,
+    past: Callable[[], Past],
+    first: Past,
+    began: float,
+    stop: StopRequest,
+    last_resort: LastResort,
+) -> RunResult:
+    """The run; again with all its actors if the learner came back with other weights, at most `learner.max_restarts` times.
+
+    past: what it goes on from then.
+    """
+    goes_on_from, restarts = first, 0
+    while True:
+        try:
+            return await _run(config, inputs, run_dir, store, goes_on_from, began, stop, last_resort)
+        except RunError as error:
+            if not isinstance(origin(error), LearnerReturnError) or restarts == config.learner.max_restarts:
+                raise
+            last_resort.disarm()
+            restarts += 1
+            say(f"{origin(error)}; the actors are started again ({restarts} of {config.learner.max_restarts})")
+        goes_on_from = past()
+
+
 async def _run(
     config: TrainConfig,
     inputs: Inputs,
     run_dir: RunDir,
     store: CheckpointStore,
-    checkpoint: Checkpoint | None,
-    again: Resumption | None,
+    past: Past,
     began: float,
     stop: StopRequest,
     last_resort: LastResort,
 ) -> RunResult:
     stop.listen()
     consequences.keep_off_the_terminal()
-    updates = again.until if again is not None else checkpoint.update if checkpoint else 0
     controller, summary = None, dict[str, Any]()
-    with Terminal(total_updates=config.train.updates, resumed_at=updates) as terminal:
-        trackers = started(config, run_dir.path, terminal.warn, resumed_at=updates)
-        log = RunLog(run_dir, terminal, trackers, resumed_at=updates)
+    with Terminal(total_updates=config.train.updates, resumed_at=past.updates) as terminal:
+        trackers = started(config, run_dir.path, terminal.warn, resumed_at=past.updates)
+        log = RunLog(run_dir, terminal, trackers, resumed_at=past.updates)
         try:
             guard = Guard(
                 enabled=last_resort.enabled,
                 limit_s=config.run.watchdog_s,
                 logs=run_dir.logs,
-                remedy=lambda: _remedy(run_dir, store),
+                remedy=lambda: remedy(run_dir, store),
             )
             async with guard.watching():
-                controller = await _control(config, inputs, store, checkpoint, again, log, stop, last_resort)
+                controller = await _control(config, inputs, store, past, log, stop, last_resort)
             if stop.reason is None or not controller.stopped_early:
                 summary = _summarized(config, controller, run_dir, began)
         except StoppedError as error:
@@ -253,26 +270,21 @@ async def _control(
     config: TrainConfig,
     inputs: Inputs,
     store: CheckpointStore,
-    checkpoint: Checkpoint | None,
-    again: Resumption | None,
+    past: Past,
     log: RunLog,
     stop: StopRequest,
     last_resort: LastResort,
 ) -> Controller:
     """Starts the parts, runs the controller over them and ends them. StoppedError if a request to end gave up what was under way."""
-    state: dict[str, Any] = checkpoint.state if checkpoint else {}
-    before = EvalResult.from_dict(state["before"]) if state.get("before") else None
-    if checkpoint is None and again is not None:
-        before = before_training(RunDir(config.run.root, config.run.name))
     room = await stop.unless(claim(config, inputs))
     log.phase("starting the actors")
     async with AsyncExitStack() as stack:
         error: BaseException | None = None
         try:
             parts = await stop.unless(
-                stack.enter_async_context(placed(config, inputs, store, log, checkpoint, room, again))
+                stack.enter_async_context(placed(config, inputs, store, log, past.checkpoint, room, past.again))
             )
-            controller = Controller(parts, before=before, stop=stop)
+            controller = Controller(parts, before=past.evaluation(RunDir(config.run.root, config.run.name)), stop=stop)
             await stop.within(config.run.grace_s, controller.run())
         except BaseException as raised:
             error = raised

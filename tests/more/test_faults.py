@@ -84,6 +84,36 @@ def test_a_learner_that_is_killed_comes_back_with_the_same_weights(tmp_path: Pat
     assert len(_trained(run)) == ONCE["data__num_train"]
 
 
+NOISY = """\
+from pathlib import Path
+import torch
+
+if (Path(__file__).parent / "noisy").exists():
+    step = torch.optim.AdamW.step
+
+    def noisy(self, *args, **options):
+        done = step(self, *args, **options)
+        with torch.no_grad():
+            self.param_groups[0]["params"][0].mul_(1.0001)
+        return done
+
+    torch.optim.AdamW.step = noisy
+"""
+
+
+def test_a_learner_that_comes_back_with_other_weights_drops_what_the_lost_ones_sampled(tmp_path: Path) -> None:
+    """As on a GPU that does not repeat itself: from the file `noisy` on, every step of the optimizer rounds in another way."""
+    (tmp_path / "rounding.py").write_text(NOISY)
+    few = ONCE | {"train__updates": 10, "data__num_train": 40}
+    with started(tmp_path, **few, plugins=str(tmp_path / "rounding.py")) as run:
+        run.reaches(3)
+        (tmp_path / "noisy").touch()
+        run.send(signal.SIGKILL, "ray::LearnerActor")
+        run.ends(0, "the actors are started again (1 of 3)", "the weights differ, so what they had sampled is dropped")
+        assert run.updates() == list(range(1, few["train__updates"] + 1))
+    assert len(_trained(run)) == few["data__num_train"]
+
+
 def _trained(run: Run) -> Counter[str]:
     """How many completions of each asked question made updates: four of the policy and four of the teacher."""
     return Counter(

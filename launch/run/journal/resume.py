@@ -122,11 +122,14 @@ def resumption(
         return None
     after = 0 if checkpoint is None else checkpoint.update
     changed = [change for change in run_dir.changes_of(config) if not change.is_free]
-    if changed:
-        log.append(f"the journal's updates after update {after} are not used, because {'; '.join(map(str, changed))}")
-        return None
     try:
         history = History.of(run_dir.journal)
+        if changed:
+            if history.last > after:
+                log.append(
+                    f"the journal's updates after update {after} are not used, because {'; '.join(map(str, changed))}"
+                )
+            return None
         plan = buffer_plan(config, history.starts[-1].incarnation, known=inputs.known)
         recovered = recover(run_dir.journal, plan, copy.deepcopy(inputs.gold), report_again=True)
         if history.last < after:
@@ -139,7 +142,36 @@ def resumption(
     return Resumption(history=history, recovered=recovered, after=after)
 
 
-def before_training(run_dir: RunDir) -> EvalResult | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """What a run goes on from: its newest checkpoint, its journal, both, or neither."""
+
+    checkpoint: Checkpoint | None
+    again: Resumption | None
+
+    @property
+    def updates(self) -> int:
+        """In the weights with which it begins."""
+        return self.again.until if self.again is not None else self.checkpoint.update if self.checkpoint else 0
+
+    def words(self, run_dir: RunDir) -> dict[str, str]:
+        """For the table printed at the start."""
+        words = {} if self.checkpoint is None else {"resumes": f"after update {self.checkpoint.update}"}
+        if self.again is not None:
+            words["resumes"] = f"after update {self.again.until}, from the journal"
+        if run_dir.changes:
+            words["changed"] = "; ".join(map(str, run_dir.changes))
+        return words
+
+    def evaluation(self, run_dir: RunDir) -> EvalResult | None:
+        """The evaluation before training, if it was made."""
+        if self.checkpoint is not None:
+            before = self.checkpoint.state.get("before")
+            return EvalResult.from_dict(before) if before else None
+        return _evaluation_before(run_dir) if self.again is not None else None
+
+
+def _evaluation_before(run_dir: RunDir) -> EvalResult | None:
     """The evaluation before training, from the metrics of a run that has no checkpoint yet."""
     row = next((row for row in whole_rows(run_dir.metrics) if row.get("kind") == "eval_before"), None)
     if row is None:
