@@ -20,7 +20,7 @@ train: $(VENV)/.installed
 
 # What a newcomer runs.
 test: $(VENV)/.installed-test test-unit
-	$(BIN)/python -m pytest tests/integration $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/integration $(ARGS)
 
 test-unit: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 tests/unit $(ARGS)

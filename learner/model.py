@@ -16,6 +16,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
+from corewarding.learner.attention import PackedMask, use_packed_attention
 from corewarding.learner.objective.logprobs import float32_product, token_logprobs
 from corewarding.learner.objective.packing import MicroBatch
 from corewarding.learner.settings import LearnerSettings
@@ -68,6 +69,7 @@ class PolicyModel(nn.Module):
             )
         head = LogprobHead(output.weight, chunk_tokens=chunk_tokens, logit_scale=logit_scale(model.config))
         model.set_output_embeddings(head)  # type: ignore[operator]
+        use_packed_attention(model)
 
     @property
     def config(self) -> Any:
@@ -94,10 +96,11 @@ class PolicyModel(nn.Module):
 
     def forward(self, batch: MicroBatch, statistics: bool = False) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """[T] logprobs of the completion tokens and, on request, [T] entropy and [T] self-certainty without gradient."""
+        mask = PackedMask.of(batch.layout)
         output = self.model.model(  # type: ignore[union-attr, operator]
             input_ids=batch.input_ids,
             position_ids=batch.position_ids,
-            attention_mask=self._masks(batch),
+            attention_mask=mask if len(self.windows) == 1 else dict.fromkeys(self.windows, mask),
             use_cache=False,
         )
         hidden = output.last_hidden_state.flatten(0, 1).index_select(0, batch.predict_T)
@@ -109,16 +112,6 @@ class PolicyModel(nn.Module):
         output = self.model(input_ids=ids[None], use_cache=False, logits_to_keep=num + 1)
         logprobs = output.logits[0, :-1].float().log_softmax(-1)
         return logprobs.gather(-1, ids[-num:, None])[:, 0]
-
-    def _masks(self, batch: MicroBatch) -> Tensor | dict[str, Tensor]:
-        """The mask of all layers, or of each kind of layer."""
-        active = {
-            kind: size if size and size < batch.input_ids.shape[1] else None for kind, size in self.windows.items()
-        }
-        masks = {size: batch.attention_mask(size) for size in set(active.values())}
-        if len(active) == 1:
-            return next(iter(masks.values()))
-        return {kind: masks[size] for kind, size in active.items()}
 
 
 def shard(policy: PolicyModel, mesh: DeviceMesh, *, param_dtype: torch.dtype) -> None:

@@ -1,8 +1,8 @@
 """The architectures that the learner trains, and what of a model's config.json it must follow or refuse.
 
-The learner runs a decoder on packed rows with masks of its own, and computes log-probabilities from the output embedding itself. What
-transformers does around that would be dropped without a word, so a model is known to this table or refused before it is loaded.
-Every row is proven by toy models: packed log-probabilities and gradients are those of transformers. Imports no torch.
+The learner runs a decoder on packed rows with an attention of its own, and computes log-probabilities from the output embedding
+itself. What transformers does around that would be dropped without a word, so a model is known to this table or refused before it is
+loaded. Every row is proven by toy models: packed log-probabilities and gradients are those of transformers. Imports no torch.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ KEYS: dict[str, object] = {
     "staleness__max": STALENESS,
     "rollout__silent_s": 6,
     "run__watchdog_s": WATCHDOG_S,
+    "publish__timeout_s": WATCHDOG_S / 3,  # a receiver that hangs is fenced before the watchdog sees it
     "run__sample_questions": PER_UPDATE,
 }
 NOISE = ("Traceback", "*** SIG", "Check failed", "Stack trace", "core_worker")

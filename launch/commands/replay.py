@@ -83,7 +83,9 @@ def _print(found: Replayed, run_dir: RunDir, out: Path | None) -> None:
         say(table(found.what_if, run_dir))
         say(f"{made}, with {'; '.join(map(str, found.what_if.changes))}")
     elif comparison.first_difference is None:
-        say(f"{made}: the weights of {comparison.num_equal} updates are equal, bit for bit")
+        say(
+            f"{made}: the weights of {comparison.num_equal} update{'s'[: comparison.num_equal != 1]} are equal, bit for bit"
+        )
     else:
         say(
             f"{made}: the weights differ from update {comparison.first_difference} on; {comparison.num_equal} updates are equal"

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from corewarding.dataflow.carriers import Int32, TrainingSample
 from corewarding.dataflow.ids import CompletionId, View
+from corewarding.learner.objective.layout import Layout
 from corewarding.learner.objective.loss import TokenBatch
 
 ROW_MULTIPLE = 8
@@ -33,34 +34,22 @@ class MicroBatch:
 
     input_ids: Tensor  # [R, C] int64
     position_ids: Tensor  # [R, C] int64
-    tree_ids: Tensor  # [R, C] int32: which prompt of the row the token belongs to; -1: padding
-    branch_ids: Tensor  # [R, C] int32: 0 in the prompt, 1, 2, ... in its completions
+    layout: Layout
     predict_T: Tensor  # [T] int64: flat index of the position whose logits predict the token
     target_T: Tensor  # [T] int64
     temperature_T: Tensor  # [T] float32
     tokens: TokenBatch
     ids: tuple[CompletionId, ...]  # [S], in the order of tokens.sequence_T
 
-    def attention_mask(self, window: int | None = None) -> Tensor:
-        """[R, 1, C, C] bool: a token sees the earlier tokens of its prompt and its own completion. Padding sees padding.
-
-        window: of these it sees the last `window`, itself included, counted by position.
-        """
-        same_tree = self.tree_ids[:, :, None] == self.tree_ids[:, None, :]
-        same_branch = self.branch_ids[:, :, None] == self.branch_ids[:, None, :]
-        mask = (same_tree & (same_branch | (self.branch_ids == 0)[:, None, :])).tril_()
-        if window is not None and window < mask.shape[-1]:
-            mask &= self.position_ids[:, :, None] - self.position_ids[:, None, :] < window
-        return mask[:, None]
-
     def to(self, device: torch.device) -> MicroBatch:
         """The same micro-batch on `device`."""
 
-        def moved(carrier: MicroBatch | TokenBatch) -> dict[str, Any]:
+        def moved(carrier: MicroBatch | TokenBatch | Layout) -> dict[str, Any]:
             values = {f.name: getattr(carrier, f.name) for f in fields(carrier)}
             return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in values.items()}
 
-        return dataclasses.replace(self, **moved(self) | {"tokens": TokenBatch(**moved(self.tokens))})
+        parts = {"tokens": TokenBatch(**moved(self.tokens)), "layout": Layout(**moved(self.layout))}
+        return dataclasses.replace(self, **moved(self) | parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +60,13 @@ class _Tree:
     samples: list[TrainingSample]
 
     @property
+    def lengths(self) -> tuple[int, list[int]]:
+        """Tokens of the prompt, and of each completion without its last one."""
+        return len(self.prompt), [len(sample.token_ids) - 1 for sample in self.samples]
+
+    @property
     def num_tokens(self) -> int:
-        return len(self.prompt) + sum(len(sample.token_ids) - 1 for sample in self.samples)
+        return len(self.prompt) + sum(self.lengths[1])
 
 
 def pack(
@@ -163,12 +157,10 @@ def _micro_batch(rows: list[list[_Tree]], weights: dict[View, float], policy_ver
     shape = (max(1, len(rows)), max([ROW_MULTIPLE, *map(_row_length, rows)]))
     input_ids = np.zeros(shape, np.int64)
     position_ids = np.zeros(shape, np.int64)
-    tree_ids = np.full(shape, -1, np.int32)
-    branch_ids = np.zeros(shape, np.int32)
     placed: list[tuple[NDArray[np.int64], TrainingSample]] = []  # flat positions that predict the sample's tokens
     for row, trees in enumerate(rows):
         end = 0
-        for number, tree in enumerate(trees):
+        for tree in trees:
             begin, num_prompt = end, len(tree.prompt)
             root = row * shape[1] + begin + num_prompt - 1
             parts = [tree.prompt, *(sample.token_ids[:-1] for sample in tree.samples)]
@@ -176,11 +168,9 @@ def _micro_batch(rows: list[list[_Tree]], weights: dict[View, float], policy_ver
                 start, end = end, end + len(part)
                 input_ids[row, start:end] = part
                 position_ids[row, start:end] = np.arange(len(part)) + (num_prompt if branch else 0)
-                branch_ids[row, start:end] = branch
                 if branch:
                     own = row * shape[1] + np.arange(start, end)
                     placed.append((np.concatenate([[root], own]), tree.samples[branch - 1]))
-            tree_ids[row, begin:end] = number
     samples = [sample for _, sample in placed]
     lengths = [len(sample.token_ids) for sample in samples]
 
@@ -202,8 +192,7 @@ def _micro_batch(rows: list[list[_Tree]], weights: dict[View, float], policy_ver
     return MicroBatch(
         input_ids=torch.from_numpy(input_ids),
         position_ids=torch.from_numpy(position_ids),
-        tree_ids=torch.from_numpy(tree_ids),
-        branch_ids=torch.from_numpy(branch_ids),
+        layout=Layout.of([[tree.lengths for tree in trees] for trees in rows] or [[]], shape[1]),
         predict_T=joined([positions for positions, _ in placed], np.int64),
         target_T=joined([s.token_ids for s in samples], np.int64),
         temperature_T=per_token([s.temperature for s in samples]),

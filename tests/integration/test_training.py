@@ -16,6 +16,7 @@ from corewarding.launch.cli import main
 from corewarding.launch.config.load import load_config, make_config
 from corewarding.launch.report.run_directory import RunDirError
 from corewarding.launch.run.train import run_training
+from corewarding.learner.replay.journal.history import History
 from corewarding.learner.schedule import learning_rate
 from tests.fakes import fake_task
 
@@ -122,11 +123,17 @@ def test_a_finished_run_is_left_as_it_is_and_can_be_extended(finished, tmp_path,
     ]  # fmt: skip
 
 
-def test_a_stopped_run_goes_on_and_every_update_happens_once(tmp_path):
-    run_training(small(tmp_path, run={"max_wall_s": 0.001}))
+def test_a_stopped_run_goes_on_and_every_update_happens_once(tmp_path, capsys):
+    """Its journal goes no further back than its checkpoints, and gives the last update again."""
+    kept = {"checkpoint": {"every_updates": 1, "keep": 2}, "journal": {"retain": "since_oldest_checkpoint"}}
+    run_training(small(tmp_path, run={"max_wall_s": 0.001}, **kept))
     assert [row["update"] for row in rows_of(tmp_path / "small")] == [1]
-    run_training(small(tmp_path, run={"resume": "must"}))
+    run_training(small(tmp_path, run={"resume": "must"}, **kept))
     rows = rows_of(tmp_path / "small")
+    assert History.of(tmp_path / "small" / "journal").first == 4
+    assert main(["replay", str(tmp_path / "small"), "--out", str(tmp_path / "out")]) == 0
+    assert "the weights of 1 update are equal, bit for bit" in capsys.readouterr().out
+    assert main(["journal", str(tmp_path / "small")]) == 0
     assert [row["update"] for row in rows] == [1, 2, 3, 4]
     summary = json.loads((tmp_path / "small" / "summary.json").read_text())
     assert summary["updates"] == 4

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
@@ -40,7 +40,7 @@ def prepare(config: TrainConfig, *, revision: str | None = None) -> Inputs:
     if not joins_cluster():
         processes = {role: len(several) for role, several in bundles(config).items()}
         refuse(late_problems(NodePlan(config=config, processes=processes, model=inputs.model)))
-    if note := warning(config):
+    for note in warnings(config):
         say(f"note: {note}")
     return inputs
 
@@ -111,12 +111,19 @@ async def _ask_nodes(
     return messages
 
 
-def warning(config: TrainConfig) -> str | None:
-    """A note where the processes of one machine ask for more cores together than it has; a cluster refuses that."""
+def warnings(config: TrainConfig) -> Iterator[str]:
+    """What is probably not meant."""
     cores, wanted = os.cpu_count() or 1, needed(config)["CPU"]
-    if joins_cluster() or wanted <= cores:
-        return None
-    return f"the processes reserve {wanted:g} CPUs and this machine has {cores}: they take turns; a cluster would refuse this"
+    if not joins_cluster() and wanted > cores:
+        yield (
+            f"the processes reserve {wanted:g} CPUs and this machine has {cores}: they take turns; a cluster would refuse this"
+        )
+    watchdog_s, timeout_s = config.run.watchdog_s, config.publish.timeout_s
+    if watchdog_s <= timeout_s:
+        yield (
+            f"run.watchdog_s {watchdog_s:g} is not over publish.timeout_s {timeout_s:g}: if an engine hangs while weights are sent, "
+            "the watchdog ends the run before the engine is given up; raise the one or lower the other"
+        )
 
 
 def _gpus(config: TrainConfig, role: Kind) -> float:

@@ -1,5 +1,6 @@
 """Every architecture of the table is trained as transformers computes it; what would be dropped is refused by name, before loading."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,14 @@ import torch
 from torch import Tensor
 
 from corewarding.dataflow.errors import UserError
+from corewarding.learner import attention as learner_attention
 from corewarding.learner import model as learner_model
 from corewarding.learner.learner import Learner
 from corewarding.learner.model import PolicyModel
-from corewarding.learner.objective.packing import MicroBatch, pack
+from corewarding.learner.objective.layout import Layout
+from corewarding.learner.objective.packing import pack
 from corewarding.learner.settings import LearnerPlan, LearnerSettings
-from corewarding.weights.architectures import ARCHITECTURES, FULL, ArchitectureError, check_architecture
+from corewarding.weights.architectures import ARCHITECTURES, FULL, SLIDING, ArchitectureError, check_architecture
 from corewarding.weights.model_config import model_config
 from tests.toy_models import REFUSED, TOYS, config_of, toy_model, write_toy
 from tests.unit.learner.gradients import distance, padded, samples_of, separate
@@ -98,10 +101,12 @@ def plan_of(folder: str, *, dtype: Any = "float32", allow_unlisted: bool = False
     )
 
 
-def causal(batch: MicroBatch, window: int | None = None) -> Tensor:
-    """A mask that lets every token of a row see all earlier ones."""
-    rows, columns = batch.input_ids.shape
-    return torch.ones(rows, 1, columns, columns, dtype=torch.bool).tril()
+def causal(rows: Sequence[object], length: int) -> Layout:
+    """A layout that lets every token of a row see all earlier ones."""
+    return REAL([[(length, [])]] * len(rows), length)
+
+
+REAL = Layout.of
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -111,9 +116,9 @@ def test_the_check_at_load_passes_and_finds_what_is_dropped(
 ) -> None:
     folder = write_toy(name, tmp_path)
     Learner(plan_of(folder, dtype=dtype))
-    lost: list[tuple[Any, str, Any]] = [(MicroBatch, "attention_mask", causal)]
+    lost: list[tuple[Any, str, Any]] = [(Layout, "of", causal)]
     if "window" in name or name == "gemma3":
-        lost.append((learner_model, "windows", lambda config: {FULL: None}))
+        lost.append((learner_attention, "windows", lambda config: {FULL: None, SLIDING: None}))
     if name == "cohere2":
         lost.append((learner_model, "logit_scale", lambda config: 1.0))
     for where, what, instead in lost:
@@ -130,7 +135,7 @@ def test_an_unlisted_architecture_starts_only_if_it_is_allowed_and_right(
     with pytest.raises(ArchitectureError, match="its architecture is BitNetForCausalLM"):
         Learner(plan_of(folder))
     Learner(plan_of(folder, allow_unlisted=True))
-    monkeypatch.setattr(MicroBatch, "attention_mask", causal)
+    monkeypatch.setattr(Layout, "of", causal)
     with pytest.raises(ArchitectureError, match="Packed rows do not compute what BitNetForCausalLM does"):
         Learner(plan_of(folder, allow_unlisted=True))
 

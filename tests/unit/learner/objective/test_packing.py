@@ -47,7 +47,8 @@ def test_a_prompt_is_computed_once_for_its_group_and_the_last_token_not_at_all()
     samples = make_samples(4, group_size=8)
     (packed,) = pack(samples, micro_batch_tokens=10_000, row_tokens=1000)[0]
     prompts = sum(len(s.prompt_token_ids) for s in samples[::8])
-    assert int((packed.tree_ids >= 0).sum()) == prompts + sum(len(s.token_ids) - 1 for s in samples)
+    in_trees = len(packed.layout.completion_index) + sum(tree.start - tree.begin for tree in packed.layout.trees)
+    assert in_trees == prompts + sum(len(s.token_ids) - 1 for s in samples)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])

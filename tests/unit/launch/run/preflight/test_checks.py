@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from corewarding.launch.cli import main
+from corewarding.launch.config.load import make_config
 from corewarding.launch.run.preflight import node
+from corewarding.launch.run.preflight.checks import warnings
 from corewarding.launch.run.preflight.memory import Memory
 
 
@@ -81,3 +83,13 @@ def test_processes_that_take_turns_are_a_note(tmp_path: Path, capsys: pytest.Cap
     with pytest.raises(AssertionError, match="Ray was asked for"):
         main(["train", "cpu", *words, "--dry-run"])
     assert f"reserve {cores + 1:g} CPUs and this machine has {cores}: they take turns" in capsys.readouterr().out
+
+
+def test_a_watchdog_that_would_come_before_a_hanging_engine_is_given_up_is_named() -> None:
+    content = {"publish": {"timeout_s": 20.0}, "run": {"watchdog_s": 20.0}}
+    assert any(
+        "run.watchdog_s 20 is not over publish.timeout_s 20" in note
+        for note in warnings(make_config(content, where="t"))
+    )
+    content["run"]["watchdog_s"] = 21.0
+    assert not any("watchdog" in note for note in warnings(make_config(content, where="t")))
