@@ -32,7 +32,7 @@ from corewarding.launch.run.controller import Controller
 from corewarding.launch.run.ending import consequences, local_ray
 from corewarding.launch.run.ending.driver_log import driver_log
 from corewarding.launch.run.ending.guard import Guard
-from corewarding.launch.run.ending.last_words import cause_of, remedy
+from corewarding.launch.run.ending.last_words import cause_of, collapse_words, remedy, stop_words
 from corewarding.launch.run.ending.stopping import LastResort, Signals, StoppedError, StopRequest
 from corewarding.launch.run.inputs import Inputs, located, sizes
 from corewarding.launch.run.journal.beginning import LearnerReturnError
@@ -244,10 +244,7 @@ async def _run(
     if controller.stopped_early:
         print(f"stopped early: {controller.stopped_early}")
     if controller.collapse.stops:
-        raise RunStoppedError(
-            f"{controller.collapse.stops}\nlook at {run_dir.samples}; lower train.lr, raise kl.coef or vote.min_share, "
-            "lower staleness.max, or choose a rule whose labels come from elsewhere (co_rewarding_i, _ii, _iii)"
-        )
+        raise RunStoppedError(collapse_words(controller.collapse.stops, run_dir))
     return RunResult(folder=run_dir.path, summary=summary, stopped_early=controller.stopped_early)
 
 
@@ -296,12 +293,7 @@ async def _control(
 
 def _stopped(config: TrainConfig, run_dir: RunDir, store: CheckpointStore, reason: str) -> RunResult:
     """Says what a run that was asked to end leaves, and how it goes on."""
-    saved = store.latest()
-    if saved is None:
-        early = f"{reason} before the first update was saved"
-        print(f"{early}; the same command starts again")
-    else:
-        early = f"{reason} after update {saved.update}"
-        print(f"{early}, which is saved; `corewarding resume {run_dir.path}` goes on, and so does the same command")
+    early, how = stop_words(reason, run_dir, store)
+    print(f"{early}{how}")
     code = config.run.sigterm_exit_code if reason == "SIGTERM" else 0
     return RunResult(folder=run_dir.path, summary={}, stopped_early=early, exit_code=code)
