@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from corewarding.learner.attention import QUERY_BLOCK
+from corewarding.learner.objective.packing import MicroBatch
 
 Rows = Sequence[Sequence[tuple[int, Sequence[int]]]]
 ROWS: dict[str, Rows] = {
@@ -36,3 +37,17 @@ def mask_of(rows: Rows, length: int, window: int | None) -> Tensor:
                 near = window is None or position - before < window
                 mask[row, 0, query, key] = tree == other and its_branch in (0, branch) and near
     return mask
+
+
+def ids_of(micro: MicroBatch) -> tuple[Tensor, Tensor]:
+    """[R, C] which tree of its row a token belongs to (-1: padding), and which part of it: 0 is the prompt."""
+    trees, branches = torch.full(micro.input_ids.shape, -1), torch.zeros(micro.input_ids.shape, dtype=torch.long)
+    row, tree, branch = -1, -1, 0
+    for segment in micro.layout.segments:
+        row, tree = segment.row, tree if segment.row == row else -1
+        is_completion = segment.prompt_end > segment.prompt_start
+        tree, branch = (tree, branch + 1) if is_completion else (tree + 1, 0)
+        if is_completion or (micro.input_ids[segment.row, segment.start : segment.end] != 0).any():
+            trees[row, segment.start : segment.end] = tree
+            branches[row, segment.start : segment.end] = branch
+    return trees, branches

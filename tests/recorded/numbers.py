@@ -42,6 +42,7 @@ from corewarding.rewards.answers.key import canonical_key
 from corewarding.rewards.diagnostics import reward_diagnostics
 from corewarding.rewards.rules.table import REWARD_RULES
 from corewarding.rewards.voting import vote
+from tests.packed_rows import ids_of
 from tests.recorded import inputs
 
 MODEL = Path(__file__).resolve().parents[2] / "models" / "arithmetic-base"
@@ -176,20 +177,6 @@ def _packing() -> Arrays:
     return found
 
 
-def _ids(micro: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
-    """[R, C] which tree of its row a token belongs to (-1: padding), and which part of it: 0 is the prompt."""
-    trees, branches = torch.full(micro.input_ids.shape, -1), torch.zeros(micro.input_ids.shape, dtype=torch.long)
-    row, tree, branch = -1, -1, 0
-    for segment in micro.layout.segments:
-        row, tree = segment.row, tree if segment.row == row else -1
-        is_completion = segment.prompt_end > segment.prompt_start
-        tree, branch = (tree, branch + 1) if is_completion else (tree + 1, 0)
-        if is_completion or (micro.input_ids[segment.row, segment.start : segment.end] != 0).any():
-            trees[row, segment.start : segment.end] = tree
-            branches[row, segment.start : segment.end] = branch
-    return trees, branches
-
-
 def _layout(micros: Iterable[MicroBatch]) -> Arrays:
     """Integer arrays of all micro-batches as one digest, since the layout is either the same or not; weights and ages as they are."""
     micros = list(micros)
@@ -198,7 +185,7 @@ def _layout(micros: Iterable[MicroBatch]) -> Arrays:
         for tensor in (
             micro.input_ids,
             micro.position_ids,
-            *_ids(micro),
+            *ids_of(micro),
             micro.predict_T,
             micro.target_T,
         ):

@@ -1,6 +1,6 @@
 """What an update's forward and backward cost per token on the CPU, by the shape of the rows.
 
-    python -m benchmarks.packed_rows [--rounds 3] [--long 3072]
+    python -m benchmarks.learner.packed_rows [--rounds 3] [--long 3072]
 
 A decoder of two layers (width 256, 8 heads) on one thread; a process's CPU seconds are measured, so other work on the machine matters
 little. Three comparisons, in turns, the fastest of the rounds each: the same short samples in rows of 512 and of 4,096 tokens; one
