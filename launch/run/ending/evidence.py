@@ -17,8 +17,8 @@ _STATES = {
 }
 _PATIENCE_S = 3.0
 _FRAMES = 4
-_IDLE = ("gc_collect_manager.py", "listen_error_messages", "event_file_writer.py")
-"""Threads of Ray and TensorBoard that always wait."""
+_IDLE = ("gc_collect_manager.py", "listen_error_messages", "event_file_writer.py", "get (queue.py")
+"""Threads of Ray, TensorBoard and trackers that always wait."""
 _THREAD = re.compile(r"(?:Current thread|Thread) 0x\w+.*\(most recent call first\):")
 _FRAME = re.compile(r'  File "(?P<file>.*)", line (?P<line>\d+) in (?P<name>.*)')
 
