@@ -79,20 +79,23 @@ class RunSettings(Settings):
     """Questions per update whose completions go to the sample log, with their votes and rewards."""
 
 
-TrackerName: TypeAlias = Literal["tensorboard", "wandb", "trackio", "mlflow"]
+TrackerName: TypeAlias = Literal["tensorboard", "wandb", "trackio", "mlflow", "prometheus"]
 
 
 class ReportSettings(Settings):
     """Where a run's numbers go beside metrics.jsonl, which has all of them."""
 
     trackers: tuple[TrackerName, ...] = ("tensorboard",)
-    """Each works on a thread of its own; one that fails or hangs is named in the log, and the run goes on. All but tensorboard need
-    their client: `pip install 'corewarding[wandb]'`."""
+    """Each works on a thread of its own; one that fails or hangs is named in the log, and the run goes on. wandb, trackio and mlflow
+    need their client: `pip install 'corewarding[wandb]'`. prometheus hands the numbers to Ray, where Prometheus may read them."""
     scalars: Literal["default", "all"] = "default"
     """What trackers show: the scalars marked in docs/metrics.md, or all of them."""
     offline: bool = True
     """Trackers write into `trackers/` of the run directory and open no connection. false: they send to where their own variables of
     the environment say (WANDB_BASE_URL, MLFLOW_TRACKING_URI, TRACKIO_SPACE_ID, ...)."""
+    prometheus_port: Annotated[int, Unit("port")] = Field(9464, ge=1024, le=65535)
+    """Port of 127.0.0.1 at which Prometheus reads the numbers, and Ray's own, while `trackers` names prometheus. On a cluster they
+    are read where its Ray says."""
     project: str = Field("corewarding", min_length=1, max_length=100)
     """Name under which trackers file the run."""
 

@@ -44,18 +44,19 @@ def connect(config: TrainConfig) -> None:
 
     PlacementError if nothing answers at RAY_ADDRESS, or Ray does not start.
     """
-    join(needed(config))
+    watched = "prometheus" in config.report.trackers
+    join(needed(config), metrics_port=config.report.prometheus_port if watched else None)
 
 
-def join(want: dict[str, float]) -> None:
-    """`connect` for processes that need this much together."""
+def join(want: dict[str, float], *, metrics_port: int | None = None) -> None:
+    """`connect` for processes that need this much together. metrics_port: of a page of numbers, where Ray is started here."""
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports runs to its makers otherwise
     os.environ.setdefault("RAY_worker_niceness", "0")  # our processes are the machine's work, not its background
     try:
-        _start_ray(want)
+        _start_ray(want, metrics_port)
     except UserError:
         raise
     except Exception as error:  # Ray raises Exception itself when its processes do not come up in time
@@ -65,7 +66,7 @@ def join(want: dict[str, float]) -> None:
         ) from error
 
 
-def _start_ray(want: dict[str, float]) -> None:
+def _start_ray(want: dict[str, float], metrics_port: int | None) -> None:
     if joins_cluster():
         address = os.environ["RAY_ADDRESS"]
         if ":" in address and (problem := problem_of(f"http://{address.rpartition('://')[2]}")):
@@ -81,7 +82,7 @@ def _start_ray(want: dict[str, float]) -> None:
         custom = {
             name: value for name, value in want.items() if name not in ("CPU", "GPU")
         }  # one machine stands for every node
-        _start_own(num_cpus=int(cpus), resources=custom)
+        _start_own(num_cpus=int(cpus), resources=custom, metrics_port=metrics_port)
 
 
 def _start_own(**options: Any) -> None:

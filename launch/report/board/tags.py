@@ -22,7 +22,7 @@ from corewarding.rewards.diagnostics import QUESTION_METRICS
 Kind = Literal["scalar", "histogram", "text", "image"]
 
 FILE = Path(__file__).with_name("tags.toml")
-_VALUES: dict[str, tuple[str, ...]] = {
+VALUES: dict[str, tuple[str, ...]] = {
     "source": SOURCES,
     "channel": get_args(Channel),
     "fate": get_args(Fate),
@@ -30,6 +30,7 @@ _VALUES: dict[str, tuple[str, ...]] = {
     "reason": tuple(reason for part in get_args(DropReason) for reason in get_args(part) or (part,)),
     "moment": ("eval", "eval_quick"),
 }
+"""What a place in a name stands for; every other place stands for a number."""
 _PLACE = re.compile(r"\{(\w+)\}")
 
 
@@ -65,7 +66,7 @@ class Tag:
         """A regular expression of all names of the family; a number is of digits."""
         parts = _PLACE.split(self.name)  # text, place, text, ...
         return "".join(
-            f"(?P<{part}>{'|'.join(_VALUES.get(part, (r'[0-9]+',)))})" if number % 2 else re.escape(part)
+            f"(?P<{part}>{'|'.join(VALUES.get(part, (r'[0-9]+',)))})" if number % 2 else re.escape(part)
             for number, part in enumerate(parts)
         )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from corewarding.launch.config.secrets import masked
 from corewarding.launch.config.tree import TrackerName, TrainConfig
 from corewarding.launch.report.trackers.process import ClientProcess
-from corewarding.launch.report.trackers.threads import Trackers
+from corewarding.launch.report.trackers.threads import END_S, Trackers
 from corewarding.launch.report.trackers.tracker import RunFacts, Tracker, flat
 
 _CLIENTS: dict[TrackerName, str] = {"wandb": "Wandb", "trackio": "Trackio", "mlflow": "MLflow"}
@@ -37,11 +37,15 @@ def opened_by(config: TrainConfig, folder: Path) -> dict[str, str]:
         "trackio": f"TRACKIO_DIR={inside}/trackio {programs}/trackio show --project {config.report.project}",
         "mlflow": f"MLFLOW_ALLOW_FILE_STORE=true {programs}/mlflow ui --backend-store-uri {inside}/mlflow",
     }
-    local = [name for name in config.report.trackers if name == "tensorboard" or config.report.offline]
+    local = [
+        name for name in config.report.trackers if name == "tensorboard" or (name in _CLIENTS and config.report.offline)
+    ]
     return {name: commands[name] for name in local}
 
 
-def started(config: TrainConfig, folder: Path, warn: Callable[[str], None], *, resumed_at: int = 0) -> Trackers:
+def started(
+    config: TrainConfig, folder: Path, warn: Callable[[str], None], *, resumed_at: int = 0, end_s: float = END_S
+) -> Trackers:
     """Starts the trackers that `report.trackers` names. folder: the run directory. resumed_at: 0 for a new run."""
     run = RunFacts(
         name=config.run.name,
@@ -52,13 +56,17 @@ def started(config: TrainConfig, folder: Path, warn: Callable[[str], None], *, r
         offline=config.report.offline,
     )
     trackers: dict[str, Tracker] = {name: _tracker(name, run) for name in config.report.trackers}
-    return Trackers(trackers, warn, every_scalar=config.report.scalars == "all")
+    return Trackers(trackers, warn, every_scalar=config.report.scalars == "all", end_s=end_s)
 
 
 def _tracker(name: TrackerName, run: RunFacts) -> Tracker:
     if name in _CLIENTS:
         client = f"corewarding.launch.report.trackers.{name}:{_CLIENTS[name]}"
         return ClientProcess(client, run, run.folder / "logs" / f"tracker-{name}.log")
+    if name == "prometheus":
+        from corewarding.launch.report.trackers.prometheus import Prometheus
+
+        return Prometheus(run)
     from corewarding.launch.report.trackers.tensorboard import TensorBoard  # not needed for `missing`
 
     return TensorBoard(run)

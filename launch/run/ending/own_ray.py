@@ -22,22 +22,32 @@ from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined] 
 
 from corewarding.dataflow.errors import UserError
 
+_WITHOUT_METRICS = {"enable_metrics_collection": False}  # else a page of numbers for everyone who asks
+_METRICS_EVERY_MS = 2000
+
 
 class OwnRayError(UserError):
     """The folder for Ray's files is not ours alone."""
 
 
-def start(**options: Any) -> Path:
-    """ray.init with these options, for this run alone. Returns the session's folder. OwnRayError if another user owns Ray's."""
+def start(*, metrics_port: int | None = None, **options: Any) -> Path:
+    """ray.init with these options, for this run alone. Returns the session's folder. OwnRayError if another user owns Ray's.
+
+    metrics_port: of loopback, for a page of numbers that everyone on this machine may read; None: there is no such page.
+    """
     with _on_loopback(), _with_a_token():
         context: Any = ray.init(
             address="local",  # also where another cluster runs on this machine
             include_dashboard=False,
             _temp_dir=str(own_folder()),
-            _system_config={"enable_metrics_collection": False},  # else a page of numbers for everyone who asks
+            **({"_system_config": _WITHOUT_METRICS} if metrics_port is None else _with_metrics(metrics_port)),
             **options,
         )
     return Path(context.address_info["session_dir"])
+
+
+def _with_metrics(port: int) -> dict[str, Any]:
+    return {"_metrics_export_port": port, "_system_config": {"metrics_report_interval_ms": _METRICS_EVERY_MS}}
 
 
 def own_folder() -> Path:

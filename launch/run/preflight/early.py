@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -67,6 +68,14 @@ def _room(config: TrainConfig) -> Iterator[str]:
 
 def _trackers(config: TrainConfig) -> Iterator[str]:
     yield from missing(config.report.trackers)
+    port = config.report.prometheus_port
+    if "prometheus" in config.report.trackers and not joins_cluster():
+        with socket.socket() as place:
+            place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                place.bind(("127.0.0.1", port))
+            except OSError as error:
+                yield f"report.prometheus_port {port}: {error.strerror}; choose another, or leave prometheus out of report.trackers"
 
 
 CHECKS: tuple[Callable[[TrainConfig], Iterator[str]], ...] = (_run_root, _one_gpu, _trackers)

@@ -59,7 +59,7 @@ def terminal_of(*, live=False, resumed_at=0):
 def log_of(run_dir, *, resumed_at=0):
     terminal, out = terminal_of(resumed_at=resumed_at)
     config = make_config({"run": {"name": run_dir.path.name, "root": str(run_dir.path.parent)}}, where="test")
-    trackers = started(config, run_dir.path, terminal.warn, resumed_at=resumed_at)
+    trackers = started(config, run_dir.path, terminal.warn, resumed_at=resumed_at, end_s=120.0)
     return RunLog(run_dir, terminal, trackers, resumed_at=resumed_at), out
 
 

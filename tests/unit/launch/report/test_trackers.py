@@ -1,5 +1,6 @@
 """Trackers: each gets all of a run, and none can stop or delay it."""
 
+import socket
 import threading
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from corewarding.launch.report.trackers.kinds import missing
 from corewarding.launch.report.trackers.process import ClientProcess
 from corewarding.launch.report.trackers.threads import Trackers
 from corewarding.launch.report.trackers.tracker import Report, RunFacts, flat
+from corewarding.launch.run.preflight.early import PreflightError, check_early
 
 HERE = "tests.unit.launch.report.test_trackers"
 
@@ -143,7 +145,8 @@ def facts(folder: Path) -> RunFacts:
 
 
 def test_a_client_in_its_own_process_is_told_everything(tmp_path):
-    trackers = Trackers({"files": ClientProcess(f"{HERE}:Files", facts(tmp_path), tmp_path / "log")}, pytest.fail)
+    client = ClientProcess(f"{HERE}:Files", facts(tmp_path), tmp_path / "log")
+    trackers = Trackers({"files": client}, pytest.fail, slow_s=120.0, end_s=120.0)
     trackers.report(report(1))
     trackers.finish({"updates": 1})
     assert (tmp_path / "told").read_text().splitlines() == ["entropy", "{'reward/mean': 0.1}", "{'updates': 1}"]
@@ -155,7 +158,7 @@ def test_a_client_in_its_own_process_is_told_everything(tmp_path):
 )
 def test_a_client_that_dies_or_hangs_is_named_and_leaves_no_process(tmp_path, update, named):
     client, warned = ClientProcess(f"{HERE}:Files", facts(tmp_path), tmp_path / "log"), []
-    trackers = Trackers({"files": client}, warned.append, end_s=5.0 if update == 7 else 2.0)
+    trackers = Trackers({"files": client}, warned.append, end_s=120.0 if update == 7 else 2.0)
     trackers.report(report(update))
     trackers.finish({})
     assert len(warned) == 1
@@ -176,6 +179,18 @@ def test_a_tracker_that_is_not_installed_is_refused_with_the_line_that_installs_
     (message,) = missing(["tensorboard", "wandb"])
     assert message.startswith("report.trackers: wandb needs its client")
     assert "pip install 'corewarding[wandb]'" in message
+
+
+def test_a_port_that_is_taken_is_refused_before_anything_starts(tmp_path, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        report = {"trackers": ["prometheus"], "prometheus_port": port}
+        config = make_config({"report": report, "run": {"root": str(tmp_path)}}, where="test")
+        with pytest.raises(PreflightError, match=rf"report\.prometheus_port {port}: .*; choose another"):
+            check_early(config)
 
 
 def test_a_tracker_that_does_not_exist_is_refused():

@@ -21,7 +21,7 @@ def tracked(folder: Path, name: str, *, updates=(1, 2), resumed_at=0, summary=No
     config = make_config(
         {"rule": "entropy", "report": {"trackers": [name]}, "run": {"name": "a", "root": str(folder)}}, where="test"
     )
-    trackers = started(config, folder, pytest.fail, resumed_at=resumed_at)
+    trackers = started(config, folder, pytest.fail, resumed_at=resumed_at, end_s=120.0)
     for update in updates:
         trackers.report(Report(update=update, scalars={"reward/mean": update / 8}))
     trackers.report(Report(update=updates[-1], scalars={"eval/mean@8": 0.5}))

@@ -1,0 +1,107 @@
+"""A real Prometheus scrapes a run: every panel of the dashboard is answered. Each alert rule fires when it should, and only then."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+import pytest
+import yaml
+
+from corewarding.launch.report.board.grafana import COMMAND, dashboard
+from tests.more.cluster import ROOT, environment, free_port, small
+
+FILES = ROOT / "docs" / "grafana"
+needs = pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed")
+
+
+def asked(port: int, path: str, **words: str) -> list[dict]:
+    with urllib.request.urlopen(
+        f"http://127.0.0.1:{port}/api/v1/{path}?{urllib.parse.urlencode(words)}", timeout=5
+    ) as answer:
+        return json.loads(answer.read())["data"]["result"]
+
+
+def test_the_dashboard_is_what_the_command_writes_and_each_panel_explains_itself():
+    assert json.loads((FILES / "dashboard.json").read_text()) == dashboard(), f"run: {COMMAND}"
+    panels = [panel for panel in dashboard()["panels"] if panel["type"] != "row"]
+    assert all("Healthy:" in panel["description"] for panel in panels)
+
+
+@needs
+def test_every_panel_is_answered_by_a_prometheus_that_scraped_a_run(tmp_path):
+    scraped, own = free_port(), free_port()
+    config = {"global": {"scrape_interval": "1s"}, "scrape_configs": [
+        {"job_name": "run", "static_configs": [{"targets": [f"127.0.0.1:{scraped}"]}]}]}  # fmt: skip
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
+    words = [f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data"]
+    words += [f"--web.listen-address=127.0.0.1:{own}"]
+    began = time.time()
+    with (tmp_path / "log").open("w") as log, subprocess.Popen(["prometheus", *words], stderr=log) as prometheus:
+        try:
+            run = [
+                "train",
+                "cpu",
+                *small(train__updates=8, eval__every_updates=2, run__root=tmp_path, run__name="seen"),
+            ]
+            trackers = ["report.trackers=[prometheus]", f"report.prometheus_port={scraped}"]
+            command = [sys.executable, "-m", "corewarding.launch.cli", *run, *trackers]
+            subprocess.run(command, check=True, capture_output=True, env=environment(), cwd=ROOT, timeout=300)
+            window = {"start": str(began), "end": str(time.time()), "step": "1"}
+            silent = [
+                panel["title"]
+                for panel in dashboard()["panels"]
+                if panel["type"] != "row"
+                and not any(
+                    asked(own, "query_range", query=target["expr"].replace("$run", "seen"), **window)
+                    for target in panel["targets"]
+                )
+            ]
+        finally:
+            prometheus.terminate()
+    assert silent == []
+
+
+SICK = {
+    "RunStalls": {"ray_corewarding_update": "7x30"},
+    "RunCollapses": {"ray_corewarding_vote_top_answer_frac": "0.9x30"},
+    "StalenessAtBound": {"ray_corewarding_staleness_max": "4x30", "ray_corewarding_staleness_bound": "4x30"},
+    "LearnerIdles": {"ray_corewarding_time_learner_idle_frac": "0.8x30"},
+}
+HEALTHY = {
+    "ray_corewarding_update": "1+3x30",
+    "ray_corewarding_vote_top_answer_frac": "0.1x30",
+    "ray_corewarding_vote_no_answer_frac": "0.19x30",
+    "ray_corewarding_length_truncated_frac": "0x30",
+    "ray_corewarding_length_repetition_mean": "0.01x30",
+    "ray_corewarding_staleness_max": "1x30",
+    "ray_corewarding_staleness_bound": "4x30",
+    "ray_corewarding_time_learner_idle_frac": "0.05x30",
+}
+
+
+@needs
+@pytest.mark.parametrize("sick", [None, *SICK])
+def test_an_alert_fires_on_a_sick_run_and_none_on_a_healthy_one(tmp_path: Path, sick: str | None):
+    numbers = HEALTHY | (SICK[sick] if sick else {})
+    series = [{"series": f'{name}{{run="a"}}', "values": values} for name, values in numbers.items()]
+    fires = [
+        {"eval_time": "25m", "alertname": name, "exp_alerts": [] if name != sick else [{"exp_labels": {"run": "a"}}]}
+        for name in SICK
+    ]
+    (tmp_path / "test.yaml").write_text(
+        yaml.safe_dump({"rule_files": [str(tmp_path / "alerts.yaml")], "evaluation_interval": "1m", "tests": [
+            {"interval": "1m", "input_series": series, "alert_rule_test": fires}]})
+    )  # fmt: skip
+    rules = yaml.safe_load((FILES / "alerts.yaml").read_text())
+    for rule in rules["groups"][0]["rules"]:
+        del rule["annotations"]  # promtool compares them word for word
+    (tmp_path / "alerts.yaml").write_text(yaml.safe_dump(rules))
+    found = subprocess.run(
+        ["promtool", "test", "rules", str(tmp_path / "test.yaml")], capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
