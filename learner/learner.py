@@ -109,8 +109,9 @@ class Learner:
         if batch.policy_version != self.version.updates:
             raise LearnerError(f"batch of update {batch.update} came to weights {self.version}")
         trains = any(sample.loss_mask.any() for sample in batch.samples)
-        metrics = self.accumulate(self.pack(batch.samples)) if trains else {}
-        lr = learning_rate(batch.update, self.plan.train)
+        plan = self.plan.of_update(batch.update)
+        metrics = self.accumulate(self.pack(batch.samples), plan) if trains else {}
+        lr = learning_rate(batch.update, plan.train)
         if trains:
             metrics["train/grad_norm"] = self._clip(batch.update, metrics["loss/total"])
             for group in self.optimizer.param_groups:
@@ -137,9 +138,9 @@ class Learner:
         """This rank's micro-batches, on its device."""
         return [micro.to(self.device) for micro in self._pack_for_all(samples)[self.rank]]
 
-    def accumulate(self, micro_batches: Sequence[MicroBatch]) -> dict[str, float]:
-        """Adds the gradient of all micro-batches to the parameters'; returns the metrics over all ranks."""
-        return report(passes.accumulate(self.model, micro_batches, sets=self.sets, plan=self.plan))
+    def accumulate(self, micro_batches: Sequence[MicroBatch], plan: LearnerPlan | None = None) -> dict[str, float]:
+        """Adds the gradient of all micro-batches to the parameters'; returns the metrics over all ranks. plan: None: the first."""
+        return report(passes.accumulate(self.model, micro_batches, sets=self.sets, plan=plan or self.plan))
 
     def _clip(self, update: int, loss: float) -> float:
         """Clips the gradient and returns its norm before that; LearnerError where loss or norm is not finite."""

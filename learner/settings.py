@@ -253,3 +253,13 @@ class LearnerPlan:
     loss: LossSettings = field(default_factory=LossSettings)
     correction: CorrectionSettings = field(default_factory=CorrectionSettings)
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
+    later: tuple[
+        tuple[int, LearnerPlan], ...
+    ] = ()  # scheduled: from so many updates on, rising; each without `later` of its own
+
+    def of_update(self, update: int) -> LearnerPlan:
+        """The plan by which update 1, 2, ... is made."""
+        found = self
+        for start, plan in self.later:
+            found = plan if start < update else found
+        return found

@@ -17,6 +17,7 @@ from corewarding.actors.engines import ENGINES, EngineKind, kinds_with
 from corewarding.actors.settings import EngineSettings, RolloutSettings
 from corewarding.dataflow.errors import UserError
 from corewarding.dataflow.registry import Registry
+from corewarding.launch.config.schedules import problems_of_keys, stages
 from corewarding.launch.config.secrets import MASK, is_secret
 from corewarding.launch.config.tree import TrainConfig
 from corewarding.learner.objective.corrections import CORRECTION_MODES
@@ -39,8 +40,13 @@ def known_names() -> str:
 
 def problems(config: TrainConfig) -> list[str]:
     """All contradictions in the configuration. A name that does not exist hides the others."""
-    unknown = list(_unknown_names(config)) or list(_label_source(config))
-    return unknown or [message for check in CHECKS for message in check(config)]
+    unknown = list(_unknown_names(config)) or list(_label_source(config)) or list(problems_of_keys(config))
+    if unknown:
+        return unknown
+    later = [
+        f"{message} (after {start} updates, by schedules)" for start, one in stages(config) for message in problems(one)
+    ]
+    return [message for check in CHECKS for message in check(config)] + later
 
 
 def _unknown_names(config: TrainConfig) -> Iterator[str]:

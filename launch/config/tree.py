@@ -100,6 +100,8 @@ class ReportSettings(Settings):
     """Name under which trackers file the run."""
 
 
+Scheduled: TypeAlias = "int | float | str | None"
+"""What a scheduled key may hold; which of these, the key itself says."""
 TeacherValue: TypeAlias = "bool | int | float | str | dict[str, bool | int | float | str] | list[int] | None"
 """What a key of `engine` may hold; which of these, the key itself says."""
 
@@ -113,6 +115,11 @@ class TrainConfig(Settings):
     rule: str = "co_rewarding_ii"
     """Reward rule: how completions become rewards, for example co_rewarding_i, _ii, _iii or majority_vote. `corewarding train --help`
     ends with all names, those of plug-ins included."""
+    schedules: dict[str, dict[int, Scheduled]] = Field(default_factory=dict)
+    """Keys that change during the run, as {staleness.max: {0: 1, 100: 4}}: 1 from the start, 4 after 100 updates. These can:
+    staleness.max, staleness.pipeline_depth, train.lr, loss.eps_low, loss.eps_high, loss.dual_clip, correction.mode, correction.cap,
+    correction.veto. A new bound holds for the questions that start from then on (with staleness.on_exceed withhold: for the updates
+    from then on)."""
     model: ModelSettings = ModelSettings()
     """The model that is trained."""
     data: DataSettings = DataSettings()

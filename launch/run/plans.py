@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from corewarding.launch.config.schedules import stages
 from corewarding.launch.config.tree import TrainConfig
 from corewarding.learner.replay.admission import AdmissionLimits
 from corewarding.learner.replay.scoring import BufferPlan
@@ -9,7 +12,11 @@ from corewarding.learner.settings import LearnerPlan
 
 
 def admission_limits(config: TrainConfig) -> AdmissionLimits:
-    """The bounds of the pipeline. CapacityError if they would deadlock."""
+    """The bounds of the pipeline, with those that are scheduled. CapacityError if they would deadlock."""
+    return replace(_limits(config), later=tuple((start, _limits(later)) for start, later in stages(config)))
+
+
+def _limits(config: TrainConfig) -> AdmissionLimits:
     teacher, votes = config.teacher, config.reward_rule.needs_teacher
     return AdmissionLimits(
         questions_per_update=config.train.questions_per_update,
@@ -25,7 +32,11 @@ def admission_limits(config: TrainConfig) -> AdmissionLimits:
 
 
 def learner_plan(config: TrainConfig) -> LearnerPlan:
-    """The learner's part of the configuration."""
+    """The learner's part of the configuration, with what is scheduled."""
+    return replace(_plan(config), later=tuple((start, _plan(later)) for start, later in stages(config)))
+
+
+def _plan(config: TrainConfig) -> LearnerPlan:
     return LearnerPlan(
         model_path=config.model_folder,
         kl_coef=config.kl_coef,

@@ -27,9 +27,14 @@ deadline <= d.
 2. Selection keeps the claim, because its condition is the claim for v + 1. Eviction and giving up keep it: they only remove questions.
 3. Once all outstanding questions are ready, taking the Q earliest deadlines satisfies the condition of *Select*.
 
-Two conditions remain. First, Q questions must be outstanding for every update; this holds if depth >= publish.every_updates - 1.
-Second, a question that starts while the learner waits must not be too old already; this holds if a dropping or withholding bound is
-at least publish.every_updates - 1 (for labels: plus the teacher's lag). `AdmissionLimits` refuses settings that break a condition.
+Scheduled bounds (`later`) change nothing in this: a question that starts for update j + 1, the next one that nobody fills yet, takes
+depth and slack of `limits.at(j)` and keeps that slack. Step 1 holds with those two numbers, whatever was admitted before; where the
+depth shrinks, no question starts until enough have been consumed. So a tightened bound holds for the questions admitted from then on.
+
+Two conditions remain, for every scheduled bound. First, Q questions must be outstanding for every update; this holds if depth >=
+publish.every_updates - 1. Second, a question that starts while the learner waits must not be too old already; this holds if a
+dropping or withholding bound is at least publish.every_updates - 1 (for labels: plus the teacher's lag). `AdmissionLimits` refuses
+settings that break a condition.
 """
 
 from __future__ import annotations
@@ -64,6 +69,9 @@ class AdmissionLimits:
     teacher_lag: int = 0  # updates that the acknowledged teacher may be behind the acknowledged policy
     on_exceed: OnExceed = "wait"
     label_on_exceed: LabelOnExceed = "wait"
+    later: tuple[
+        tuple[int, AdmissionLimits], ...
+    ] = ()  # scheduled: from so many updates on, rising; each without `later` of its own
 
     def __post_init__(self) -> None:
         behind = self.publish_every - 1
@@ -91,10 +99,22 @@ class AdmissionLimits:
                 "labels would be too old whenever the pipeline is full"
             )
 
+    def at(self, updates: int) -> AdmissionLimits:
+        """The limits after so many updates."""
+        found = self
+        for start, limits in self.later:
+            found = limits if start <= updates else found
+        return found
+
+    @property
+    def largest_staleness(self) -> int:
+        return max([self.staleness_max, *(limits.staleness_max for _, limits in self.later)])
+
 
 @dataclass(slots=True)
 class _Outstanding:
     number: int  # admission order
+    slack: int  # updates that its policy tokens may be old
     policy: int  # deadline
     label: int  # deadline
     held: int  # the earlier of its held deadlines
@@ -128,15 +148,24 @@ class Admission:
     def room(self) -> int:
         """Questions that may start now."""
         per_update = self.limits.questions_per_update
-        ahead = (self.acknowledged["policy"] + self.limits.depth + 1) * per_update
-        return max(0, min(ahead, self.limits.total_updates * per_update) - (self.num_admitted - self.num_evicted))
+        next_one = self.num_admitted - self.num_evicted
+        last = next_one  # questions up to here may start
+        for update in range(next_one // per_update, self.limits.total_updates):
+            if self.acknowledged["policy"] + self.limits.at(update).depth < update:
+                break
+            last = (update + 1) * per_update
+        return last - next_one
 
     def admit(self, asked: AskedId) -> None:
         """The question starts now."""
         assert self.room() > 0, "admitted beyond the room"
         assert asked not in self._outstanding, f"{asked} admitted twice"
+        update = (self.num_admitted - self.num_evicted) // self.limits.questions_per_update
         self._outstanding[asked] = self._entry(
-            self.num_admitted, self.acknowledged["policy"], self.acknowledged["teacher"]
+            self.num_admitted,
+            self.limits.at(update).staleness_max,
+            self.acknowledged["policy"],
+            self.acknowledged["teacher"],
         )
         self.num_admitted += 1
 
@@ -147,7 +176,7 @@ class Admission:
         """
         before = self._outstanding[asked]
         teacher = self.acknowledged["teacher"] if oldest_teacher is None else oldest_teacher
-        entry = self._entry(before.number, oldest_policy, teacher)
+        entry = self._entry(before.number, before.slack, oldest_policy, teacher)
         assert entry.policy >= before.policy, (
             f"{asked} was sampled by weights older than those acknowledged at its admission"
         )
@@ -218,7 +247,7 @@ class Admission:
             "num_admitted": self.num_admitted,
             "num_evicted": self.num_evicted,
             "outstanding": [
-                (asked, entry.number, entry.policy, entry.label, entry.held, entry.ready)
+                (asked, entry.number, entry.slack, entry.policy, entry.label, entry.held, entry.ready)
                 for asked, entry in self._outstanding.items()
             ],
         }
@@ -235,12 +264,12 @@ class Admission:
     def __contains__(self, asked: AskedId) -> bool:
         return asked in self._outstanding
 
-    def _entry(self, number: int, policy: int, teacher: int) -> _Outstanding:
+    def _entry(self, number: int, slack: int, policy: int, teacher: int) -> _Outstanding:
         limits = self.limits
-        last_policy = policy + limits.staleness_max
+        last_policy = policy + slack
         last_label = NEVER if limits.label_max is None else teacher + limits.label_max
         held = min(
             last_policy if limits.on_exceed == "wait" else NEVER,
             last_label if limits.label_on_exceed == "wait" else NEVER,
         )
-        return _Outstanding(number=number, policy=last_policy, label=last_label, held=held)
+        return _Outstanding(number=number, slack=slack, policy=last_policy, label=last_label, held=held)

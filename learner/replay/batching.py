@@ -26,7 +26,7 @@ def scored_update(
     plan: BufferPlan, update: int, taken: Sequence[QuestionRollouts], groups: Sequence[ScoredGroup]
 ) -> UpdateScored:
     """The batch of `update`. taken: its questions, in the order of admission. groups: their trained groups."""
-    limits = plan.limits
+    limits = plan.limits.at(update - 1)
     samples = training_samples(
         groups,
         normalize=plan.normalize,

@@ -194,7 +194,7 @@ class ReplayBuffer:
         if `needs_statistics`."""
         if self._served is not None and self._is_served(update):
             return self._served
-        taken, most = self._taken.pop(update), self._plan.limits.staleness_max
+        taken, most = self._taken.pop(update), self._plan.limits.largest_staleness
         groups = [group for ready in taken for group in self._scored(ready, statistics)]
         event = scored_update(self._plan, update, [ready.rollouts for ready in taken], groups)
         self.record(event)

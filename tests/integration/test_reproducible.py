@@ -1,4 +1,4 @@
-"""Synchronous runs with a deterministic engine: the same bits when repeated, and when killed and resumed."""
+"""Synchronous runs with a deterministic engine, and with schedules: the same bits when repeated, and when killed and resumed."""
 
 import os
 import signal
@@ -11,6 +11,7 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
+from corewarding.learner.schedule import learning_rate
 from tests.integration.test_training import rows_of, small
 
 pytestmark = pytest.mark.timeout(400)
@@ -22,6 +23,12 @@ SYNCHRONOUS = {
     "train": {"questions_per_update": 4, "updates": UPDATES, "lr": 1e-3},
     "eval": {"every_updates": 0, "num_questions": 4, "samples": 1},
     "checkpoint": {"every_updates": 1, "keep": UPDATES},
+    "schedules": {
+        "train.lr": {3: 1e-2},
+        "loss.eps_high": {1: 0.3},
+        "correction.cap": {4: 1.5},
+        "staleness.max": {2: 1, 4: 0},
+    },
 }
 
 
@@ -62,6 +69,10 @@ def test_a_synchronous_run_ends_with_the_same_weights(straight, tmp_path, kill_a
         run.wait()
         assert not (tmp_path / "small" / "checkpoints" / f"step-{UPDATES:06d}").exists()
     assert start(tmp_path).wait() == 0
+    train = small(tmp_path, **SYNCHRONOUS).train
+    rates = [train.model_copy(update={"lr": 1e-2 if update > 3 else 1e-3}) for update in range(1, UPDATES + 1)]
+    expected = [learning_rate(update, one) for update, one in enumerate(rates, start=1)]
+    assert [row["train/lr"] for row in rows_of(tmp_path / "small")] == expected
     expected, got = weights_of(straight), weights_of(tmp_path)
     assert expected.keys() == got.keys()
     for name in expected:

@@ -1,5 +1,6 @@
 """One rank equals two; a bad number changes no weight; the teacher by hand; a checkpoint continues bit for bit."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,14 @@ from transformers import AutoModelForCausalLM
 from corewarding.dataflow.carriers import TrainBatch
 from corewarding.learner.learner import Learner, LearnerError
 from corewarding.learner.schedule import learning_rate
-from corewarding.learner.settings import LearnerPlan, LearnerSettings, TeacherSettings, TrainSettings
+from corewarding.learner.settings import (
+    CorrectionSettings,
+    LearnerPlan,
+    LearnerSettings,
+    LossSettings,
+    TeacherSettings,
+    TrainSettings,
+)
 from corewarding.learner.teacher import alpha
 from tests.tiny_models import write_model
 from tests.toy_models import write_toy
@@ -122,6 +130,19 @@ def test_alpha_falls_from_start_to_end() -> None:
 def test_learning_rate_warms_up_and_falls_to_zero() -> None:
     settings = TrainSettings(lr=1.0, updates=10, warmup_frac=0.2)
     assert [learning_rate(k, settings) for k in (1, 2, 3, 7)] == pytest.approx([0.5, 1.0, 1.0, 0.5])
+
+
+def test_a_schedule_changes_the_loss_and_the_rate_of_later_updates_only(tiny_model: str) -> None:
+    bypass = CorrectionSettings(mode="bypass")  # clips at the ratio to the sampler
+    slow = TrainSettings(lr=1e-3, updates=4, warmup_frac=0.0)
+    first = plan_of(tiny_model, correction=bypass)
+    later = plan_of(tiny_model, correction=bypass, train=slow, loss=LossSettings(eps_high=1e-3))
+    scheduled, plain = Learner(dataclasses.replace(first, later=((2, later),))), Learner(first)
+    for update in (1, 2, 3):
+        one, other = (learner.update(batch(update)).metrics.scalars for learner in (scheduled, plain))
+        assert one["train/lr"] == learning_rate(update, slow if update == 3 else first.train)
+        assert (one["loss/total"] == other["loss/total"]) == (update < 3)
+    assert one["loss/clip_high_frac"] > other["loss/clip_high_frac"]
 
 
 def test_a_nan_stops_before_the_weights_move(tiny_model: str) -> None:

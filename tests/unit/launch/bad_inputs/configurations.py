@@ -18,6 +18,23 @@ WORDS = [
     Bad("train cpu train=5", ("train: must be keys with values, got 5",)),
     Bad("train cpuu", ("no recipe 'cpuu'", "did you mean cpu?", "cpuu.yaml")),
     Bad("train ''", ("no recipe ''",)),
+    Bad("train cpu 'schedules={train.lrr: {0: 1}}'", ("schedules.train.lrr cannot change", "did you mean train.lr?")),
+    Bad(
+        "train cpu 'schedules={rollout.group_size: {0: 4}}'",
+        ("rollout.group_size cannot change", "these can: staleness.max"),
+    ),
+    Bad(
+        "train cpu 'schedules={train.lr: {40: 1}}'", ("schedules.train.lr must begin between update 0", "= 39, got 40")
+    ),
+    Bad("train cpu 'schedules={train.lr: {}}'", ("schedules.train.lr has no values",)),
+    Bad("train cpu 'schedules={train.lr: {0: fast}}'", ("schedules.train.lr", "'fast'")),
+    Bad(
+        "train cpu 'schedules={correction.mode: {9: bypas}}'", ("did you mean bypass?", "after 9 updates, by schedules")
+    ),
+    Bad(
+        "train cpu 'schedules={staleness.max: {9: 0}, staleness.pipeline_depth: {0: 1}}'",
+        ("staleness.pipeline_depth must be at most staleness.max = 0", "after 9 updates"),
+    ),
     Bad("train no.yaml", ("no.yaml", "no such configuration file")),
     Bad("train folder.yaml", ("folder.yaml",), {"folder.yaml": None}),
 ]

@@ -1,5 +1,6 @@
 """Laws of admission, for any order of arrival: the bound always holds, nothing deadlocks, nothing is lost."""
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -136,7 +137,44 @@ def pipelines(draw: st.DrawFn) -> AdmissionLimits:
     )
 
 
-@given(limits=pipelines(), data=st.data())
+@st.composite
+def schedules(draw: st.DrawFn) -> AdmissionLimits:
+    """Bounds and depths that change at any updates, wider or tighter."""
+    first = draw(pipelines())
+    later = []
+    for start in sorted(draw(st.sets(st.integers(0, first.total_updates), max_size=3))):
+        depth = draw(st.integers(first.publish_every - 1, first.publish_every + 3))
+        if first.label_max is not None and first.label_on_exceed == "wait":
+            depth = min(depth, first.label_max - first.teacher_lag)
+        least = depth if first.on_exceed == "wait" else first.publish_every - 1
+        later.append((start, dataclasses.replace(first, depth=depth, staleness_max=least + draw(st.integers(0, 3)))))
+    return dataclasses.replace(first, later=tuple(later))
+
+
+def test_a_tightened_bound_holds_for_the_questions_of_later_updates() -> None:
+    tight = AdmissionLimits(questions_per_update=2, total_updates=9, staleness_max=0, depth=0)
+    admission = Admission(dataclasses.replace(tight, staleness_max=2, depth=2, later=((2, tight),)))
+    early = admit_all(admission)
+    assert len(early) == 4  # of updates 1 and 2; the third's start only when its own bound lets them
+    for one in early:
+        admission.mark_ready(one, oldest_policy=0, oldest_teacher=None)
+    admission.consume(admission.select() or [])
+    admission.acknowledge("policy", 1)
+    assert admission.room() == 0
+    admission.consume(admission.select() or [])  # one update old, as its bound allows
+    admission.acknowledge("policy", 2)
+    assert len(admit_all(admission)) == 2
+
+
+def test_a_widened_depth_lets_the_next_updates_start() -> None:
+    narrow = AdmissionLimits(questions_per_update=1, total_updates=9, staleness_max=0, depth=0)
+    admission = Admission(
+        dataclasses.replace(narrow, later=((1, dataclasses.replace(narrow, staleness_max=2, depth=2)),))
+    )
+    assert len(admit_all(admission)) == 3  # of update 1, and of 2 and 3, whose depth is 2
+
+
+@given(limits=st.one_of(pipelines(), schedules()), data=st.data())
 def test_any_order_of_arrival_ends_within_the_bounds_for_every_on_exceed(
     limits: AdmissionLimits, data: st.DataObject
 ) -> None:
@@ -147,15 +185,20 @@ def test_any_order_of_arrival_ends_within_the_bounds_for_every_on_exceed(
     trained: list[AskedId] = []
     evicted: list[AskedId] = []
     given_up: list[AskedId] = []
+    bounds: dict[AskedId, int] = {}
     while admission.updates_done < limits.total_updates:
-        flying += [
-            (one, admission.acknowledged["policy"], admission.acknowledged["teacher"]) for one in admit_all(admission)
-        ]
+        first = admission.num_admitted - admission.num_evicted
+        new = admit_all(admission)
+        bounds |= {
+            one: limits.at((first + place) // limits.questions_per_update).staleness_max
+            for place, one in enumerate(new)
+        }
+        flying += [(one, admission.acknowledged["policy"], admission.acknowledged["teacher"]) for one in new]
         taken = admission.select()
         if taken is not None and (not flying or data.draw(st.booleans())):
             for one in taken:
                 policy, teacher = ages[one]
-                assert limits.on_exceed == "withhold" or admission.updates_done - policy <= limits.staleness_max
+                assert limits.on_exceed == "withhold" or admission.updates_done - policy <= bounds[one]
                 if limits.label_max is not None:
                     assert admission.updates_done - teacher <= limits.label_max
             admission.consume(taken)
