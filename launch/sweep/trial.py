@@ -11,6 +11,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from ray.tune import Trainable
 from corewarding.dataflow.errors import UserError
 from corewarding.launch.config.paths import IMPORT_PATH
 from corewarding.launch.report.files import whole_rows
+from corewarding.launch.report.run_lock import RunLockedError, refuse_locked
 from corewarding.launch.run.ending.local_ray import MARK, SESSION
 from corewarding.launch.run.ending.own_ray import own_folder
 from corewarding.launch.run.ending.stopping import ENDING_S
@@ -90,18 +92,18 @@ class TrainedTrial(Trainable):
         if reason := sweep.places.lacking(config_here):
             self._end("impossible", reason)
             return
-        if self._run.finished(config_here) is not None:
-            self._end("finished")
-            return
+        self._config = config_here
         pinned = config_here.engine.cores is not None or config_here.learner.cores is not None
         if not joins_cluster() and not pinned:
             self._cores = Cores(own_folder(), math.ceil(room_of(config_here)["CPU"]))
         self._sweep.record(self._trial, "running")
 
     def step(self) -> dict[str, Any]:
-        if self._ended is None and self._program is None and (self._cores is None or self._cores.take()):
+        if self._ended is None and self._program is None and not self._waits():
             self._program = self._start()
-        if self._program is not None:
+        if self._program is None and self._ended is None:
+            time.sleep(REPORT_S)
+        elif self._program is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._judge(self._program.wait(REPORT_S))
         return self._report()
@@ -116,6 +118,25 @@ class TrainedTrial(Trainable):
                 self._program.kill()
         if self._cores is not None:
             self._cores.give_back()
+
+    def _waits(self) -> bool:
+        """Whether the program must not start now, or not at all.
+
+        Its folder may still be another program's: of a killed sweep, which makes its checkpoint, or of a trial of the same point,
+        whose result is then this one's, too. Or its cores are.
+        """
+        record = self._sweep.record_of(self._trial)
+        if record is not None and record.status != "running":
+            self._ended, self._score = record.status, record.score
+            return True
+        try:
+            refuse_locked(self._run.path)
+        except RunLockedError:
+            return True
+        if self._run.finished(self._config) is not None:
+            self._end("finished")
+            return True
+        return self._cores is not None and not self._cores.take()
 
     def _start(self) -> subprocess.Popen[bytes]:
         env = dict(self._environment)

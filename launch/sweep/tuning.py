@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import optuna
 import ray
 from ray import tune
 from ray.tune import Callback, PlacementGroupFactory, Stopper, Tuner
@@ -197,6 +198,7 @@ def _scheduler(plan: SweepPlan) -> FIFOScheduler:
 def suggested(plan: SweepPlan, records: Sequence[Record]) -> tuple[int, Repeater]:
     """(how many trials are left, Optuna's search). It knows the scores of points that an earlier start has finished, and asks first
     for those that it had begun."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     domains = OptunaSearch.convert_search_space(space(plan.axes))
     points: dict[str, list[Record]] = {}
     for record in records:
@@ -204,7 +206,11 @@ def suggested(plan: SweepPlan, records: Sequence[Record]) -> tuple[int, Repeater
     whole = {key: its for key, its in points.items() if sum(one.status != "running" for one in its) == len(plan.seeds)}
     begun = [numbers_of(plan, its[0].point) for key, its in points.items() if key not in whole]
     search = OptunaSearch(
-        domains, metric=SCORE, mode="max", seed=plan.base.train.seed, points_to_evaluate=begun or None
+        domains,
+        metric=SCORE,
+        mode="max",
+        seed=plan.base.train.seed + len(points),  # not the draws of an earlier start again
+        points_to_evaluate=begun or None,
     )
     for its in whole.values():
         search.add_evaluated_point(numbers_of(plan, its[0].point), statistics.fmean(one.score for one in its))
