@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -107,13 +107,21 @@ def microseconds(model: PolicyModel, several: Sequence[TrainingSample], row_toke
 
 
 def peak_mb(row_tokens: int) -> float:
+    """Resident memory at its highest during one forward and backward, over that before it."""
     torch.set_num_threads(1)
     model = decoder()
-    backward(model, pack(samples(questions=1, prompt=8, completion=8), micro_batch_tokens=512, row_tokens=512)[0])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     several = samples(questions=row_tokens // 1024, prompt=128, completion=112)
-    backward(model, pack(several, micro_batch_tokens=row_tokens, row_tokens=row_tokens)[0])
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    (micros,) = pack(several, micro_batch_tokens=row_tokens, row_tokens=row_tokens)
+    backward(model, pack(several[:8], micro_batch_tokens=1024, row_tokens=1024)[0])
+    Path("/proc/self/clear_refs").write_text("5")  # the highest mark begins again
+    before = resident_mb("VmRSS")
+    backward(model, micros)
+    return resident_mb("VmHWM") - before
+
+
+def resident_mb(name: str) -> float:
+    status = Path("/proc/self/status").read_text()
+    return int(status.split(f"{name}:")[1].split()[0]) / 1024
 
 
 if __name__ == "__main__":
