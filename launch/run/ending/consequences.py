@@ -1,9 +1,10 @@
-"""Errors that follow from the one that ends a run: tasks that nobody awaits any more fail for the same cause."""
+"""Errors that follow from the one that ends a run: forgotten tasks and threads of libraries fail for its cause, too."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from typing import Any
 
 from ray.exceptions import RayError
@@ -11,6 +12,7 @@ from ray.exceptions import RayError
 from corewarding.dataflow.errors import RunError, UserError
 
 log = logging.getLogger(__name__)
+EXPECTED = (RunError, UserError, RayError, OSError)
 
 
 def keep_off_the_terminal() -> None:
@@ -18,12 +20,20 @@ def keep_off_the_terminal() -> None:
 
     Errors that a run does not expect are printed as before. Called within the run's event loop.
     """
-    asyncio.get_running_loop().set_exception_handler(_handle)
+    asyncio.get_running_loop().set_exception_handler(_of_task)
+    threading.excepthook = _of_thread
 
 
-def _handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+def _of_task(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     error = context.get("exception")
-    if "future" in context and isinstance(error, RunError | UserError | RayError | OSError):
+    if "future" in context and isinstance(error, EXPECTED):
         log.info("nobody awaited %s: %s", context["future"], error)
     else:
         loop.default_exception_handler(context)
+
+
+def _of_thread(failed: threading.ExceptHookArgs) -> None:
+    if isinstance(failed.exc_value, EXPECTED):  # of TensorBoard's writer on a full disk
+        log.info("thread %s ended: %s", failed.thread and failed.thread.name, failed.exc_value)
+    else:
+        threading.__excepthook__(failed)
