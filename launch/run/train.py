@@ -26,7 +26,7 @@ from corewarding.launch.report.run_directory import RunDir
 from corewarding.launch.report.run_lock import refuse_locked, run_lock
 from corewarding.launch.report.summary import build_summary, print_summary, write_summary
 from corewarding.launch.report.terminal import Terminal
-from corewarding.launch.report.trackers.kinds import opened_by, started
+from corewarding.launch.report.trackers.kinds import load, opened_by, started
 from corewarding.launch.run import placement
 from corewarding.launch.run.controller import Controller
 from corewarding.launch.run.ending import consequences, local_ray
@@ -114,6 +114,7 @@ def _locked(
     for note in notes:
         say(f"note: {note}")
     config = located(config, inputs.folder)
+    load(config.report.trackers)
     with driver_log(run_dir.logs / "driver.log", enabled=last_resort.enabled):
         keep: Path | None = None
         try:

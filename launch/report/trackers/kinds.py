@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,6 +27,14 @@ def missing(names: Sequence[TrackerName]) -> Iterator[str]:
                 f"report.trackers: {name} needs its client, which {sys.executable} lacks; `pip install 'corewarding[{name}]'`, "
                 f"or leave {name} out"
             )
+
+
+def load(names: Sequence[TrackerName]) -> None:
+    """Imports what these trackers run in this process. Called before Ray is joined, because Ray then unpacks a job's folder anew for
+    every node, and nodes that share a disk share that folder."""
+    for name in names:
+        if name not in _CLIENTS:
+            import_module(f"corewarding.launch.report.trackers.{name}")
 
 
 def opened_by(config: TrainConfig, folder: Path) -> dict[str, str]:
