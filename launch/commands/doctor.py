@@ -43,7 +43,7 @@ class DoctorArguments:
 
     python: tuple[str, ...] = ()
     """Pythons that have an engine, as KIND=PYTHON: vllm=/opt/vllm/bin/python. The default of a kind is .venv-KIND/bin/python if
-    that exists, else this Python."""
+    `make engines` made it, else this Python."""
     plugins: tuple[str, ...] = ()
     """Files or modules that register engines, which are then checked, too."""
 
@@ -261,9 +261,9 @@ def threads_and_files(environment: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def _environment_beside(kind: str) -> str | None:
-    """The Python that `make engines` installed in the working directory."""
-    python = Path(f".venv-{kind}/bin/python")
-    return str(python) if python.exists() else None
+    """The Python that `make engines` installed in the working directory, once it has finished."""
+    environment = Path(f".venv-{kind}")
+    return str(environment / "bin" / "python") if (environment / ".installed").exists() else None
 
 
 def output_of(command: list[str], timeout_s: float, *, last: bool = False) -> str | None:

@@ -23,6 +23,16 @@ def test_this_machine_can_run_without_a_token_of_a_cluster(tmp_path: Path, monke
     assert doctor.doctor(pythons={}, root=".") == 0
 
 
+def test_an_engines_environment_counts_once_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    environment = tmp_path / ".venv-vllm"
+    (environment / "bin").mkdir(parents=True)
+    (environment / "bin" / "python").symlink_to(sys.executable)  # as while `make engines` still installs
+    assert doctor.doctor(pythons={}, root=".") == 0
+    (environment / ".installed").touch()
+    assert doctor.doctor(pythons={}, root=".") == 1, "whole, but without vLLM"
+
+
 def test_an_interface_that_is_not_there_fails_and_the_ones_that_are_get_named() -> None:
     (finding, *_) = doctor.network({"GLOO_SOCKET_IFNAME": "nonesuch0"})
     assert finding.status == "fail"
