@@ -18,15 +18,15 @@ from corewarding.launch.commands.doctor import DoctorArguments
 from corewarding.launch.commands.evaluate import CompareArguments, EvalArguments, RegradeArguments
 from corewarding.launch.commands.export import ExportArguments
 from corewarding.launch.commands.init import InitArguments
-from corewarding.launch.commands.journal import JournalArguments
 from corewarding.launch.commands.questions.data import InspectArguments
 from corewarding.launch.commands.questions.rephrase import RephraseArguments
 from corewarding.launch.commands.recipes import RecipesArguments
-from corewarding.launch.commands.replay import ReplayArguments
 from corewarding.launch.commands.resume import ResumeArguments
+from corewarding.launch.commands.runs.journal import JournalArguments
+from corewarding.launch.commands.runs.replay import ReplayArguments
+from corewarding.launch.commands.runs.trace import TraceArguments
 from corewarding.launch.commands.submit import SubmitArguments
 from corewarding.launch.commands.sweep import SweepArguments
-from corewarding.launch.commands.trace import TraceArguments
 from corewarding.launch.commands.train import TrainArguments
 from corewarding.launch.config.arguments import read_arguments
 from corewarding.launch.config.checks import NAMES
