@@ -24,6 +24,8 @@ COMMANDS = {
     "sweep": "sweep",
     "eval": "evaluate",
     "export": "export",
+    "runs": "runs.listing",
+    "compare": "runs.compare",
     "trace": "runs.trace",
     "journal": "runs.journal",
     "replay": "runs.replay",

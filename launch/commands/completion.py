@@ -22,7 +22,9 @@ from corewarding.launch.commands.questions.data import InspectArguments
 from corewarding.launch.commands.questions.rephrase import RephraseArguments
 from corewarding.launch.commands.recipes import RecipesArguments
 from corewarding.launch.commands.resume import ResumeArguments
+from corewarding.launch.commands.runs.compare import CompareRunsArguments
 from corewarding.launch.commands.runs.journal import JournalArguments
+from corewarding.launch.commands.runs.listing import RunsArguments
 from corewarding.launch.commands.runs.replay import ReplayArguments
 from corewarding.launch.commands.runs.trace import TraceArguments
 from corewarding.launch.commands.submit import SubmitArguments
@@ -52,6 +54,8 @@ ARGUMENTS: dict[str, tuple[type, ...]] = {
     "sweep": (SweepArguments,),
     "eval": (EvalArguments, RegradeArguments, CompareArguments),
     "export": (ExportArguments,),
+    "runs": (RunsArguments,),
+    "compare": (CompareRunsArguments,),
     "trace": (TraceArguments,),
     "journal": (JournalArguments,),
     "replay": (ReplayArguments,),

@@ -14,8 +14,8 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -27,7 +27,7 @@ from corewarding.dataflow import plugins
 from corewarding.dataflow.errors import UserError
 from corewarding.launch.config.arguments import read_arguments
 from corewarding.launch.config.tree import TrainConfig
-from corewarding.launch.report.terminal import PlainConsole
+from corewarding.launch.report.tables.output import JsonFlag, print_rows
 from corewarding.launch.run.preflight.known_holes import holes_of
 
 Status = Literal["ok", "warn", "fail"]
@@ -46,6 +46,8 @@ class DoctorArguments:
     `make engines` made it, else this Python."""
     plugins: tuple[str, ...] = ()
     """Files or modules that register engines, which are then checked, too."""
+    json: JsonFlag = False
+    """A JSON object on each line, for programs: of a check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class Finding:
 def run(words: list[str]) -> int:
     arguments = read_arguments(DoctorArguments, words, prog="corewarding doctor")
     plugins.load(plugins.resolve(arguments.plugins, folders=[Path.cwd()]))
-    return doctor(pythons=_pythons(arguments.python), root=TrainConfig().run.root)
+    return doctor(pythons=_pythons(arguments.python), root=TrainConfig().run.root, as_json=arguments.json)
 
 
 def _pythons(words: tuple[str, ...]) -> dict[str, str]:
@@ -76,7 +78,7 @@ def _pythons(words: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def doctor(*, pythons: Mapping[str, str], root: str) -> int:
+def doctor(*, pythons: Mapping[str, str], root: str, as_json: bool = False) -> int:
     """Prints the report; returns 1 if a check fails. pythons: of kinds of engines. root: the folder of all runs."""
     checks = (
         python_and_torch(),
@@ -99,15 +101,20 @@ def doctor(*, pythons: Mapping[str, str], root: str) -> int:
         threads_and_files(os.environ),
     )
     findings = [finding for check in checks for finding in check]
+    print_rows(map(asdict, findings), lambda: _table(findings), as_json=as_json)
+    failed = sum(finding.status == "fail" for finding in findings)
+    warned = sum(finding.status == "warn" for finding in findings)
+    if not as_json:
+        print(f"\n{len(findings)} checks: {failed} failed, {warned} warnings")
+    return 1 if failed else 0
+
+
+def _table(findings: Sequence[Finding]) -> Table:
     table = Table("", "what", "found", "remedy", box=None, pad_edge=False)
     for finding in findings:
         status = Text(finding.status, style=_STYLE[finding.status])
         table.add_row(status, *map(Text, (finding.what, finding.found, finding.remedy)))
-    PlainConsole(soft_wrap=True).print(table)
-    failed = sum(finding.status == "fail" for finding in findings)
-    warned = sum(finding.status == "warn" for finding in findings)
-    print(f"\n{len(findings)} checks: {failed} failed, {warned} warnings")
-    return 1 if failed else 0
+    return table
 
 
 def judge(what: str, good: bool, found: str, remedy: str, *, otherwise: Status = "fail") -> Finding:

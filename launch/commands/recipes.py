@@ -9,6 +9,7 @@ import tyro
 from corewarding.launch.config.arguments import read_arguments
 from corewarding.launch.config.load import load_config
 from corewarding.launch.config.recipes import compose, parts, recipes, render
+from corewarding.launch.report.tables.output import JsonFlag, json_line
 
 
 @dataclass(frozen=True)
@@ -18,13 +19,24 @@ class RecipesArguments:
 
     name: tyro.conf.Positional[str | None] = None
     """A recipe, a file or a composition: shows its keys, each with the file that sets it. None: the list."""
+    json: JsonFlag = False
+    """A JSON object on each line, for programs: of a recipe or part, or of the keys of NAME."""
 
 
 def run(words: list[str]) -> int:
-    name = read_arguments(RecipesArguments, words, prog="corewarding recipes").name
-    if name is not None:
-        load_config(name)  # refuses what cannot be run
-        print(render(compose(name)), end="")
+    arguments = read_arguments(RecipesArguments, words, prog="corewarding recipes")
+    if arguments.name is not None:
+        load_config(arguments.name)  # refuses what cannot be run
+        composition = compose(arguments.name)
+        if arguments.json:
+            print(json_line(composition.content()))
+        else:
+            print(render(composition), end="")
+        return 0
+    if arguments.json:
+        for kind, listed in (("recipe", recipes()), ("part", parts())):
+            for name, title in listed.items():
+                print(json_line({"kind": kind, "name": name, "title": title}))
         return 0
     _table(recipes())
     print("\nparts, for `corewarding train RECIPE+PART` and `base:` in a file:")

@@ -58,12 +58,17 @@ class Change:
 
 def changes_between(saved: Mapping[str, Any], config: TrainConfig) -> list[Change]:
     """Keys that differ, in their order. saved: the content of config.yaml; a key that it lacks had its default."""
-    old, new = dict(_flat(saved)), dict(_flat(config.model_dump(mode="json")))
+    return differences(saved, config.model_dump(mode="json"))
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Change]:
+    """Keys that differ between the contents of two config.yaml, in their order; a key that one lacks had its default there."""
     default = dict(_flat(TrainConfig().model_dump(mode="json")))
+    old, new = (default | dict(_flat(content)) for content in (first, second))
     return [
-        Change(key, *((MASK, MASK) if is_secret(key) else (old.get(key, default.get(key)), value)))
+        Change(key, *((MASK, MASK) if is_secret(key) else (old.get(key), value)))
         for key, value in new.items()
-        if old.get(key, default.get(key)) != value and not (is_secret(key) and old.get(key) == MASK)
+        if old.get(key) != value and not (is_secret(key) and old.get(key) == MASK)
     ]
 
 

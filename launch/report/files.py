@@ -7,6 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+END_BYTES = 2**18
+"""Much longer than a row of metrics.jsonl."""
+
 
 def write_whole(path: Path, text: str) -> None:
     """Writes the file, on the disk and under its name at once: whoever reads it finds the old text or the new."""
@@ -28,8 +31,22 @@ def drop_torn_line(path: Path) -> None:
 
 def whole_rows(path: Path) -> list[dict[str, Any]]:
     """The JSON objects of a JSONL file, one a line. Lines that are none, left by a full disk or a lost power supply, are left out."""
+    return _rows(path.read_bytes()) if path.is_file() else []
+
+
+def first_and_last_rows(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows in the first and in the last END_BYTES of a JSONL file, so that a long file costs no more than a short one."""
+    if not path.is_file():
+        return [], []
+    with path.open("rb") as file:
+        first = file.read(END_BYTES)
+        file.seek(max(0, file.seek(0, os.SEEK_END) - END_BYTES))
+        return _rows(first), _rows(file.read())
+
+
+def _rows(content: bytes) -> list[dict[str, Any]]:
     rows = []
-    for line in path.read_bytes().split(b"\n") if path.is_file() else ():
+    for line in content.split(b"\n"):
         try:
             row = json.loads(line)
         except ValueError:

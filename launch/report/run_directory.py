@@ -2,7 +2,7 @@
 
 runs/<name>/{config.yaml, environment.json, model.json, tensorboard/, trackers/, metrics.jsonl, trace.jsonl, samples/, logs/,
 initial_answers.jsonl, checkpoints/, summary.json}; secrets.json if the configuration has any; changes.jsonl if the run was resumed
-with other values.
+with other values; failure.txt if its last start failed.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class RunDir:
         self.checkpoints = self.path / "checkpoints"
         self.journal = self.path / "journal"
         self.summary = self.path / "summary.json"
+        self.failure = self.path / "failure.txt"
         self.changes: list[Change] = []  # of this start, since the run was saved
 
     def check(self, config: TrainConfig) -> bool:
@@ -87,6 +88,7 @@ class RunDir:
         if exists and last is None and not goes_on:
             self._forget()
         self.path.mkdir(parents=True, exist_ok=True)
+        self.failure.unlink(missing_ok=True)
         if last is None or self.changes:
             write_secrets(config.model_dump(mode="json"), self.path)
             write_whole(self.config, config_text(config))

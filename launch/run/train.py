@@ -32,7 +32,7 @@ from corewarding.launch.run.controller import Controller
 from corewarding.launch.run.ending import consequences, local_ray
 from corewarding.launch.run.ending.driver_log import driver_log
 from corewarding.launch.run.ending.guard import Guard
-from corewarding.launch.run.ending.last_words import cause_of, collapse_words, remedy, stop_words
+from corewarding.launch.run.ending.last_words import cause_of, collapse_words, failure_kept, remedy, stop_words
 from corewarding.launch.run.ending.stopping import LastResort, Signals, StoppedError, StopRequest
 from corewarding.launch.run.inputs import Inputs, located, sizes
 from corewarding.launch.run.journal.beginning import LearnerReturnError
@@ -115,7 +115,7 @@ def _locked(
         say(f"note: {note}")
     config = located(config, inputs.folder)
     load(config.report.trackers)
-    with driver_log(run_dir.logs / "driver.log", enabled=last_resort.enabled):
+    with failure_kept(run_dir), driver_log(run_dir.logs / "driver.log", enabled=last_resort.enabled):
         keep: Path | None = None
         try:
             with signals.held():

@@ -60,9 +60,11 @@ def test_an_engine_that_dies_at_start_ends_the_run_while_another_still_hangs(tmp
     ended = time.time()
     assert_one_message(done, 1, "1 of 2 policy actors did not start: policy-", "the same command starts again")
     assert ended - float((tmp_path / "failed_at").read_text()) < WITHIN_S
+    assert f"corewarding: {(tmp_path / 'runs' / 'a' / 'failure.txt').read_text()}" in done.stderr
     (tmp_path / "mended").touch()
     done = train(tmp_path, *words)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert not (tmp_path / "runs" / "a" / "failure.txt").exists()
     assert json.loads((tmp_path / "runs" / "a" / "summary.json").read_text())["updates"] == 1
 
 

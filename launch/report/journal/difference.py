@@ -9,7 +9,6 @@ was complete, what became of a completion. What none of them explains is counted
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from corewarding.launch.report.journal.departures import Sampled
 from corewarding.launch.report.journal.fates import Fates
 from corewarding.launch.report.journal.survey import survey
 from corewarding.launch.report.plain import plain
+from corewarding.launch.report.tables.output import json_line
 from corewarding.learner.replay.journal.history import History
 
 KINDS = {
@@ -80,7 +80,7 @@ def difference_lines(
     if as_json:
         row = {kind: counts[kind] for kind in KINDS}
         told = {kind: dict(several) for kind, several in reasons.items() if several}
-        yield json.dumps({"kind": "difference", "run": trained[0], "other": trained[1], **row, "reasons": told})
+        yield json_line({"kind": "difference", "run": trained[0], "other": trained[1], **row, "reasons": told})
         return
     yield plain(f"{run} trained on {trained[0]} examples, {other} on {trained[1]}", keep="")
     width = len(str(max(counts.values(), default=0)))
@@ -166,7 +166,7 @@ def _example(one: Difference, run: Path, other: Path, as_json: bool) -> str:
             "update": None if one.ours is None else one.ours.update,
             "other_update": None if one.theirs is None else one.theirs.update,
         }
-        return json.dumps(row)
+        return json_line(row)
     both = ((run, one.ours), (other, one.theirs))
     where = [f"update {example.update} in {name}" for name, example in both if example is not None]
     told = KINDS[one.kind].format(run=run, other=other)

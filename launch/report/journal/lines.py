@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from corewarding.launch.report.journal.fates import Fates
 from corewarding.launch.report.journal.selection import Selection
 from corewarding.launch.report.journal.survey import Started, survey
 from corewarding.launch.report.plain import plain
+from corewarding.launch.report.tables.output import json_line
 from corewarding.learner.replay.journal.segments import JournalError, Torn
 from corewarding.learner.replay.ledger import LedgerError
 
@@ -50,7 +50,7 @@ def journal_lines(
 
 
 def _written(row: dict[str, Any], words: str, as_json: bool) -> str:
-    return json.dumps(row) if as_json else words
+    return json_line(row) if as_json else words
 
 
 def _rows(fates: Fates, by: str, selected: Selection) -> Iterator[tuple[dict[str, Any], str]]:

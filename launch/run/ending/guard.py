@@ -14,7 +14,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from corewarding.launch.report.run_directory import RunDir
 from corewarding.launch.run.ending import evidence, local_ray
+from corewarding.launch.run.ending.last_words import keep_failure
 
 POLL_S = 0.2
 BEAT_S = 1.0
@@ -26,7 +28,8 @@ class Guard:
     """`watching` is a context around a run in an event loop."""
 
     def __init__(self, *, enabled: bool, limit_s: float, logs: Path, remedy: Callable[[], str]) -> None:
-        """enabled: this process may be ended; otherwise only what belongs to a lost Ray is ended. limit_s: the watchdog's."""
+        """enabled: this process may be ended; otherwise only what belongs to a lost Ray is ended. limit_s: the
+        watchdog's. logs: logs/ of the run directory."""
         self._enabled, self._limit_s, self._logs, self._remedy = enabled, limit_s + GRACE_S, logs, remedy
         self._alive_at = time.monotonic()
         self._ended = threading.Event()
@@ -64,7 +67,9 @@ class Guard:
 
     def _end(self, cause: str) -> None:
         if self._enabled and not self._ended.is_set():
-            print(f"corewarding: {cause}\n{self._remedy()}", file=sys.stderr, flush=True)
+            message = f"{cause}\n{self._remedy()}"
+            print(f"corewarding: {message}", file=sys.stderr, flush=True)
+            keep_failure(RunDir(self._logs.parent.parent, self._logs.parent.name), message)
             local_ray.end_processes(keep=self._logs)
             os._exit(1)
         local_ray.end_processes(keep=self._logs)

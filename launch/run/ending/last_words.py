@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from corewarding.dataflow.errors import RunError, origin
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from corewarding.dataflow.errors import RunError, UserError, origin
+from corewarding.launch.report.files import write_whole
 from corewarding.launch.report.run_directory import RunDir
 from corewarding.learner.checkpoint.store import CheckpointStore
 
@@ -33,3 +37,19 @@ def stop_words(reason: str, run_dir: RunDir, store: CheckpointStore) -> tuple[st
         return f"{reason} before the first update was saved", "; the same command starts again"
     how = f", which is saved; `corewarding resume {run_dir.path}` goes on, and so does the same command"
     return f"{reason} after update {saved.update}", how
+
+
+@contextmanager
+def failure_kept(run_dir: RunDir) -> Iterator[None]:
+    """Writes the message of a run that fails inside the context to failure.txt, from which others see that it failed."""
+    try:
+        yield
+    except (RunError, UserError) as error:
+        keep_failure(run_dir, str(error))
+        raise
+
+
+def keep_failure(run_dir: RunDir, message: str) -> None:
+    """Writes failure.txt. A full disk or a lost folder, from which a run may have failed, keeps nothing."""
+    with suppress(OSError):
+        write_whole(run_dir.failure, message + "\n")

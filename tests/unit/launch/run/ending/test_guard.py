@@ -26,7 +26,7 @@ def computes():
         sum(range(1000))
 
 async def main():
-    guard = Guard(enabled=True, limit_s=1.5 - GRACE_S, logs=Path(sys.argv[1]), remedy=lambda: "so it goes on")
+    guard = Guard(enabled=True, limit_s=1.5 - GRACE_S, logs=Path(sys.argv[1]) / "logs", remedy=lambda: "so it goes on")
     async with guard.watching():
         computes()
         print("computed", flush=True)
@@ -59,6 +59,7 @@ def test_an_event_loop_that_computes_is_left_alone_and_one_that_is_blocked_is_en
     assert done.returncode == 1
     assert done.stderr.startswith("corewarding: the driver's event loop was blocked for ")
     assert done.stderr.endswith("so it goes on\n")
+    assert f"corewarding: {(tmp_path / 'failure.txt').read_text()}" == done.stderr
 
 
 def test_the_terminal_gets_messages_and_the_log_everything(tmp_path: Path) -> None:
