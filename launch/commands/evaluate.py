@@ -24,7 +24,7 @@ from corewarding.launch.config.arguments import as_flags, checked_engine, read_a
 from corewarding.launch.config.load import load_config
 from corewarding.launch.config.tree import ModelSettings, TrainConfig
 from corewarding.launch.report.evaluation import EvalProgress, show_comparison, show_result, show_second_opinion
-from corewarding.launch.report.terminal import PlainConsole
+from corewarding.launch.report.tables.output import JsonFlag, people_console
 from corewarding.questions.settings import DataSettings
 from corewarding.questions.sources import is_file
 from corewarding.rewards.answers.extract import Fallback
@@ -78,6 +78,8 @@ class EvalArguments:
     """Also grade with math-verify, in a process that can be killed, and list the differences."""
     out: Path | None = None
     """Folder of the evaluation; None: a new one under runs/evals."""
+    json: JsonFlag = False
+    """A JSON object on one line, for programs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +92,8 @@ class RegradeArguments:
     """How to find the answer when a completion has no \\boxed{}; as vote.fallbacks."""
     second_opinion: bool = False
     """Also grade with math-verify."""
+    json: JsonFlag = False
+    """A JSON object on one line, for programs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,15 +104,17 @@ class CompareArguments:
     """Folder of an evaluation."""
     second: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OTHER")]
     """Folder of the other evaluation."""
+    json: JsonFlag = False
+    """A JSON object on each line, for programs: of a quantity."""
 
 
 def run(words: list[str]) -> int:
     if "--regrade" in words:
         again = read_arguments(RegradeArguments, _without(words, "--regrade"), prog="corewarding eval --regrade")
-        return regrade(again.folder, fallbacks=again.fallbacks, second_opinion=again.second_opinion)
+        return regrade(again.folder, fallbacks=again.fallbacks, second_opinion=again.second_opinion, as_json=again.json)
     if "--compare" in words:
         both = read_arguments(CompareArguments, _without(words, "--compare"), prog="corewarding eval --compare")
-        show_comparison(both.first, both.second)
+        show_comparison(both.first, both.second, as_json=both.json)
         return 0
     arguments = read_arguments(EvalArguments, words, prog="corewarding eval")
     with as_flags(FLAGS):
@@ -125,7 +131,7 @@ def evaluate(arguments: EvalArguments) -> int:
 
     from corewarding.evals.run import grade_record, prepare_evaluation, sample_into
 
-    console = PlainConsole(soft_wrap=True)
+    console = people_console(as_json=arguments.json)
     disable_progress_bar()  # while weights load
     plan = plan_of(arguments)
     evaluation = prepare_evaluation(plan)
@@ -144,18 +150,19 @@ def evaluate(arguments: EvalArguments) -> int:
         raise
     console.print(f"model: {plan.model_path} ({evaluation.manifest['model']['hash']})")
     console.print(f"data: {evaluation.manifest['data']['source']}")
-    show_result(console, grade_record(record, fallbacks=plan.fallbacks, num_samples=plan.samples))
+    result = grade_record(record, fallbacks=plan.fallbacks, num_samples=plan.samples)
+    show_result(console, result, record, as_json=arguments.json)
     if arguments.second_opinion:
         show_second_opinion(console, record)
     console.print(f"generations, scores, manifest: {folder}")
     return 0
 
 
-def regrade(folder: Path, *, fallbacks: Sequence[Fallback], second_opinion: bool) -> int:
+def regrade(folder: Path, *, fallbacks: Sequence[Fallback], second_opinion: bool, as_json: bool = False) -> int:
     """Grades saved completions again, without model or data set."""
     from corewarding.evals.run import grade_record
 
-    console = PlainConsole(soft_wrap=True)
+    console = people_console(as_json=as_json)
     record = EvalRecord.open(folder)
     samples = record.manifest["sampling"]["samples"]
     finished, asked = record.finished(samples=samples), record.questions()
@@ -164,7 +171,7 @@ def regrade(folder: Path, *, fallbacks: Sequence[Fallback], second_opinion: bool
         console.print(f"note: {missing} completions were never sampled; the others are graded")
     if not finished:
         raise UserError(f"{folder} holds no finished group of completions to grade")
-    show_result(console, grade_record(record, fallbacks=fallbacks, num_samples=samples))
+    show_result(console, grade_record(record, fallbacks=fallbacks, num_samples=samples), record, as_json=as_json)
     if second_opinion:
         show_second_opinion(console, record)
     return 0

@@ -1,4 +1,4 @@
-"""Copies the trained model out of a run, as a Hugging Face folder."""
+"""Copies the trained model out of a run, as a Hugging Face folder with a model card; --push sends it to the hub."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from corewarding.dataflow.errors import UserError
-from corewarding.launch.config.arguments import read_arguments
+from corewarding.launch.config.arguments import ArgumentError, read_arguments
+from corewarding.launch.report.card.model_card import write_card
+from corewarding.launch.report.run_directory import RunDir
 
 if TYPE_CHECKING:
     from corewarding.learner.checkpoint.store import Checkpoint
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class ExportArguments:
-    """Copies the trained model, a Hugging Face folder, out of a run."""
+    """Copies the trained model, a Hugging Face folder with a model card, out of a run. Nothing leaves this machine without --push."""
 
     run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """Run directory, for example runs/cpu."""
@@ -26,6 +28,10 @@ class ExportArguments:
     """New folder for the model; must not exist."""
     which: Literal["policy", "teacher"] = "policy"
     """The policy, or the EMA teacher."""
+    push: str | None = None
+    """Also send the folder to the Hugging Face hub, as OWNER/NAME. The repository is made if need be."""
+    public: tyro.conf.FlagCreatePairsOff[bool] = False
+    """With --push: a repository that is made is public, not private."""
 
 
 class ExportError(UserError):
@@ -34,7 +40,20 @@ class ExportError(UserError):
 
 def run(words: list[str]) -> int:
     arguments = read_arguments(ExportArguments, words, prog="corewarding export")
-    print(export_run(arguments.run_dir, arguments.out, arguments.which))
+    if arguments.public and arguments.push is None:
+        raise ArgumentError(
+            "--public says how --push makes a repository: give --push OWNER/NAME, or leave out --public"
+        )
+    if arguments.push is not None:
+        from corewarding.launch.report.card.upload import refuse_unready
+
+        refuse_unready(arguments.push)
+    done = export_run(arguments.run_dir, arguments.out, arguments.which)
+    print(done, flush=True)
+    if arguments.push is not None:
+        from corewarding.launch.report.card.upload import upload
+
+        print(f"sent to {upload(arguments.out, arguments.push, public=arguments.public, message=done)}")
     return 0
 
 
@@ -53,7 +72,7 @@ def last_checkpoint(run_dir: Path) -> Checkpoint:
 def export_run(run_dir: Path, out: Path, which: Literal["policy", "teacher"]) -> str:
     """Writes the model of the last checkpoint to `out`, and returns a line that says so.
 
-    The run may be a stranger's: of its folder only JSON, tensors and a tokenizer are read, and no code.
+    The run may be a stranger's: of its folder only JSON, tensors, a tokenizer and, for the card, config.yaml are read, and no code.
     """
     checkpoint = last_checkpoint(run_dir)
     if out.exists():
@@ -66,7 +85,13 @@ def export_run(run_dir: Path, out: Path, which: Literal["policy", "teacher"]) ->
             target = out.joinpath(*path.parts[1:])
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(checkpoint.folder / name, target)
+    write_card(_run_at(run_dir), out, which=which, update=checkpoint.update)
     return f"{which} after update {checkpoint.update} written to {out}"
+
+
+def _run_at(folder: Path) -> RunDir:
+    where = folder.resolve()
+    return RunDir(where.parent, where.name)
 
 
 def _write_teacher(checkpoint: Checkpoint, out: Path) -> None:

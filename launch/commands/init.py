@@ -11,6 +11,7 @@ import tyro
 
 from corewarding.launch.config.arguments import read_arguments
 from corewarding.launch.config.recipes import ConfigError, compose, render
+from corewarding.launch.config.schema import with_schema
 from corewarding.launch.report.plain import say
 
 
@@ -30,7 +31,7 @@ def run(words: list[str]) -> int:
     if file.suffix not in (".yaml", ".yml"):
         raise ConfigError(f"{file} must end in .yaml: a name without a suffix means a shipped recipe")
     recipe = compose(arguments.source)
-    text = render(recipe) if len(recipe.files) > 1 else recipe.files[0].read_text(encoding="utf-8")
+    text = with_schema(render(recipe) if len(recipe.files) > 1 else recipe.files[0].read_text(encoding="utf-8"))
     try:
         with contextlib.suppress(FileExistsError):  # said below, if it is a file
             file.parent.mkdir(parents=True, exist_ok=True)

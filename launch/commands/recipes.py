@@ -9,6 +9,7 @@ import tyro
 from corewarding.launch.config.arguments import read_arguments
 from corewarding.launch.config.load import load_config
 from corewarding.launch.config.recipes import compose, parts, recipes, render
+from corewarding.launch.config.schema import schema_text
 from corewarding.launch.report.tables.output import JsonFlag, json_line
 
 
@@ -21,10 +22,15 @@ class RecipesArguments:
     """A recipe, a file or a composition: shows its keys, each with the file that sets it. None: the list."""
     json: JsonFlag = False
     """A JSON object on each line, for programs: of a recipe or part, or of the keys of NAME."""
+    schema: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print the JSON Schema of configuration files, for an editor."""
 
 
 def run(words: list[str]) -> int:
     arguments = read_arguments(RecipesArguments, words, prog="corewarding recipes")
+    if arguments.schema:
+        print(schema_text(), end="")
+        return 0
     if arguments.name is not None:
         load_config(arguments.name)  # refuses what cannot be run
         composition = compose(arguments.name)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import asdict, dataclass
 
 import tyro
 
@@ -12,6 +15,7 @@ from corewarding.dataflow.errors import RunError
 from corewarding.launch.config.shown import compact_yaml
 from corewarding.launch.report.plain import say
 from corewarding.launch.report.run_lock import run_lock
+from corewarding.launch.report.tables.output import JsonFlag, json_line
 from corewarding.launch.sweep.arguments import SweepKeys, parse_sweep, refuse_without_extra
 from corewarding.launch.sweep.folder import SweepFolder
 from corewarding.launch.sweep.plan import SweepPlan, Trial, impossible
@@ -31,6 +35,9 @@ class SweepArguments(SweepKeys):
     """Also train the trials again that failed, were impossible or collapsed; each goes on from its last checkpoint."""
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print the points and check their configurations; start nothing."""
+    json: JsonFlag = False
+    """A JSON object on each line, for programs: of a point with its results, or of a trial with --dry-run. All else goes to standard
+    error."""
 
 
 def run(words: list[str]) -> int:
@@ -40,14 +47,21 @@ def run(words: list[str]) -> int:
     refuse_without_extra()
     trials = plan.trials()
     refused = impossible(plan, trials, root=str(folder.path))
+    people = redirect_stdout(sys.stderr) if arguments.json else nullcontext()
     if arguments.dry_run:
-        _print_points(plan, trials, refused, folder)
+        with people:
+            _print_points(plan, trials, refused, folder)
+        for trial in trials if arguments.json else ():
+            print(json_line(asdict(trial) | {"name": trial.name, "impossible": refused.get(trial.name)}))
         return 0
-    with run_lock(folder.path):
+    with people, run_lock(folder.path):
         folder.open(plan)
         if arguments.retry_failed:
             folder.forget_failures()
-        return _sweep(plan, folder, trials, refused)
+        code = _sweep(plan, folder, trials, refused)
+    for row in json.loads(folder.results.read_text(encoding="utf-8")) if arguments.json else ():
+        print(json_line(row))
+    return code
 
 
 def _sweep(plan: SweepPlan, folder: SweepFolder, trials: Sequence[Trial], refused: Mapping[str, str]) -> int:

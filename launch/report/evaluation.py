@@ -9,11 +9,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from corewarding.evals.compare import compare
+from corewarding.evals.compare import Difference, compare
 from corewarding.evals.heldout import EvalResult, Generation
 from corewarding.evals.record import EvalRecord
 from corewarding.launch.report.progress import progress_bar
-from corewarding.launch.report.terminal import PlainConsole
+from corewarding.launch.report.tables.output import json_line, print_rows
 from corewarding.rewards.answers.grading import grade
 
 SHOWN = 10  # disagreements printed
@@ -46,8 +46,13 @@ class EvalProgress:
         self._progress.update(self._task, completed=self._done, state=state)
 
 
-def show_result(console: Console, result: EvalResult) -> None:
-    """Prints the accuracies, a line each, with their 95% intervals."""
+def show_result(console: Console, result: EvalResult, record: EvalRecord, *, as_json: bool) -> None:
+    """Prints the accuracies, a line each, with their 95% intervals; or all of the result as one JSON line on standard output."""
+    if as_json:
+        manifest = record.manifest
+        about = {"model": manifest["model"], "data": manifest["data"]["source"], "folder": str(record.folder)}
+        print(json_line(about | result.as_dict()), flush=True)
+        return
     intervals = {"greedy": result.greedy_interval, f"mean@{result.n}": result.mean_interval}
     for key, value in result.as_dict().items():
         if value is None or isinstance(value, list):
@@ -85,9 +90,13 @@ def show_second_opinion(console: Console, record: EvalRecord) -> None:
         console.print(f"all of them: {path}")
 
 
-def show_comparison(first: Path, second: Path) -> None:
+def show_comparison(first: Path, second: Path, *, as_json: bool) -> None:
     """Prints the accuracies of two evaluations and their difference, paired by question."""
     rows = compare(EvalRecord.open(first), EvalRecord.open(second))
+    print_rows(map(dataclasses.asdict, rows), lambda: _comparison(rows, first, second), as_json=as_json)
+
+
+def _comparison(rows: Sequence[Difference], first: Path, second: Path) -> Table:
     table = Table(title="second against first, paired by question, 95% by bootstrap")
     for column in ("", str(first), str(second), "difference", "interval"):
         table.add_column(column, justify="left" if not column else "right")
@@ -100,4 +109,4 @@ def show_comparison(first: Path, second: Path) -> None:
             f"{row.second - row.first:+.3f}",
             f"{low:+.3f} to {high:+.3f}",
         )
-    PlainConsole().print(table)
+    return table

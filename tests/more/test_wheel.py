@@ -88,6 +88,7 @@ def test_a_recipe_trains_and_its_model_is_evaluated_and_exported(run: Installed,
     assert "mean@2" in run("eval", str(trained), "--num-questions", "4", "--samples", "2")
     run("export", str(trained), "--out", "model")
     assert (run.cwd / "model" / "config.json").is_file()
+    assert "reward rule" in (run.cwd / "model" / "README.md").read_text()
     run("trace", str(trained))
 
 

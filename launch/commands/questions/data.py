@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import numpy as np
@@ -17,6 +17,7 @@ from rich.text import Text
 from corewarding.dataflow.errors import UserError
 from corewarding.launch.config.arguments import as_flags, read_arguments
 from corewarding.launch.config.tree import ModelSettings, TrainConfig
+from corewarding.launch.report.tables.output import JsonFlag, json_line
 from corewarding.launch.report.terminal import PlainConsole
 from corewarding.questions.pairs import check_pair
 from corewarding.questions.readers import Entry, pair, read_entries
@@ -44,9 +45,12 @@ class InspectArguments:
     """Questions to show."""
     explain: bool = False
     """Also show how answers were read: tokens, kind and key of the first of each kind, and of all that are no more than text."""
+    json: JsonFlag = False
+    """A JSON object on one line, for programs: the numbers, and the ids of repeats and of pairs that look wrong."""
 
 
 SHOWN = 3  # examples of each kind
+LENGTHS = ("mean", "median", "95%", "99%", "longest")
 FLAGS = {
     "data.train": "SOURCE",
     "data.rephrased": "--rephrased",
@@ -75,6 +79,7 @@ def run(words: list[str]) -> int:
             system_prompt=arguments.system_prompt,
             examples=arguments.examples,
             explain=arguments.explain,
+            as_json=arguments.json,
         )
     return 0
 
@@ -88,23 +93,35 @@ def inspect_data(
     system_prompt: str,
     examples: int,
     explain: bool = False,
+    as_json: bool = False,
 ) -> dict[str, int]:
     """Prints rows, lengths, answers by kind, pairs that look wrong and example questions; returns the number of pairs by problem.
 
-    model: a folder whose tokenizer gives the lengths; None: lengths in words. explain: also how answers were read. DataSetError if a
-    source cannot be read.
+    model: a folder whose tokenizer gives the lengths; None: lengths in words. explain: also how answers were read. as_json: the
+    numbers and ids as one JSON line on standard output instead. DataSetError if a source cannot be read.
     """
     entries = read_entries(source, key="SOURCE", split=split)
     if rephrased is not None:
         entries = pair(entries, read_entries(rephrased, key="--rephrased", split=split))
+    lengths, answers = _lengths(entries, model, system_prompt), _answers(entries)
+    repeats, pairs = _repeats(entries), _pairs(entries)
+    problems = {problem: len(found) for problem, found in pairs.items()}
+    unit = "words" if model is None else f"tokens of {model}, template included"
+    rephrasings = sum(e.rephrased is not None for e in entries)
+    if as_json:
+        row = {"source": source, "rows": len(entries), "rephrased": rephrasings, "unit": unit, "lengths": lengths}
+        print(json_line(row | {"answers": answers, "repeats": repeats, "pairs": pairs}))
+        return problems
     console = PlainConsole()
-    console.print(f"{source}: {len(entries)} rows, {sum(e.rephrased is not None for e in entries)} with a rephrasing")
-    _lengths(console, entries, model, system_prompt)
-    _answers(console, entries)
+    console.print(f"{source}: {len(entries)} rows, {rephrasings} with a rephrasing")
+    console.print(_length_table(lengths, unit))
+    listed = ", ".join(f"{kind} {number}" for kind, number in answers.items()) or "none"
+    console.print(f"answers: {sum(answers.values())} of {len(entries)} rows ({listed})")
     if explain:
         _readings(console, entries)
-    _repeats(console, entries)
-    problems = _pairs(console, entries)
+    console.print(f"questions that occur more than once: {len(repeats)} {repeats[:SHOWN] or ''}")
+    if rephrasings:
+        console.print(_pair_table(pairs))
     for entry in entries[:examples]:
         console.rule(f"question {entry.id}")
         console.print(entry.text)
@@ -114,36 +131,42 @@ def inspect_data(
     return problems
 
 
-def _lengths(console: Console, entries: Sequence[Entry], model: str | None, system_prompt: str) -> None:
+def _lengths(entries: Sequence[Entry], model: str | None, system_prompt: str) -> dict[str, dict[str, float]]:
+    """By view that the data set has, the lengths in words, or in tokens of the model."""
     views = {
         "original": [e.text for e in entries],
         "rephrased": [e.rephrased for e in entries if e.rephrased is not None],
     }
-    unit = "words" if model is None else f"tokens of {model}, template included"
-    table = Table(title=f"lengths in {unit}")
-    for column in ("", "mean", "median", "95%", "99%", "longest"):
-        table.add_column(column, justify="left" if not column else "right")
     if model is not None:
         from corewarding.weights.hub import local_folder
 
         folder = local_folder(TrainConfig(model=ModelSettings(path=model)).model_folder)
         template = PromptTemplate.from_folder(folder, system_prompt=system_prompt)
+    found = {}
     for view, texts in views.items():
-        if not texts:
-            continue
-        lengths = (
-            [len(ids) for ids in template.batch_token_ids(texts)] if model else [len(text.split()) for text in texts]
-        )
-        cells = [np.mean(lengths), *np.percentile(lengths, [50, 95, 99]), max(lengths)]
-        table.add_row(view, *(f"{cell:.0f}" for cell in cells))
-    console.print(table)
+        if texts:
+            lengths = (
+                [len(ids) for ids in template.batch_token_ids(texts)]
+                if model
+                else [len(text.split()) for text in texts]
+            )
+            cells = [np.mean(lengths), *np.percentile(lengths, [50, 95, 99]), max(lengths)]
+            found[view] = dict(zip(LENGTHS, map(float, cells), strict=True))
+    return found
 
 
-def _answers(console: Console, entries: Sequence[Entry]) -> None:
-    answers = [entry.answer for entry in entries if entry.answer is not None]
-    kinds = Counter(canonical_key(answer).kind for answer in answers)
-    listed = ", ".join(f"{kind} {number}" for kind, number in kinds.most_common())
-    console.print(f"answers: {len(answers)} of {len(entries)} rows ({listed or 'none'})")
+def _length_table(lengths: Mapping[str, Mapping[str, float]], unit: str) -> Table:
+    table = Table(title=f"lengths in {unit}")
+    for column in ("", *LENGTHS):
+        table.add_column(column, justify="left" if not column else "right")
+    for view, cells in lengths.items():
+        table.add_row(view, *(f"{cell:.0f}" for cell in cells.values()))
+    return table
+
+
+def _answers(entries: Sequence[Entry]) -> dict[str, int]:
+    """Answers by kind, the most frequent first."""
+    return dict(Counter(canonical_key(e.answer).kind for e in entries if e.answer is not None).most_common())
 
 
 def _readings(console: Console, entries: Sequence[Entry]) -> None:
@@ -163,24 +186,27 @@ def _readings(console: Console, entries: Sequence[Entry]) -> None:
     console.print(table)
 
 
-def _repeats(console: Console, entries: Sequence[Entry]) -> None:
+def _repeats(entries: Sequence[Entry]) -> list[list[str]]:
+    """The ids of questions that have the same words."""
     rows: dict[str, list[str]] = defaultdict(list)
     for entry in entries:
         rows[" ".join(entry.text.split())].append(entry.id)
-    repeated = [ids for ids in rows.values() if len(ids) > 1]
-    console.print(f"questions that occur more than once: {len(repeated)} {repeated[:SHOWN] or ''}")
+    return [ids for ids in rows.values() if len(ids) > 1]
 
 
-def _pairs(console: Console, entries: Sequence[Entry]) -> dict[str, int]:
+def _pairs(entries: Sequence[Entry]) -> dict[str, list[str]]:
+    """By problem, the ids of the pairs that have it, each with its detail."""
     found: dict[str, list[str]] = defaultdict(list)
     for entry in entries:
         for report in check_pair(entry.text, entry.rephrased) if entry.rephrased is not None else ():
             found[report.problem].append(f"{entry.id} ({report.detail})")
-    if any(entry.rephrased is not None for entry in entries):
-        table = Table(title="pairs that look wrong")
-        for column in ("", "pairs", "first"):
-            table.add_column(column)
-        for problem, ids in sorted(found.items(), key=lambda item: -len(item[1])):
-            table.add_row(problem, str(len(ids)), "; ".join(ids[:SHOWN]))
-        console.print(table)
-    return {problem: len(ids) for problem, ids in found.items()}
+    return found
+
+
+def _pair_table(pairs: Mapping[str, Sequence[str]]) -> Table:
+    table = Table(title="pairs that look wrong")
+    for column in ("", "pairs", "first"):
+        table.add_column(column)
+    for problem, ids in sorted(pairs.items(), key=lambda item: -len(item[1])):
+        table.add_row(problem, str(len(ids)), "; ".join(ids[:SHOWN]))
+    return table

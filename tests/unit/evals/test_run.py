@@ -51,6 +51,12 @@ def test_grading_again_needs_the_folder_alone_and_sees_a_changed_text(folder, tm
     assert result(copy)["no_answer_frac"] == 1
     assert main(["eval", "--compare", str(folder), str(copy)]) == 0
     assert "mean@2" in capsys.readouterr().out
+    assert main(["eval", "--regrade", str(copy), "--json"]) == 0
+    assert main(["eval", "--compare", str(folder), str(copy), "--json"]) == 0
+    graded, *differences = map(json.loads, capsys.readouterr().out.splitlines())
+    assert graded["greedy"] == 0
+    assert graded["folder"] == str(copy)
+    assert {row["name"] for row in differences} == {"greedy", "mean@2", "maj@2"}
 
 
 def test_a_benchmark_in_a_file(tmp_path, capsys):

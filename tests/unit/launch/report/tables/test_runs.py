@@ -129,12 +129,37 @@ def test_two_runs_are_compared_in_configuration_environment_and_results(
     assert "what came out" in told
 
 
+def test_the_points_of_a_sweep_are_json_lines_and_the_words_go_elsewhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["sweep", "cpu", "--over", "staleness.max=0,1", "--root", str(tmp_path), "--dry-run", "--json"]
+    assert main(words) == 0
+    out, err = capsys.readouterr()
+    found = [json.loads(line) for line in out.splitlines()]
+    assert [row["point"] for row in found] == [{"staleness.max": "0"}, {"staleness.max": "1"}]
+    assert "2 trials, 0 of them impossible; nothing was started" in err
+
+
 def test_json_lines_are_json_and_plain_ascii() -> None:
     row = {"nan": float("nan"), "inside": [float("inf"), {"text": "\x1b[2J \u202e é"}], "tuple": (1, 2.5)}
     line = json_line(row)
     assert line.isascii()
     assert line.isprintable()
     assert json.loads(line) == {"nan": None, "inside": [None, {"text": "\x1b[2J \u202e é"}], "tuple": [1, 2.5]}
+
+
+def test_a_data_set_is_inspected_as_one_json_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    questions = ["What is 1 + 1?", "What is 1  + 1?", "What is 2 + 2, in few words?"]
+    lines = [{"question": text, "rephrased": "Add them.", "answer": "2"} for text in questions]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (found,) = rows(capsys, "data", "inspect", str(tmp_path / "q.jsonl"))
+    assert (found["rows"], found["rephrased"], found["unit"]) == (3, 3, "words")
+    assert found["lengths"]["original"] == pytest.approx(
+        {"mean": 6.0, "median": 5.0, "95%": 7.7, "99%": 7.94, "longest": 8.0}
+    )
+    assert sum(found["answers"].values()) == 3
+    assert [len(ids) for ids in found["repeats"]] == [2]
+    assert all(isinstance(ids, list) for ids in found["pairs"].values())
 
 
 @pytest.mark.parametrize("command", [("recipes",), ("recipes", "cpu"), ("doctor",)])
