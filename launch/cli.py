@@ -27,6 +27,7 @@ COMMANDS = {
     "runs": "runs.listing",
     "compare": "runs.compare",
     "trace": "runs.trace",
+    "view": "runs.view",
     "journal": "runs.journal",
     "replay": "runs.replay",
     "data": "questions.data",

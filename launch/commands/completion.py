@@ -27,6 +27,7 @@ from corewarding.launch.commands.runs.journal import JournalArguments
 from corewarding.launch.commands.runs.listing import RunsArguments
 from corewarding.launch.commands.runs.replay import ReplayArguments
 from corewarding.launch.commands.runs.trace import TraceArguments
+from corewarding.launch.commands.runs.view import ViewArguments
 from corewarding.launch.commands.submit import SubmitArguments
 from corewarding.launch.commands.sweep import SweepArguments
 from corewarding.launch.commands.train import TrainArguments
@@ -57,6 +58,7 @@ ARGUMENTS: dict[str, tuple[type, ...]] = {
     "runs": (RunsArguments,),
     "compare": (CompareRunsArguments,),
     "trace": (TraceArguments,),
+    "view": (ViewArguments,),
     "journal": (JournalArguments,),
     "replay": (ReplayArguments,),
     "data": (InspectArguments,),

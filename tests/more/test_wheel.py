@@ -127,4 +127,8 @@ def test_the_wheel_has_what_the_checkout_has(python: Path) -> None:
     folders = {path.name for path in (ROOT / "corewarding").iterdir() if path.is_symlink()}
     wanted = {name for name in tracked if name.partition("/")[0] in folders and (ROOT / name).exists()}
     found = {str(path.relative_to(installed)) for path in installed.rglob("*") if path.is_file()}
-    assert {name for name in wanted if Path(name).suffix in {".py", ".yaml", ".json", ".safetensors"}} <= found
+    assert {
+        name
+        for name in wanted
+        if Path(name).suffix in {".py", ".yaml", ".json", ".safetensors", ".html", ".css", ".js", ".svg"}
+    } <= found

@@ -1,0 +1,173 @@
+"""Which askings of an index a filter lets through, and their rows for lists."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_type_hints
+
+import regex
+
+from corewarding.dataflow.errors import UserError
+
+SEARCH_S = 2.0
+"""Most seconds of one search, with which a regular expression of a stranger's link cannot hold the viewer up for longer."""
+MAX_SEARCH = 300
+"""Most letters of a search."""
+Fate = Literal["trained", "voted", "withheld", "dropped", "waiting"]
+Differ = Literal["views", "sources"]
+Order = Literal["update", "newest", "reward", "share"]
+_ORDERS: dict[Order, str] = {
+    "update": "made IS NULL, made, n",
+    "newest": "n DESC",
+    "reward": "reward IS NULL, reward, n",
+    "share": "share, n",
+}
+_ROW = (
+    "n, id, question, epoch, wording, made, fate, reason, again, labels, abstained, wrong, views_differ, sources_differ, num, "
+    "truncated, reward AS mean, share, first, last, swapped, marks"
+)
+
+
+class FilterError(UserError):
+    """A filter that means nothing, or a search that takes too long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """What is not None or False must fit. `reward_from`, `reward_to`, `truncated` and `search` must fit the same completion."""
+
+    search: str | None = None  # in completions, answers, wordings and ids; upper and lower case are the same
+    regex: bool = False  # `search` is a regular expression
+    question: str | None = None  # id
+    fate: Fate | None = None
+    reason: str | None = None
+    wrong: bool = False  # a label is not the data set's answer
+    abstained: bool = False
+    differ: Differ | None = None  # the most frequent answers of two groups
+    truncated: bool = False
+    swapped: bool = False  # weights were swapped within a completion
+    update_from: int | None = None
+    update_to: int | None = None
+    reward_from: float | None = None
+    reward_to: float | None = None
+    again: bool = False  # also updates that a later start made again
+    order: Order = "update"
+
+    @classmethod
+    def of(cls, given: Mapping[str, str]) -> Filter:
+        """Of the query of a URL, in which 1 stands for true. FilterError for a key or a value that means nothing."""
+        hints, values = get_type_hints(cls), dict[str, Any]()
+        for name, text in given.items():
+            if name not in hints:
+                raise FilterError(f"there is no filter {name!r}; there are {', '.join(hints)}")
+            try:
+                values[name] = _value(hints[name], text)
+            except ValueError as error:
+                raise FilterError(f"{name}={text[:80]!r} is no value of this filter") from error
+        return cls(**values)
+
+    def numbers(self, db: sqlite3.Connection) -> list[int]:
+        """Of the askings that fit, in order. FilterError if the search is no expression or takes too long."""
+        where, values = self._asking()
+        on_completion, more = self._completion()
+        if self.search:
+            matches = _matcher(self.search, is_regex=self.regex)
+            db.create_function("matches", 1, matches, deterministic=True)
+            own = "(matches(a.id) OR matches(a.wording) OR matches(a.labels))"
+            inside = " AND ".join([*on_completion, "(matches(c.text) OR matches(c.answer))"])
+            found = f"EXISTS (SELECT 1 FROM completions c WHERE c.n = a.n AND {inside})"
+            if on_completion:
+                alone = f"EXISTS (SELECT 1 FROM completions c WHERE c.n = a.n AND {' AND '.join(on_completion)})"
+                where.append(f"(({own} AND {alone}) OR {found})")
+                more = [*more, *more]
+            else:
+                where.append(f"({own} OR {found})")
+        elif on_completion:
+            where.append(f"EXISTS (SELECT 1 FROM completions c WHERE c.n = a.n AND {' AND '.join(on_completion)})")
+        words = f"SELECT n FROM askings a WHERE {' AND '.join(where) or '1'} ORDER BY {_ORDERS[self.order]}"
+        try:
+            return [row[0] for row in db.execute(words, [*values, *more])]
+        except sqlite3.OperationalError as error:
+            if "user-defined function" in str(error):
+                raise FilterError(
+                    f"the search takes longer than {SEARCH_S:g} s: make the expression simpler, or narrow the updates"
+                ) from error
+            raise
+
+    def _asking(self) -> tuple[list[str], list[Any]]:
+        conditions: dict[str, Any] = {
+            "a.question = ?": self.question,
+            "a.fate = ?": self.fate,
+            "a.reason = ?": self.reason,
+            "a.made >= ?": self.update_from,
+            "a.made <= ?": self.update_to,
+        }
+        where = [words for words, value in conditions.items() if value is not None]
+        flags = {"a.wrong": self.wrong, "a.abstained": self.abstained, "a.swapped": self.swapped}
+        where += [name for name, is_asked in flags.items() if is_asked]
+        where += [f"a.{self.differ}_differ"] * (self.differ is not None)
+        where += ["NOT a.again"] * (not self.again)
+        return where, [value for value in conditions.values() if value is not None]
+
+    def _completion(self) -> tuple[list[str], list[Any]]:
+        conditions = {"c.reward >= ?": self.reward_from, "c.reward <= ?": self.reward_to}
+        where = [words for words, value in conditions.items() if value is not None]
+        return where + ["c.truncated"] * self.truncated, [value for value in conditions.values() if value is not None]
+
+
+def rows_of(db: sqlite3.Connection, numbers: Sequence[int]) -> list[dict[str, Any]]:
+    """The rows of these askings, in their order; those that do not exist are left out."""
+    marks = ", ".join("?" * len(numbers))
+    found = {row["n"]: row for row in db.execute(f"SELECT {_ROW} FROM askings WHERE n IN ({marks})", numbers)}
+    return [_row(found[n]) for n in numbers if n in found]
+
+
+def _row(row: sqlite3.Row) -> dict[str, Any]:
+    made = dict(row)
+    made["labels"] = json.loads(row["labels"] or "[]")
+    made["wording"] = (row["wording"] or "").split("\n")[0][:200]
+    for name in ("again", "abstained", "views_differ", "sources_differ", "swapped"):
+        made[name] = bool(row[name])
+    made["wrong"] = None if row["wrong"] is None else bool(row["wrong"])
+    return made
+
+
+def _matcher(search: str, *, is_regex: bool) -> Callable[[str | None], bool]:
+    """Whether a text holds `search`. It raises TimeoutError once SEARCH_S have passed since it was made."""
+    if len(search) > MAX_SEARCH:
+        raise FilterError(f"the search has {len(search)} letters; give at most {MAX_SEARCH}")
+    try:
+        pattern = regex.compile(search if is_regex else regex.escape(search), regex.IGNORECASE)
+    except (regex.error, OverflowError, RecursionError) as error:
+        raise FilterError(f"{search[:80]!r} is no regular expression: {error}") from error
+    end = time.monotonic() + SEARCH_S
+
+    def matches(text: str | None) -> bool:
+        if text is None:
+            return False
+        left = end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return pattern.search(text, timeout=left, concurrent=len(text) > 100_000) is not None
+
+    return matches
+
+
+def _value(kind: Any, text: str) -> Any:
+    options = get_args(kind)
+    if kind is bool or bool in options:
+        return {"1": True, "0": False}[text] if text in ("0", "1") else _no(text)
+    if int in options:
+        return int(text)
+    if float in options:
+        return float(text)
+    literals = [name for option in (kind, *options) for name in get_args(option) if isinstance(name, str)]
+    return text if not literals or text in literals else _no(text)
+
+
+def _no(text: str) -> Any:
+    raise ValueError(text)
