@@ -22,6 +22,7 @@ COMMANDS = {
     "resume": "resume",
     "submit": "submit",
     "sweep": "sweep",
+    "plan": "planning.plan",
     "eval": "evaluate",
     "export": "export",
     "runs": "runs.listing",

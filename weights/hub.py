@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -89,6 +89,28 @@ def model_folder(
     check(found)
     request.download_weights(found, sizes, say)
     return ModelFolder(path=found, hub_id=request.hub_id, revision=found.name)
+
+
+def hub_config(hub_id: str, revision: str | None = None) -> Path:
+    """A folder of the hub's cache that holds config.json of a model, and whatever an earlier download left; no weights are fetched.
+
+    HubError, with the remedy, if there is no such model, or it is neither in the cache nor to be reached.
+    """
+    if not _HUB_ID.fullmatch(hub_id):
+        raise HubError(f"model.path={hub_id}: there is no such folder; a model folder or a hub id is expected")
+    request = _Request(hub_id, revision, Path(constants.HF_HUB_CACHE).expanduser())
+    try:
+        found = Path(
+            hf_hub_download(hub_id, "config.json", revision=revision, cache_dir=request.cache, etag_timeout=ANSWER_S)
+        )
+    except _FAILURES as error:
+        raise HubError(
+            request.refusal(error)
+            or f"model.path={hub_id}: there is no such folder, {constants.ENDPOINT} cannot be reached ({_words(error)}), and "
+            f"{request.cache} does not hold its config.json"
+        ) from error
+    refuse_custom_code(found.parent)
+    return found.parent
 
 
 def local_folder(path: str | Path) -> Path:

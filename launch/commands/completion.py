@@ -18,6 +18,7 @@ from corewarding.launch.commands.doctor import DoctorArguments
 from corewarding.launch.commands.evaluate import CompareArguments, EvalArguments, RegradeArguments
 from corewarding.launch.commands.export import ExportArguments
 from corewarding.launch.commands.init import InitArguments
+from corewarding.launch.commands.planning.plan import PlanArguments
 from corewarding.launch.commands.questions.data import InspectArguments
 from corewarding.launch.commands.questions.rephrase import RephraseArguments
 from corewarding.launch.commands.recipes import RecipesArguments
@@ -53,6 +54,7 @@ ARGUMENTS: dict[str, tuple[type, ...]] = {
     "resume": (ResumeArguments,),
     "submit": (SubmitArguments,),
     "sweep": (SweepArguments,),
+    "plan": (PlanArguments,),
     "eval": (EvalArguments, RegradeArguments, CompareArguments),
     "export": (ExportArguments,),
     "runs": (RunsArguments,),
@@ -93,7 +95,11 @@ def script(shell: Literal["bash", "zsh"]) -> str:
     flags = {command: [flag for kind in kinds for flag in flags_of(kind)] for command, kinds in ARGUMENTS.items()}
     named = {command: [*_MODES.get(command, ()), *(flag.name for flag in its)] for command, its in flags.items()}
     values = {(c, flag.name): flag.values for c, its in flags.items() for flag in its if flag.values}
-    first = _FIRST_WORDS | dict.fromkeys(("train", "submit", "sweep"), tuple(recipes())) | {"recipes": tuple(recipes())}
+    first = (
+        _FIRST_WORDS
+        | dict.fromkeys(("train", "submit", "sweep", "plan"), tuple(recipes()))
+        | {"recipes": tuple(recipes())}
+    )
     choices = [
         "  case $command in",
         *(f"    {command}) flags='{' '.join(['--help', *dict.fromkeys(its)])}' ;;" for command, its in named.items()),

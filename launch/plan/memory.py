@@ -1,0 +1,141 @@
+"""Memory of one learner rank at each moment of an update, and of one engine, by part. Imports no torch.
+
+What a rank keeps is exact: float32 weights, gradients and the two means of AdamW (arXiv 1711.05101), the teacher in float32, the
+initial weights in the type of the model's folder, each cut by FSDP2 along the first axis and padded. What comes and goes is counted
+as FSDP2 makes it: while a group of parameters is computed the next one is already gathered, and gradients are reduced in float32
+from a flat copy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from corewarding.actors.engines import ENGINES
+from corewarding.dataflow.ids import Source
+from corewarding.launch.config.tree import TrainConfig
+from corewarding.weights.model_shape import ModelShape
+
+if TYPE_CHECKING:
+    from corewarding.launch.plan.trace import Activations
+
+GB = 10**9
+ELEMENT = {"float32": 4, "bfloat16": 2}
+"""Bytes of one number."""
+QUANTIZED = 0.5
+"""The fewest bytes of a weight that an engine quantizes."""
+CONTEXT = GB
+"""Bytes that CUDA's context, the kernels' workspaces and NCCL's buffers take on a GPU, about; torch does not count them."""
+
+Parts = dict[str, int]
+"""Bytes by part."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankMemory:
+    """One learner rank, the fullest. At each moment of an update: its parts."""
+
+    moments: dict[str, Parts]
+    lasting: Parts  # what is there between two updates
+
+    @property
+    def peak(self) -> int:
+        return max(map(total, self.moments.values()))
+
+    @property
+    def fullest(self) -> str:
+        """The moment of the peak."""
+        return max(self.moments, key=lambda moment: total(self.moments[moment]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineMemory:
+    """One engine, on each of its GPUs."""
+
+    parts: Parts  # without the KV cache of an engine that fills what it is given
+    kv_token: float  # bytes of a token's keys and values
+    longest: int  # tokens of the longest sequence
+    slots: int
+    fills: bool  # its KV cache takes what is left of its share
+
+    @property
+    def needs(self) -> int:
+        """Least bytes with which it runs: one sequence of full length must fit."""
+        return total(self.parts) + (int(self.kv_token * self.longest) if self.fills else 0)
+
+
+def total(parts: Parts) -> int:
+    return sum(parts.values())
+
+
+def rank_on_gpu(config: TrainConfig) -> bool:
+    return config.learner.device != "cpu" and config.learner.gpus_per_rank > 0
+
+
+def micro_batch_tokens(config: TrainConfig) -> int:
+    """Tokens of the largest micro-batch: a row longer than learner.micro_batch_tokens gets its own."""
+    return max(config.learner.micro_batch_tokens, config.longest_sequence)
+
+
+def lasting_parts(config: TrainConfig, shape: ModelShape) -> Parts:
+    """What a rank keeps from its first update on."""
+    elements = shape.elements(config.learner.ranks)
+    parts = {"parameters": 4 * elements, "optimizer": 8 * elements}
+    if config.keeps_teacher:
+        parts["teacher"] = 4 * elements
+    if config.kl_reference == "initial" and config.kl_coef > 0:
+        parts["reference"] = shape.stored_bytes * elements
+    return parts
+
+
+def rank_memory(config: TrainConfig, shape: ModelShape, live: Activations | None) -> RankMemory:
+    """live: of the largest micro-batch; None: not known, and left out."""
+    elements, element = shape.elements(config.learner.ranks), ELEMENT[config.learner.param_dtype]
+    lasting = lasting_parts(config, shape)
+    gradients = {"gradients": 4 * elements}
+    groups = shape.group_elements()
+    pair = max(map(sum, pairwise(groups)))
+    gathered = element * (pair + max(groups))  # two groups, and the flat buffer of the one that arrives
+    reduced = element * max(groups) + 4 * pair  # gradients of one group, flat copies of it and of the one before
+    moments: dict[str, Parts] = {}
+    if config.kl_reference != "none" and config.kl_coef > 0:
+        moments["reference pass"] = lasting | {"policy set aside": 4 * elements, "gathered": gathered}
+        if live is not None:
+            moments["reference pass"]["activations"] = live.without_gradient
+    moments["head"] = lasting | gradients | {"gathered": gathered}
+    moments["layers"] = lasting | gradients | {"gathered": gathered + reduced}
+    if live is not None:
+        moments["head"] |= {"activations": live.kept, "head": live.head}
+        moments["layers"] |= {"activations": live.kept + live.layer}
+    moments["optimizer step"] = lasting | gradients
+    if rank_on_gpu(config):  # AdamW works on all tensors at once there, and needs the roots of all of them
+        moments["optimizer step"] |= {"step": 4 * elements}
+    return RankMemory(moments=moments, lasting=lasting)
+
+
+def certain_bytes(config: TrainConfig, shape: ModelShape) -> int:
+    """What the fullest rank needs for certain; activations, gathered weights and caches come on top."""
+    return total(rank_memory(config, shape, None).moments["optimizer step"])
+
+
+def engine_memory(config: TrainConfig, source: Source, shape: ModelShape) -> EngineMemory | None:
+    """None for an engine that holds no model on its node."""
+    engine = config.engine_of(source)
+    kind = ENGINES[engine.kind]
+    if not kind.has_model_logprobs or engine.url is not None:
+        return None
+    element = ELEMENT[engine.dtype]
+    weights = int(
+        shape.num_parameters * (element if engine.quantization is None else QUANTIZED) / engine.tensor_parallel
+    )
+    longest = engine.max_model_len or config.longest_sequence
+    kv_token = shape.kv_token_bytes(element) / min(engine.tensor_parallel, shape.kv_heads)
+    parts = {"weights": weights, "sampling": 16 * engine.slots * shape.vocab}
+    fills = kind.takes_memory_fraction and config.rollout.gpus_per_actor > 0 and engine.kv_cache_mb is None
+    if not kind.takes_memory_fraction:  # new weights are staged beside those in use, on the same device
+        parts |= {"staged weights": weights, "prefill": int(kv_token * max(engine.prefill_tokens, longest))}
+    if not fills:
+        cache = kv_token * engine.slots * longest if engine.kv_cache_mb is None else engine.kv_cache_mb * 2**20
+        parts["KV cache"] = int(cache)
+    return EngineMemory(parts=parts, kv_token=kv_token, longest=longest, slots=engine.slots, fills=fills)
