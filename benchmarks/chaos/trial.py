@@ -50,7 +50,8 @@ def attempt(fault: Fault | None, folder: Path) -> dict[str, Any]:
             _judge_end(run, fault, code, violations)
     resumed = None
     if code != 0 or len(run.updates()) < UPDATES:
-        with started(folder, rule=rule, **KEYS) as run:
+        finished = run.folder.joinpath("summary.json").is_file()  # killed after its last word: it goes on as finished
+        with started(folder, rule=rule, **KEYS, run__resume="must" if finished else "auto") as run:
             resumed = _wait(run, PATIENCE_S)
             if resumed != 0:
                 violations["resume failed"] += 1

@@ -25,10 +25,12 @@ class TrainArguments(ConfigArguments):
 def run(words: list[str]) -> int:
     arguments = parse_config(TrainArguments, words, command="train")
     check_early(arguments.settings)  # before the imports below, which take seconds
-    from corewarding.launch.run.train import check_training, run_training
-
     if arguments.dry_run:
+        from corewarding.launch.run.preflight.dry_run import check_training
+
         print(compose(arguments.config).description())
         check_training(arguments.settings)
         return 0
+    from corewarding.launch.run.train import run_training
+
     return run_training(arguments.settings, own_process=True).exit_code

@@ -22,7 +22,7 @@ class Evaluations:
 
     def __init__(
         self,
-        evaluate: Callable[[bool], Awaitable[EvalResult | None]],
+        evaluate: Callable[[Moment], Awaitable[EvalResult | None]],
         log: Log,
         *,
         every: int,
@@ -40,7 +40,7 @@ class Evaluations:
 
     async def full(self, updates: int, moment: Moment) -> EvalResult | None:
         """Evaluates the weights after `updates` updates on all held-out questions; None if there are none."""
-        result = await self._evaluate(False)
+        result = await self._evaluate(moment)
         if result is not None:
             self._log.evaluation(updates, result, moment=moment)
         return result
@@ -63,7 +63,7 @@ class Evaluations:
             self._running = None
 
     async def _quick(self, updates: int) -> None:
-        result = await self._evaluate(True)
+        result = await self._evaluate("quick")
         if result is not None:
             self._log.evaluation(updates, result, moment="quick")
             self._scored(updates, result.greedy)

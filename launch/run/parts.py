@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import itertools
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,13 +13,14 @@ from ray.actor import ActorHandle
 from corewarding.actors.engine import EngineContext
 from corewarding.actors.engines import ENGINES
 from corewarding.actors.group import RolloutGroup
-from corewarding.actors.member import log_of
+from corewarding.actors.member import gather_all, log_of
 from corewarding.actors.rollout_actor import PlacedRolloutActor
 from corewarding.dataflow.ids import Channel, Source, Version
 from corewarding.evals.heldout import EvalResult, score_completions
 from corewarding.evals.tasks import evaluation_tasks
 from corewarding.launch.config.tree import TrainConfig
 from corewarding.launch.report.run_directory import RunDir
+from corewarding.launch.report.statistics import Moment
 from corewarding.launch.run import placement
 from corewarding.launch.run.ending.supervision import all_start
 from corewarding.launch.run.inputs import Inputs
@@ -58,8 +60,10 @@ async def placed(
     }
     lock = asyncio.Lock()
 
-    async def evaluate(quick: bool) -> EvalResult | None:
-        return await _evaluate(config, inputs, groups["policy"], quick=quick)
+    async def evaluate(moment: Moment) -> EvalResult | None:
+        alike = [group for source, group in groups.items() if config.engine_of(source) == config.engine]
+        initial = moment == "before" and version.updates == 0  # until an update, the teacher's weights are the policy's
+        return await _evaluate(config, inputs, alike if initial else [groups["policy"]], quick=moment == "quick")
 
     try:
         starts = [group.start() for group in groups.values()]
@@ -186,8 +190,10 @@ def _publishers(
     }
 
 
-async def _evaluate(config: TrainConfig, inputs: Inputs, policy: RolloutGroup, *, quick: bool) -> EvalResult | None:
-    """Held-out accuracy of the weights that the policy engines hold now; None without held-out questions."""
+async def _evaluate(
+    config: TrainConfig, inputs: Inputs, groups: Sequence[RolloutGroup], *, quick: bool
+) -> EvalResult | None:
+    """Held-out accuracy of the weights that the engines of these groups hold now; None without held-out questions."""
     if inputs.heldout is None:
         return None
     tasks = evaluation_tasks(
@@ -198,5 +204,13 @@ async def _evaluate(config: TrainConfig, inputs: Inputs, policy: RolloutGroup, *
         max_new_tokens=config.rollout.max_new_tokens,
         seed=config.train.seed,
     )
-    completions = await policy.sample(tasks)
-    return score_completions(completions, inputs.heldout_gold, n=config.eval.samples, units=config.vote.units)
+    sizes = [_num_actors(config, inputs)[group.source] for group in groups]
+    cuts = [len(tasks) * sum(sizes[:index]) // sum(sizes) for index in range(len(sizes) + 1)]
+    shares = [tasks[start:end] for start, end in itertools.pairwise(cuts)]
+    sampled = await gather_all(*(group.sample(share) for group, share in zip(groups, shares, strict=True)))
+    return score_completions(
+        [completion for share in sampled for completion in share],
+        inputs.heldout_gold,
+        n=config.eval.samples,
+        units=config.vote.units,
+    )

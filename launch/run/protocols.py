@@ -257,4 +257,4 @@ class Parts:
     unanswered: Sequence[GroupId] = ()  # groups that an interrupted run asked for and did not get
     num_redone: int = 0  # updates that were made again from the journal
     initial_answers: Path  # the file of the initial model's answers, in the run directory
-    evaluate: Callable[[bool], Awaitable[EvalResult | None]]  # True: the quick, greedy one; None: no held-out questions
+    evaluate: Callable[[Moment], Awaitable[EvalResult | None]]  # "quick" is greedy only; None: no held-out questions

@@ -134,17 +134,6 @@ def _locked(
             last_resort.disarm()
 
 
-def check_training(config: TrainConfig) -> None:
-    """`--dry-run`: checks everything that a run checks before it starts an actor, and writes nothing that stays."""
-    run_dir = RunDir(config.run.root, config.run.name)
-    run_dir.check(config)
-    inputs = prepare(config)
-    introduce(config, sizes(config, inputs) | {"run directory": str(run_dir.path)})
-    with placement.connected(config):
-        places = run_to_end(_check_cluster(located(config, inputs.folder), inputs))
-    print(f"nothing was started; the configuration can run here ({places})")
-
-
 def run_to_end(work: Coroutine[Any, Any, T]) -> T:
     """asyncio.run, in a thread of its own if this thread already runs an event loop. An interrupt cancels the work."""
     try:
@@ -166,14 +155,6 @@ def run_to_end(work: Coroutine[Any, Any, T]) -> T:
                 if task is not None and not loop.is_closed():
                     loop.call_soon_threadsafe(task.cancel)
             raise
-
-
-async def _check_cluster(config: TrainConfig, inputs: Inputs) -> str:
-    """Where the processes would run."""
-    room = await claim(config, inputs)
-    words = room.words()
-    room.release()
-    return words
 
 
 async def _runs(

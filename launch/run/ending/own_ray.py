@@ -17,13 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private import ray_constants
+from ray._private import node, ray_constants
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # compiled, without stubs
 
 from corewarding.dataflow.errors import UserError
 
+_CONFIG = {"prestart_worker_first_driver": False}  # all processes of a run have environments of their own
 _WITHOUT_METRICS = {"enable_metrics_collection": False}  # else a page of numbers for everyone who asks
 _METRICS_EVERY_MS = 2000
+_HELPERS = ("start_monitor", "start_log_monitor", "start_api_server")
+"""Methods of Ray's node that start programs which nobody asks."""
 
 
 class OwnRayError(UserError):
@@ -35,19 +38,17 @@ def start(*, metrics_port: int | None = None, **options: Any) -> Path:
 
     metrics_port: of loopback, for a page of numbers that everyone on this machine may read; None: there is no such page.
     """
-    with _on_loopback(), _with_a_token():
+    with _on_loopback(), _with_a_token(), _without_helpers():
         context: Any = ray.init(
             address="local",  # also where another cluster runs on this machine
             include_dashboard=False,
             _temp_dir=str(own_folder()),
-            **({"_system_config": _WITHOUT_METRICS} if metrics_port is None else _with_metrics(metrics_port)),
+            _metrics_export_port=metrics_port,
+            _system_config=_CONFIG
+            | (_WITHOUT_METRICS if metrics_port is None else {"metrics_report_interval_ms": _METRICS_EVERY_MS}),
             **options,
         )
     return Path(context.address_info["session_dir"])
-
-
-def _with_metrics(port: int) -> dict[str, Any]:
-    return {"_metrics_export_port": port, "_system_config": {"metrics_report_interval_ms": _METRICS_EVERY_MS}}
 
 
 def own_folder() -> Path:
@@ -75,6 +76,20 @@ def _on_loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextlib.contextmanager
+def _without_helpers() -> Iterator[None]:
+    """Ray starts three Python programs that a run on one machine never asks: the autoscaler's monitor, the reader of logs and the
+    dashboard's server, for which it also waits. Without them it starts in half the time."""
+    before = {name: getattr(node.Node, name) for name in _HELPERS}
+    for name in _HELPERS:
+        setattr(node.Node, name, lambda self, **_: None)
+    try:
+        yield
+    finally:
+        for name, method in before.items():
+            setattr(node.Node, name, method)
 
 
 @contextlib.contextmanager

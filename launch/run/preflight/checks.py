@@ -20,7 +20,7 @@ from corewarding.launch.run.inputs import Inputs, located, read_inputs
 from corewarding.launch.run.plans import admission_limits
 from corewarding.launch.run.preflight.early import PreflightError, check_early, refuse
 from corewarding.launch.run.preflight.fetch import fetch_here
-from corewarding.launch.run.preflight.needs import Kind, bundles, joins_cluster, needed, process_environment
+from corewarding.launch.run.preflight.needs import Kind, bundles, fit_gpus, joins_cluster, needed, process_environment
 from corewarding.launch.run.preflight.node import NodePlan, late_problems, node_problems
 from corewarding.weights.model_files import StoredModel
 
@@ -39,7 +39,9 @@ def prepare(config: TrainConfig, *, revision: str | None = None) -> Inputs:
     config = located(config, inputs.folder)
     if not joins_cluster():
         processes = {role: len(several) for role, several in bundles(config).items()}
-        refuse(late_problems(NodePlan(config=config, processes=processes, model=inputs.model)))
+        refuse(
+            [*late_problems(NodePlan(config=config, processes=processes, model=inputs.model)), *_too_few_gpus(config)]
+        )
     for note in warnings(config):
         say(f"note: {note}")
     return inputs
@@ -123,6 +125,22 @@ def warnings(config: TrainConfig) -> Iterator[str]:
         yield (
             f"run.watchdog_s {watchdog_s:g} is not over publish.timeout_s {timeout_s:g}: if an engine hangs while weights are sent, "
             "the watchdog ends the run before the engine is given up; raise the one or lower the other"
+        )
+
+
+def _too_few_gpus(config: TrainConfig) -> Iterator[str]:
+    """On one machine: whether its GPUs have room for every process."""
+    if needed(config).get("GPU", 0.0) == 0:
+        return
+    import torch
+
+    if not fit_gpus(config, num := torch.cuda.device_count()):
+        each = "; ".join(
+            f"{len(several)} x {kind} of {_gpus(config, kind):g}" for kind, several in bundles(config).items()
+        )
+        yield (
+            f"the run needs {needed(config)['GPU']:g} GPUs ({each}; see learner.ranks, learner.gpus_per_rank, rollout.policy_actors, "
+            f"rollout.teacher_actors, rollout.gpus_per_actor), and this machine has {num}; lower them, or submit the run to a cluster"
         )
 
 

@@ -41,6 +41,21 @@ def needed(config: TrainConfig) -> dict[str, float]:
     return total
 
 
+def fit_gpus(config: TrainConfig, num: int) -> bool:
+    """Whether `num` GPUs of one machine have room for every process: parts of a GPU share one, as Ray places them."""
+    free = [1.0] * num
+    for wanted in sorted(
+        (one.get("GPU", 0.0) for several in bundles(config).values() for one in several), reverse=True
+    ):
+        part = min(wanted, 1.0)
+        places = [index for index, left in enumerate(free) if left >= part - 1e-6][: max(1, round(wanted))]
+        if len(places) < wanted:
+            return False
+        for index in places:
+            free[index] -= part
+    return True
+
+
 def weight_backend(config: TrainConfig) -> str:
     """The meaning of publish.backend `auto`. NCCL needs a GPU per process; CUDA IPC needs all processes on one GPU."""
     learner, actor = config.learner.gpus_per_rank, config.rollout.gpus_per_actor

@@ -14,6 +14,7 @@ from corewarding.dataflow.carriers import Question
 from corewarding.dataflow.ids import Channel, Source, Version, View
 from corewarding.evals.heldout import EvalResult
 from corewarding.launch.config.load import make_config
+from corewarding.launch.report.statistics import Moment
 from corewarding.launch.run.controller import Controller
 from corewarding.launch.run.protocols import Parts
 from corewarding.questions.order import QuestionCursor
@@ -87,11 +88,11 @@ class World:
             evaluate=self.evaluate,
         )
 
-    async def evaluate(self, quick: bool) -> EvalResult | None:
+    async def evaluate(self, moment: Moment) -> EvalResult | None:
         before = self.engines["policy"]
-        if quick:
+        if moment == "quick":
             await self.evaluating.passed()
-        self.evaluated.append((quick, before, self.engines["policy"]))
+        self.evaluated.append((moment == "quick", before, self.engines["policy"]))
         return EvalResult(num_questions=1, n=1, greedy=0.5)
 
     async def run(self, **keys: Any) -> Controller:
