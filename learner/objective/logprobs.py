@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 FLOAT32_BLOCK = 2**24
-"""Elements of a half-precision head that are made float32 at one time on the CPU (64 MiB)."""
+"""Elements of the head, or of its gradient, of which there is a second copy at one time (64 MiB)."""
 
 
 class ChunkedLogprobs(torch.autograd.Function):
@@ -62,7 +62,7 @@ class ChunkedLogprobs(torch.autograd.Function):
             if hidden_TH.is_cuda:  # tensor cores need it; on the CPU rounding gains nothing
                 grad_logits = grad_logits.to(hidden_TH.dtype)
             grad_hidden[rows] = float32_product(grad_logits, weight_VH)
-            grad_weight += float32_product(grad_logits.T, hidden_TH[rows])
+            _add_product(grad_weight, grad_logits.T, hidden_TH[rows])
         return grad_hidden, grad_weight.to(weight_VH.dtype), None, None, None, None
 
 
@@ -109,6 +109,15 @@ def float32_product(left: Tensor, right: Tensor) -> Tensor:
         for part in _chunks(inner, max(1, FLOAT32_BLOCK // columns)):
             total.addmm_(left[:, part], right[part].float())
     return total
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += left @ right, in float32. total has a row for each token of the vocabulary, so no second one is made."""
+    if not right.is_cuda:
+        total.addmm_(left, right.float())
+        return
+    for part in _chunks(len(total), max(1, FLOAT32_BLOCK // total.shape[1])):
+        total[part] += float32_product(left[part], right)
 
 
 def _chunks(num: int, size: int) -> list[slice]:
