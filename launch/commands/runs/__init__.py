@@ -1,0 +1,1 @@
+"""Commands that read a run after its end, or while it goes on."""
