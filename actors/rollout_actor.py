@@ -90,9 +90,13 @@ class RolloutActor:
     async def run(self, task: bytes) -> int:
         """Samples one RolloutTask and delivers the group; returns its number of tokens when the buffer has acknowledged it.
 
-        EngineError if the engine refuses or the task is aborted; BufferUnavailableError after `buffer_patience_s`.
+        EngineError if the engine refuses, or the task is aborted or of the other source; BufferUnavailableError after
+        `buffer_patience_s`.
         """
-        completions = await self._sample(_task(task))
+        asked = _task(task)
+        if asked.id.source != self._source:
+            raise EngineError(f"task {asked.id} came to {self._actor_id}, which samples from the {self._source}")
+        completions = await self._sample(asked)
         self._undelivered += 1
         try:
             await self._deliver(encode(completions))
@@ -101,7 +105,7 @@ class RolloutActor:
         return sum(len(completion.token_ids) for completion in completions)
 
     async def sample(self, task: bytes) -> bytes:
-        """Samples one RolloutTask and returns the list of its completions instead of delivering it."""
+        """Samples one RolloutTask, of any source, and returns the list of its completions instead of delivering it."""
         return encode(await self._sample(_task(task)))
 
     async def abort(self, task: bytes) -> None:
@@ -152,8 +156,6 @@ class RolloutActor:
         await self._engine.close()
 
     async def _sample(self, task: RolloutTask) -> list[Completion]:
-        if task.id.source != self._source:
-            raise EngineError(f"task {task.id} came to {self._actor_id}, which samples from the {self._source}")
         submitted_s = now_s()
         completions = [self._tag(task, seq, submitted_s) async for seq in self._engine.generate(task)]
         if sorted(c.id.sample_index for c in completions) != list(range(task.group_size)):

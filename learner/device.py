@@ -31,11 +31,6 @@ def repeat_exactly() -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def logprob_chunk(wanted: int | None, device: torch.device) -> int:
-    """Tokens whose logits are in memory at one time, if learner.logprob_chunk_tokens leaves it open: enough for fast products."""
-    return wanted or (2048 if device.type == "cuda" else 512)
-
-
 def collective_backend(device: torch.device) -> str:
     """The torch.distributed backend for tensors on `device`."""
     return "nccl" if device.type == "cuda" else "gloo"

@@ -17,7 +17,6 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from corewarding.learner.attention import PackedMask, use_packed_attention
-from corewarding.learner.device import logprob_chunk
 from corewarding.learner.objective.logprobs import float32_product, token_logprobs
 from corewarding.learner.objective.packing import MicroBatch
 from corewarding.learner.settings import LearnerSettings
@@ -173,7 +172,7 @@ def loading(folder: str, settings: LearnerSettings, device: torch.device, world_
     model.train()
     if settings.activation_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    policy = PolicyModel(model, chunk_tokens=logprob_chunk(settings.logprob_chunk_tokens, device))
+    policy = PolicyModel(model, chunk_tokens=settings.logprob_chunk_tokens)
     mesh = init_device_mesh(device.type, (world_size,))
     shard(policy, mesh, param_dtype=getattr(torch, settings.param_dtype))
     allocate(policy, device)

@@ -82,8 +82,8 @@ class LearnerSettings(Settings):
     row_tokens: Tokens = Field(512, ge=1)
     """Prompts with their completions are packed into rows of at most this many tokens (attention costs rows x row_tokens^2); a
     longer sample gets its own row."""
-    logprob_chunk_tokens: Tokens | None = Field(None, ge=1)
-    """Tokens whose logits are in memory at one time; fewer need less memory. None: 2048 on a GPU, 512 on the CPU."""
+    logprob_chunk_tokens: Tokens = Field(1024, ge=1)
+    """Tokens whose logits are in memory at one time; fewer need less memory."""
     start_timeout_s: Seconds = Field(300.0, gt=0)
     """Seconds in which all ranks must have met and loaded the model."""
     max_restarts: Annotated[int, Unit("restarts")] = Field(3, ge=0)

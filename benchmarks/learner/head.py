@@ -17,8 +17,8 @@ import time
 import torch
 
 from corewarding.actors.embedded.sampling import sample
-from corewarding.learner.device import logprob_chunk
 from corewarding.learner.objective.logprobs import token_logprobs
+from corewarding.learner.settings import LearnerSettings
 
 MB = 10**6
 PATHS = ("plain", "ours", "ours with statistics")
@@ -65,7 +65,7 @@ def cost(path: str, vocabulary: int, tokens: int, width: int, rounds: int) -> tu
         if path == "plain":
             logprobs = (hidden @ head.T).log_softmax(-1).gather(-1, target[:, None]).squeeze(-1)
         else:
-            chunk = logprob_chunk(None, hidden.device)
+            chunk = LearnerSettings().logprob_chunk_tokens
             logprobs, *_ = token_logprobs(
                 hidden, head, target, temperature, chunk=chunk, statistics="statistics" in path
             )

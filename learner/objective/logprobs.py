@@ -41,7 +41,8 @@ class ChunkedLogprobs(torch.autograd.Function):
             if entropy_T is not None and certainty_T is not None:
                 logprobs = logits.sub_(logsum_T[rows, None])
                 certainty_T[rows] = -math.log(logits.shape[-1]) - logprobs.mean(-1)
-                entropy_T[rows] = -logprobs.exp().mul_(logprobs).sum(-1)
+                few = max(1, FLOAT32_BLOCK // logits.shape[-1])  # rows of which there is a second copy
+                entropy_T[rows] = torch.cat([-(part.exp().mul_(part)).sum(-1) for part in logprobs.split(few)])
         ctx.save_for_backward(hidden_TH, weight_VH, target_T, temperature_T, logsum_T)
         ctx.chunk = chunk
         ctx.mark_non_differentiable(*(extra for extra in (entropy_T, certainty_T) if extra is not None))
