@@ -29,6 +29,7 @@ COMMANDS = {
     "compare": "runs.compare",
     "trace": "runs.trace",
     "view": "runs.view",
+    "samples": "runs.samples",
     "journal": "runs.journal",
     "replay": "runs.replay",
     "data": "questions.data",

@@ -144,5 +144,5 @@ class SampledRun:
         draw = self.draws.random()
         gold = self.asked.gold.read(question_id, reader="diagnostics")
         answer = gold if draw < 0.5 else str(self.draws.randrange(5))
-        words = " ".join(self.draws.choices(WORDS, k=max(1, self.length // 3)))
+        words = " ".join(self.draws.choices(WORDS, k=max(1, self.length * 3 // 4)))
         return words + (f". \\boxed{{{answer}}}" if draw < 0.9 else ".")

@@ -27,6 +27,7 @@ from corewarding.launch.commands.runs.compare import CompareRunsArguments
 from corewarding.launch.commands.runs.journal import JournalArguments
 from corewarding.launch.commands.runs.listing import RunsArguments
 from corewarding.launch.commands.runs.replay import ReplayArguments
+from corewarding.launch.commands.runs.samples import SamplesArguments
 from corewarding.launch.commands.runs.trace import TraceArguments
 from corewarding.launch.commands.runs.view import ViewArguments
 from corewarding.launch.commands.submit import SubmitArguments
@@ -61,6 +62,7 @@ ARGUMENTS: dict[str, tuple[type, ...]] = {
     "compare": (CompareRunsArguments,),
     "trace": (TraceArguments,),
     "view": (ViewArguments,),
+    "samples": (SamplesArguments,),
     "journal": (JournalArguments,),
     "replay": (ReplayArguments,),
     "data": (InspectArguments,),

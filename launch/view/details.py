@@ -21,6 +21,9 @@ from corewarding.learner.replay.journal.segments import Position
 from corewarding.rewards.answers.explain import explain_answer
 from corewarding.rewards.settings import VoteSettings
 
+MAX_TOKENS = 50_000
+"""A completion of more tokens is shown as a text alone."""
+
 
 class NoSuchSampleError(UserError):
     """The run holds no such question, group or completion."""
@@ -68,7 +71,8 @@ def asking(run: ViewedRun, n: int) -> dict[str, Any]:
 
 
 def tokens(run: ViewedRun, n: int, view: View, source: Source) -> list[dict[str, Any]]:
-    """For each completion of a group its tokens' texts (None without a tokenizer), log-probabilities and versions, and its prompt."""
+    """For each completion of a group its tokens' texts and log-probabilities (None without a tokenizer, or if there are too many),
+    their versions, and its prompt."""
     row = run.db.execute(
         "SELECT segment, offset FROM groups WHERE n = ? AND view = ? AND source = ?", (n, view, source)
     ).fetchone()
@@ -80,11 +84,12 @@ def tokens(run: ViewedRun, n: int, view: View, source: Source) -> list[dict[str,
 
 
 def _tokens(run: ViewedRun, one: Completion) -> dict[str, Any]:
+    tokenizer = run.tokenizer if len(one.token_ids) <= MAX_TOKENS else None
     versions = one.token_versions.tolist()
     swaps = [[at, version] for at, version in enumerate(versions) if at == 0 or version != versions[at - 1]]
     return {
-        "pieces": None if run.tokenizer is None else pieces(run.tokenizer, one.token_ids.tolist()),
-        "logprobs": [round(value, 3) for value in one.behavior_logprobs.tolist()],
+        "pieces": None if tokenizer is None else pieces(tokenizer, one.token_ids.tolist()),
+        "logprobs": None if tokenizer is None else [round(value, 3) for value in one.behavior_logprobs.tolist()],
         "versions": swaps,
         "temperature": one.temperature,
         "actor": one.actor_id,

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args, get_type_hints
+from urllib.parse import urlencode
 
-import regex
+import re2
 
 from corewarding.dataflow.errors import UserError
 
-SEARCH_S = 2.0
-"""Most seconds of one search, with which a regular expression of a stranger's link cannot hold the viewer up for longer."""
 MAX_SEARCH = 300
 """Most letters of a search."""
 Fate = Literal["trained", "voted", "withheld", "dropped", "waiting"]
@@ -33,15 +32,15 @@ _ROW = (
 
 
 class FilterError(UserError):
-    """A filter that means nothing, or a search that takes too long."""
+    """A filter that means nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
     """What is not None or False must fit. `reward_from`, `reward_to`, `truncated` and `search` must fit the same completion."""
 
-    search: str | None = None  # in completions, answers, wordings and ids; upper and lower case are the same
-    regex: bool = False  # `search` is a regular expression
+    search: str | None = None  # in completions, wordings, labels and ids; upper and lower case are the same
+    regex: bool = False  # `search` is a regular expression of RE2, which takes time linear in the text
     question: str | None = None  # id
     fate: Fate | None = None
     reason: str | None = None
@@ -70,33 +69,35 @@ class Filter:
                 raise FilterError(f"{name}={text[:80]!r} is no value of this filter") from error
         return cls(**values)
 
+    def query(self) -> str:
+        """The query of a URL that `of` reads."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        default = Filter()
+        words = {
+            name: int(value) if value is True else value
+            for name, value in given.items()
+            if value != getattr(default, name)
+        }
+        return urlencode(words)
+
     def numbers(self, db: sqlite3.Connection) -> list[int]:
-        """Of the askings that fit, in order. FilterError if the search is no expression or takes too long."""
+        """Of the askings that fit, in order. FilterError if the search is no expression."""
         where, values = self._asking()
         on_completion, more = self._completion()
+        alone = " AND ".join(["c.n = a.n", *on_completion])
         if self.search:
-            matches = _matcher(self.search, is_regex=self.regex)
-            db.create_function("matches", 1, matches, deterministic=True)
-            own = "(matches(a.id) OR matches(a.wording) OR matches(a.labels))"
-            inside = " AND ".join([*on_completion, "(matches(c.text) OR matches(c.answer))"])
-            found = f"EXISTS (SELECT 1 FROM completions c WHERE c.n = a.n AND {inside})"
-            if on_completion:
-                alone = f"EXISTS (SELECT 1 FROM completions c WHERE c.n = a.n AND {' AND '.join(on_completion)})"
-                where.append(f"(({own} AND {alone}) OR {found})")
-                more = [*more, *more]
-            else:
-                where.append(f"({own} OR {found})")
+            matches, word = _matcher(db, self.search, is_regex=self.regex)
+            own = " OR ".join(matches.format(name) for name in ("a.id", "a.wording", "a.labels"))
+            where.append(
+                f"EXISTS (SELECT 1 FROM completions c WHERE {alone} AND ({matches.format('c.text')})) OR "
+                f"(({own}) AND EXISTS (SELECT 1 FROM completions c WHERE {alone}))"
+            )
+            more = [*more, *word, *word * 3, *more]
         elif on_completion:
-            where.append(f"EXISTS (SELECT 1 FROM completions c WHERE c.n = a.n AND {' AND '.join(on_completion)})")
-        words = f"SELECT n FROM askings a WHERE {' AND '.join(where) or '1'} ORDER BY {_ORDERS[self.order]}"
-        try:
-            return [row[0] for row in db.execute(words, [*values, *more])]
-        except sqlite3.OperationalError as error:
-            if "user-defined function" in str(error):
-                raise FilterError(
-                    f"the search takes longer than {SEARCH_S:g} s: make the expression simpler, or narrow the updates"
-                ) from error
-            raise
+            where.append(f"EXISTS (SELECT 1 FROM completions c WHERE {alone})")
+        conditions = " AND ".join(f"({one})" for one in where) or "1"
+        words = f"SELECT n FROM askings a WHERE {conditions} ORDER BY {_ORDERS[self.order]}"
+        return [row[0] for row in db.execute(words, [*values, *more])]
 
     def _asking(self) -> tuple[list[str], list[Any]]:
         conditions: dict[str, Any] = {
@@ -136,25 +137,28 @@ def _row(row: sqlite3.Row) -> dict[str, Any]:
     return made
 
 
-def _matcher(search: str, *, is_regex: bool) -> Callable[[str | None], bool]:
-    """Whether a text holds `search`. It raises TimeoutError once SEARCH_S have passed since it was made."""
+def _matcher(db: sqlite3.Connection, search: str, *, is_regex: bool) -> tuple[str, list[str]]:
+    """The condition that {} holds `search`, and its values."""
     if len(search) > MAX_SEARCH:
         raise FilterError(f"the search has {len(search)} letters; give at most {MAX_SEARCH}")
+    if not is_regex:
+        return "{} LIKE ? ESCAPE '!'", ["%" + re.sub(r"([!%_])", r"!\1", search) + "%"]
+    options = re2.Options()
+    options.case_sensitive, options.log_errors = False, False
     try:
-        pattern = regex.compile(search if is_regex else regex.escape(search), regex.IGNORECASE)
-    except (regex.error, OverflowError, RecursionError) as error:
-        raise FilterError(f"{search[:80]!r} is no regular expression: {error}") from error
-    end = time.monotonic() + SEARCH_S
+        re2.compile(search, options)  # whose error says why
+        found = re2.Set.SearchSet(options)  # with less around each call than a pattern
+        found.Add(search)
+        found.Compile()
+    except re2.error as error:
+        raise FilterError(f"{search[:80]!r} is no regular expression: {_told(error)}") from error
+    db.create_function("matches", 1, lambda text: bool(found.Match(text)), deterministic=True)
+    return "matches(CAST({} AS BLOB))", []
 
-    def matches(text: str | None) -> bool:
-        if text is None:
-            return False
-        left = end - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        return pattern.search(text, timeout=left, concurrent=len(text) > 100_000) is not None
 
-    return matches
+def _told(error: Exception) -> str:
+    told = error.args[0] if error.args else ""
+    return told.decode(errors="replace") if isinstance(told, bytes) else str(told)
 
 
 def _value(kind: Any, text: str) -> Any:

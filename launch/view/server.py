@@ -7,7 +7,6 @@ because the Host header must be ours. The pages themselves may load nothing but 
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,6 +17,7 @@ from aiohttp import web
 
 from corewarding.dataflow.errors import UserError
 from corewarding.dataflow.ids import SOURCES, VIEWS
+from corewarding.launch.report.tables.output import json_line
 from corewarding.launch.view.details import NoSuchSampleError, asking, number_of, tokens
 from corewarding.launch.view.filters import Filter, rows_of
 from corewarding.launch.view.run import ViewedRun
@@ -155,4 +155,4 @@ def _number(word: str) -> int:
 
 
 def _json(content: Any, status: int = 200) -> web.Response:
-    return web.Response(text=json.dumps(content, ensure_ascii=False), content_type="application/json", status=status)
+    return web.Response(text=json_line(content), content_type="application/json", status=status)

@@ -9,22 +9,71 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from pydantic import Field
 
 from corewarding.dataflow.errors import UserError
 from corewarding.launch.commands.runs.journal import journal_of
-from corewarding.launch.config.arguments import read_arguments
+from corewarding.launch.config.arguments import ArgumentError, read_arguments
 from corewarding.launch.report.plain import say
 
 if TYPE_CHECKING:
+    from corewarding.launch.view.filters import Filter
     from corewarding.launch.view.run import ViewedRun
 
 
-@dataclass(frozen=True)
-class ViewArguments:
+@dataclass(frozen=True, kw_only=True)
+class SampleFilters:
+    """Which questions. What is given must all fit; rewards, --truncated and --search must fit the same completion."""
+
+    search: str | None = None
+    """Text in completions, answers, wordings or ids."""
+    regex: tyro.conf.FlagCreatePairsOff[bool] = False
+    """--search is a regular expression."""
+    question: str | None = None
+    """Id of a question."""
+    fate: Literal["trained", "voted", "withheld", "dropped", "waiting"] | None = None
+    """What became of it."""
+    wrong: tyro.conf.FlagCreatePairsOff[bool] = False
+    """A label is not the data set's answer."""
+    abstained: tyro.conf.FlagCreatePairsOff[bool] = False
+    """A vote abstained, so there is no label."""
+    differ: Literal["views", "sources"] | None = None
+    """The votes of the two wordings, or of policy and teacher, have other winners."""
+    truncated: tyro.conf.FlagCreatePairsOff[bool] = False
+    """A completion ended at the token limit."""
+    swapped: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Weights were swapped within a completion."""
+    update: Annotated[int | None, Field(ge=1)] = None
+    """Only of this update."""
+    update_from: Annotated[int | None, Field(ge=1)] = None
+    """Only of this update and later ones."""
+    update_to: Annotated[int | None, Field(ge=1)] = None
+    """Only of this update and earlier ones."""
+    reward_from: float | None = None
+    """A completion with at least this reward."""
+    reward_to: float | None = None
+    """A completion with at most this reward."""
+    again: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Also updates that a later start of the run made again."""
+    order: Literal["update", "newest", "reward", "share"] = "update"
+    """By update, the newest first, by lowest reward, or by the closest vote."""
+
+    def chosen(self) -> Filter:
+        from corewarding.launch.view.filters import Filter
+
+        if self.update is not None and (self.update_from, self.update_to) != (None, None):
+            raise ArgumentError("--update is one update: leave it out, or --update-from and --update-to")
+        values = {name: getattr(self, name) for name in SampleFilters.__dataclass_fields__ if name != "update"}
+        if self.update is not None:
+            values |= {"update_from": self.update, "update_to": self.update}
+        return Filter(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewArguments(SampleFilters):
     """Serves a page on this machine alone, until Ctrl-C, with every question of the runs: its wordings, the groups of policy and
     teacher with each completion, how its answer was read, the vote, the label or why there is none, reward, advantage, what became
     of it, and for each token its log-probability and the weights that wrote it.
@@ -39,12 +88,39 @@ class ViewArguments:
     """Go on reading the journal of a run that is still going on."""
     port: Annotated[int, Field(ge=0, le=65535)] = 0
     """Port of the page; 0: any that is free."""
+    out: Path | None = None
+    """Write the samples into this one HTML file instead, which opens without a server and asks for nothing."""
+    limit: Annotated[int, Field(ge=1)] = 2000
+    """The most completions of each run in the file, spread evenly over the questions that fit."""
 
 
 def run(words: list[str]) -> int:
     arguments = read_arguments(ViewArguments, words, prog="corewarding view")
+    _refuse_without_meaning(arguments)
+    chosen = arguments.chosen()
     with opened(arguments.run_dirs) as runs:
-        return asyncio.run(_serve(runs, arguments))
+        if arguments.out is not None:
+            return _write(runs, arguments.out, chosen, arguments.limit)
+        return asyncio.run(_serve(runs, arguments, chosen.query()))
+
+
+def _refuse_without_meaning(arguments: ViewArguments) -> None:
+    if arguments.out is None and arguments.limit != 2000:
+        raise ArgumentError("--limit is of the file of --out; the page has all completions")
+    if arguments.out is not None and arguments.follow:
+        raise ArgumentError("--out writes what is there now: leave out --follow")
+
+
+def _write(runs: list[ViewedRun], out: Path, chosen: Filter, limit: int) -> int:
+    from corewarding.launch.view.export import write_page
+
+    for one in runs:
+        one.read()
+        for note in filter(None, [one.problem, *one.facts.notes]):
+            say(f"note: {one.name}: {note}", error=True)
+    size, num = write_page(out, runs, chosen, limit)
+    say(f"{out}: {num} completions, {size / 1e6:.1f} MB")
+    return 0
 
 
 @contextlib.contextmanager
@@ -66,7 +142,7 @@ def opened(folders: tuple[Path, ...]) -> Iterator[list[ViewedRun]]:
         ]
 
 
-async def _serve(runs: list[ViewedRun], arguments: ViewArguments) -> int:
+async def _serve(runs: list[ViewedRun], arguments: ViewArguments, query: str) -> int:
     from corewarding.launch.view.server import Server
 
     server = Server(runs, port=arguments.port)
@@ -77,7 +153,7 @@ async def _serve(runs: list[ViewedRun], arguments: ViewArguments) -> int:
     await server.start()
     for one in runs:
         one.start(follow=arguments.follow)
-    say(f"{', '.join(one.name for one in runs)}: {server.address}")
+    say(f"{', '.join(one.name for one in runs)}: {server.address}{'#' * bool(query)}{query}")
     say("open it in a browser on this machine; Ctrl-C ends it")
     await ends.wait()
     await server.close()

@@ -3,6 +3,7 @@
 import { el, number } from "./dom.js";
 import { FILTERS, change, state } from "./state.js";
 
+const WAIT_MS = 150;
 const FLAGS = [
   ["wrong", "wrong label", "A label is not the data set's answer"],
   ["abstained", "no label", "The vote abstained"],
@@ -14,10 +15,15 @@ export function filterPanel() {
   const search = el("input.search", { type: "search", placeholder: "Search completions, answers, wordings, ids", spellcheck: false,
     maxLength: 300, "aria-label": "search" });
   let timer = 0;
+  const told = () => {
+    clearTimeout(timer);
+    change({ search: search.value }, { replace: true });
+  };
   search.addEventListener("input", () => {
     clearTimeout(timer);
-    timer = setTimeout(() => change({ search: search.value }, { replace: true }), 150);
+    timer = setTimeout(told, WAIT_MS);
   });
+  search.addEventListener("change", told);
   const regex = toggle("regex", ".*", "The search is a regular expression");
   const flags = FLAGS.map(([name, text, title]) => toggle(name, text, title));
   const differ = choice("differ", "votes", [["", "any votes"], ["sources", "policy \u2260 teacher"], ["views", "wordings differ"]]);
@@ -76,7 +82,7 @@ function updateSlider() {
   const words = el("output");
   let [first, last] = [1, 1];
   const values = () => [Math.min(+from.value, +to.value), Math.max(+from.value, +to.value)];
-  const told = (low, high) => {
+  const tell = (low, high) => {
     words.textContent = low === first && high === last ? `updates ${number(first)} to ${number(last)}`
       : low === high ? `update ${number(low)}` : `updates ${number(low)} to ${number(high)}`;
     node.style.setProperty("--low", String((low - first) / Math.max(1, last - first)));
@@ -84,7 +90,7 @@ function updateSlider() {
   };
   const set = (low, high) => change({ update_from: low <= first ? "" : low, update_to: high >= last ? "" : high }, { replace: true });
   for (const input of [from, to]) {
-    input.addEventListener("input", () => told(...values()));
+    input.addEventListener("input", () => tell(...values()));
     input.addEventListener("change", () => set(...values()));
   }
   const step = (by) => {
@@ -107,7 +113,7 @@ function updateSlider() {
       for (const input of [from, to]) [input.min, input.max] = [first, last];
       from.value = state.update_from || first;
       to.value = state.update_to || last;
-      told(...values());
+      tell(...values());
     },
   };
 }

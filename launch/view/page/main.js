@@ -50,14 +50,14 @@ function showRuns() {
 async function showList(options) {
   asked.abort();
   asked = new AbortController();
-  const began = performance.now();
   const run = currentRun();
+  const shown = location.hash;
   try {
     const numbers = await source.samples(run.name, filterOf(state), asked.signal);
     list.show(run.name, numbers, options);
     count.classList.remove("error");
     fill(count, plural(numbers.length, "question"), numbers.length === run.askings ? "" : ` of ${number(run.askings)}`);
-    count.dataset.ms = String(Math.round(performance.now() - began));
+    count.dataset.shown = shown;
   } catch (error) {
     if (error.name === "AbortError") return;
     count.classList.add("error");

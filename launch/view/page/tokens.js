@@ -43,7 +43,7 @@ export function tokenText(tokens, made) {
 }
 
 function token(tokens, at, version, made) {
-  const logprob = tokens.logprobs[at];
+  const logprob = tokens.logprobs[at] ?? -Infinity;
   const node = el("span.token", null, visible(tokens.pieces[at]));
   node.style.setProperty("--doubt", String(Math.min(1, -logprob / 4)));
   node.told = () => [

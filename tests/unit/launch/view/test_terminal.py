@@ -1,0 +1,73 @@
+"""`corewarding samples` and `corewarding view --out`, by their commands."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from corewarding.launch.cli import main
+from corewarding.launch.view.export import MODULES
+from corewarding.launch.view.server import PAGE
+from tests.sampled_run import SampledRun
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    made = SampledRun(tmp_path_factory.mktemp("runs") / "one")
+    made.make(4)
+    made.wait(["\x1b[2J \\boxed{3}", "\\boxed{3.0}", "4", "\\boxed{5}"])
+    return str(made.folder)
+
+
+def test_questions_are_printed_with_votes_labels_and_texts(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["samples", folder, "--update", "2", "--wrong", "--limit", "1"]) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"^arith-train-\S+/e0  update 2$", told, re.MULTILINE)
+    assert re.search(r"^    label \S+, (right|wrong), from (original|rephrased)/teacher$", told, re.MULTILINE)
+    assert len(re.findall(r"^    #\d", told, re.MULTILINE)) == 16
+    assert re.search(r"^\d questions?.*; 17 in the journal of one$", told, re.MULTILINE)
+
+
+def test_control_characters_are_written_out(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["samples", folder, "--fate", "waiting"]) == 0
+    told = capsys.readouterr().out
+    assert "\x1b" not in told
+    assert "\\x1b[2J" in told
+    assert "policy, original: 3 x 2, 5 x 1 (share 0.67)" in told
+
+
+def test_json_lines(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["samples", folder, "--update-from", "3", "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["made"] for row in rows] == [3, 3, 3, 3, 4]
+    assert all(len(group["completions"]) == 4 for row in rows for group in row["groups"])
+
+
+def test_a_file_holds_what_fits_and_no_more_than_its_limit(
+    folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run.html"
+    assert main(["view", folder, "--out", str(out)]) == 0
+    assert main(["view", folder, "--out", str(out), "--limit", "100", "--update-to", "4"]) == 0
+    assert f"{out}: 96 completions" in capsys.readouterr().out
+    page = out.read_text()
+    assert "default-src 'none'" in page
+    assert "unsafe" not in page
+    assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", page)
+    assert main(["view", folder, "--out", str(out), "--follow"]) == 2
+    assert main(["view", folder, "--limit", "7"]) == 2
+
+
+def test_the_scripts_can_be_put_together() -> None:
+    """In one scope, so each name is declared once, and every import is of a module before it."""
+    seen: set[str] = set()
+    for at, name in enumerate(MODULES):
+        text = (PAGE / f"{name}.js").read_text()
+        imported = re.findall(r'^import \{[^}]*\} from "\./([a-z]+)\.js";$', text, re.MULTILINE)
+        assert text.count("\nimport ") + text.startswith("import ") == len(imported)
+        assert {"file" if one == "source" else one for one in imported} <= set(MODULES[:at]), name
+        declared = re.findall(r"^(?:export )?(?:async )?(?:function|const|let) (\w+)", text, re.MULTILINE)
+        assert not seen & set(declared), name
+        seen.update(declared)
+    assert {path.stem for path in PAGE.glob("*.js")} == {*MODULES, "source"}
