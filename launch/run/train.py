@@ -196,9 +196,9 @@ async def _run(
     last_resort: LastResort,
 ) -> RunResult:
     stop.listen()
-    consequences.keep_off_the_terminal()
     controller, summary = None, dict[str, Any]()
-    with Terminal(total_updates=config.train.updates, resumed_at=past.updates) as terminal:
+    shown = Terminal(total_updates=config.train.updates, resumed_at=past.updates)
+    with consequences.kept_off_the_terminal(), shown as terminal:
         trackers = started(config, run_dir.path, terminal.warn, resumed_at=past.updates)
         log = RunLog(run_dir, terminal, trackers, resumed_at=past.updates)
         try:

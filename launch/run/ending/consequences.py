@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 from ray.exceptions import RayError
@@ -15,13 +17,19 @@ log = logging.getLogger(__name__)
 EXPECTED = (RunError, UserError, RayError, OSError)
 
 
-def keep_off_the_terminal() -> None:
-    """From now on, such an error goes to the driver's log, and the terminal shows no traceback beside the run's one message.
+@contextlib.contextmanager
+def kept_off_the_terminal() -> Iterator[None]:
+    """Such an error goes to the driver's log, and the terminal shows no traceback beside the run's one message.
 
-    Errors that a run does not expect are printed as before. Called within the run's event loop.
+    Errors that a run does not expect are printed as before. Called within the run's event loop, where it stays in force: a task is
+    found to be forgotten late.
     """
     asyncio.get_running_loop().set_exception_handler(_of_task)
-    threading.excepthook = _of_thread
+    before, threading.excepthook = threading.excepthook, _of_thread
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _of_task(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from corewarding.dataflow.errors import RunError
-from corewarding.launch.run.ending.consequences import keep_off_the_terminal
+from corewarding.launch.run.ending.consequences import kept_off_the_terminal
 
 
 async def forgotten(error: Exception) -> None:
@@ -23,16 +23,11 @@ async def forgotten(error: Exception) -> None:
     gc.collect()
 
 
-@pytest.fixture(autouse=True)
-def hook(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)  # and again after the test
-
-
 @pytest.mark.parametrize(("error", "is_shown"), [(RunError("the buffer died"), False), (KeyError("a defect"), True)])
 def test_only_a_defect_is_printed(error: Exception, is_shown: bool, caplog: pytest.LogCaptureFixture) -> None:
     async def run() -> None:
-        keep_off_the_terminal()
-        await forgotten(error)
+        with kept_off_the_terminal():
+            await forgotten(error)
 
     with caplog.at_level(logging.INFO):
         asyncio.run(run())
@@ -44,16 +39,19 @@ def test_only_a_defect_is_printed(error: Exception, is_shown: bool, caplog: pyte
 def test_only_a_threads_defect_is_printed(
     error: Exception, is_shown: bool, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async def run() -> None:
-        keep_off_the_terminal()
+    before = threading.excepthook
 
     def fail() -> None:
         raise error
 
+    async def run() -> None:
+        with kept_off_the_terminal():
+            thread = threading.Thread(target=fail)
+            thread.start()
+            thread.join()
+
     with caplog.at_level(logging.INFO):
         asyncio.run(run())
-        thread = threading.Thread(target=fail)
-        thread.start()
-        thread.join()
+    assert threading.excepthook is before, "a notebook's is there again"
     assert ("Traceback" in capsys.readouterr().err) == is_shown
     assert is_shown or "the disk is full" in caplog.text
