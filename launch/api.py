@@ -65,10 +65,11 @@ class Run:
 
     @property
     def model(self) -> Path:
-        """The trained model of the last checkpoint, a folder for `from_pretrained`. UserError if there is no checkpoint."""
-        from corewarding.launch.commands.export import last_checkpoint
+        """The trained model of the last checkpoint, a folder for `from_pretrained`; an adapter is merged in. UserError if there is no
+        checkpoint."""
+        from corewarding.launch.commands.export import whole_model
 
-        return last_checkpoint(self.folder).model
+        return whole_model(self.folder)
 
     def metrics(self) -> Any:
         """A table with a row for each update, and a column for each metric."""

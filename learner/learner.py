@@ -25,6 +25,7 @@ from corewarding.learner.checkpoint import learner_state
 from corewarding.learner.checkpoint.learner_state import Progress, StagedState
 from corewarding.learner.checkpoint.model_export import write_rest, write_weights
 from corewarding.learner.device import choose_device, collective_backend, repeat_exactly
+from corewarding.learner.lora.files import BaseModel, write_adapter
 from corewarding.learner.model import LoadedPolicy, forget_gathered, load_policy
 from corewarding.learner.objective.metrics import report
 from corewarding.learner.objective.packed_check import check_packed
@@ -80,15 +81,16 @@ class Learner:
         if loaded is None:
             loaded = load_policy(plan.model_path, plan.learner, self.device, world_size)
         self.model = loaded.model
+        self.sets = ParameterSets(self.model)
+        self.sets.draw_adapters(plan.train.seed)
         check_packed(self.model, plan.learner, folder=plan.model_path, longest=plan.longest_sequence)
         forget_gathered(self.model)
-        self.sets = ParameterSets(self.model)
         if plan.keep_teacher:
             self.sets.keep("teacher")
         if plan.kl_reference == "initial" and plan.kl_coef > 0:
             self.sets.keep("initial", loaded.base_dtypes)
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
+            self.sets.parameters,
             lr=plan.train.lr,
             betas=plan.train.betas,
             eps=plan.train.eps,
@@ -222,11 +224,12 @@ class Learner:
         self._teacher_updates = progress.teacher_updates
 
     def export(self, written: Path, folder: Path, channel: Channel = "policy") -> None:
-        """Makes a Hugging Face folder of what all ranks have written. Another thread may train meanwhile."""
-        dtype = getattr(torch, self.plan.export_dtype)
-        named = zip(self.sets.names, self.sets.parts, self.sets.parameters, strict=True)
-        parts, shapes = {}, {}
-        for name, its_parts, parameter in named:
-            parts[name], shapes[name] = its_parts, tuple(parameter.shape)
-        write_weights(written, channel, folder, parts=parts, shapes=shapes, dtype=dtype)
+        """Makes a Hugging Face folder of what all ranks have written, or an adapter's folder. Another thread may train meanwhile."""
+        dtype, plan = getattr(torch, self.plan.export_dtype), self.plan
+        shapes = {n: tuple(p.shape) for n, p in zip(self.sets.names, self.sets.parameters, strict=True)}
+        if self.sets.adapters:
+            base = BaseModel.of(plan.model_path, plan.export_dtype)
+            write_adapter(written, channel, folder, shapes=shapes, settings=plan.learner.lora, base=base)
+            return
+        write_weights(written, channel, folder, parts=self.sets.parts, shapes=shapes, dtype=dtype)
         write_rest(folder, self.plan.model_path, dtype)

@@ -17,6 +17,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from corewarding.learner.attention import PackedMask, use_packed_attention
+from corewarding.learner.lora.adapter import attach, plain_name
 from corewarding.learner.objective.logprobs import float32_product, token_logprobs
 from corewarding.learner.objective.packing import MicroBatch
 from corewarding.learner.settings import LearnerSettings
@@ -165,9 +166,14 @@ def load_policy(
 
 
 def loading(folder: str, settings: LearnerSettings, device: torch.device, world_size: int) -> Loading:
-    """The model of a folder on `device`, in float32, with parameters sharded over all ranks. ModelFilesError if it cannot be read."""
+    """The model of a folder on `device`, in float32, with parameters sharded over all ranks. ModelFilesError if it cannot be read.
+
+    Adapters get memory, and no values.
+    """
     model = empty_model(folder, dtype=torch.float32, attention="sdpa", device=device)
     weights = BaseWeights(folder, model)
+    if settings.lora.is_on:
+        attach(model, settings.lora, folder=folder)
     model.config.use_cache = False
     model.train()
     if settings.activation_checkpointing:
@@ -176,7 +182,7 @@ def loading(folder: str, settings: LearnerSettings, device: torch.device, world_
     mesh = init_device_mesh(device.type, (world_size,))
     shard(policy, mesh, param_dtype=getattr(torch, settings.param_dtype))
     allocate(policy, device)
-    named = [(name.removeprefix(PREFIX), parameter) for name, parameter in policy.named_parameters()]
+    named = [(name, parameter) for name, parameter in plain_parameters(policy) if name in weights]
     done = 0
     total = sum(weights.num_bytes(name) * local_shard(p).numel() // p.numel() for name, p in named)
     for name, parameter in named:
@@ -184,6 +190,11 @@ def loading(folder: str, settings: LearnerSettings, device: torch.device, world_
             done += count
             yield done, total
     return LoadedPolicy(model=policy, base_dtypes=[weights.dtype(name) for name, _ in named])
+
+
+def plain_parameters(policy: PolicyModel) -> list[tuple[str, nn.Parameter]]:
+    """All parameters, in the module's order, by their names in a transformers model or, for adapters, in peft's files."""
+    return [(plain_name(name.removeprefix(PREFIX)), parameter) for name, parameter in policy.named_parameters()]
 
 
 def local_shard(parameter: Tensor) -> Tensor:

@@ -55,6 +55,27 @@ class TrainSettings(Settings):
     """Largest norm of the gradient over all parameters; a longer gradient is scaled down to it before the step."""
 
 
+ALL_LINEAR = "all-linear"
+"""The target that stands for every linear layer of the decoder's layers."""
+
+
+class LoraSettings(Settings):
+    """Adapters of low rank, which are trained instead of the model's weights."""
+
+    rank: Annotated[int, Unit("columns")] | None = Field(None, ge=1, le=10**5)
+    """Columns of an adapter's inner matrices: each target W gets W + alpha / rank * B A, of which only A and B are trained (LoRA).
+    None: no adapters, all weights are trained. Needs peft: `pip install 'corewarding[lora]'`."""
+    alpha: Whole = Field(32, ge=1)
+    """Numerator of the factor alpha / rank by which an adapter counts."""
+    targets: tuple[Annotated[str, Field(min_length=1)], ...] = Field((ALL_LINEAR,), min_length=1)
+    """Linear layers that get an adapter, by the end of their names, such as q_proj or self_attn.q_proj; all-linear: every linear layer
+    in the decoder's layers."""
+
+    @property
+    def is_on(self) -> bool:
+        return self.rank is not None
+
+
 class LearnerSettings(Settings):
     """How the learner uses the machine."""
 
@@ -94,6 +115,8 @@ class LearnerSettings(Settings):
     run and a learner that comes back bit-equal there, too. On the CPU they are without it."""
     activation_checkpointing: bool = False
     """Recompute each layer in the backward pass instead of keeping its activations."""
+    lora: LoraSettings = LoraSettings()
+    """Adapters of low rank, which are trained instead of the model's weights."""
 
 
 class LossSettings(Settings):

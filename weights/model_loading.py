@@ -82,6 +82,9 @@ class BaseWeights:
         self._copies = {one: name for one, name in _tied(model).items() if one in self._stored}
         _check_fit(folder, model, self._parts, self._stored)
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._parts
+
     def num_bytes(self, name: str) -> int:
         """Bytes of parameter `name` in the folder."""
         return sum(self._stored[part.name].num_bytes for part in self._parts[name])

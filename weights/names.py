@@ -44,14 +44,15 @@ class Part:
         return parameter.view(-1)[self.start : self.start + self.size].view(self.shape)
 
 
-def parts_of(model: Any) -> dict[str, tuple[Part, ...]]:
+def parts_of(model: Any, shapes: Mapping[str, tuple[int, ...]] | None = None) -> dict[str, tuple[Part, ...]]:
     """The checkpoint's tensors in each parameter, by the parameter's name in memory; tied parameters appear once.
 
-    model: a transformers model on any device, also meta. WeightNamesError if a tensor of the checkpoint is not a contiguous part of
+    model: a transformers model on any device, also meta. shapes: by name, of the parameters that it was made with, if its modules have
+    been wrapped since. WeightNamesError if a tensor of the checkpoint is not a contiguous part of
     one parameter. Every element of a small stand-in of each parameter is numbered, and transformers' own conversion for saving cuts
     the stand-ins; the numbers then tell where each tensor lies.
     """
-    shapes: dict[str, tuple[int, ...]] = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    shapes = shapes or {name: tuple(p.shape) for name, p in model.named_parameters()}
     names = list(shapes)
     bounds = list(itertools.accumulate((math.prod(_small(shape)) for shape in shapes.values()), initial=0))
     tags = {

@@ -22,7 +22,6 @@ from corewarding.weights.stream import (
     Piece,
     Shard,
     bucket_size,
-    checksum_tensor,
     dtype_name,
     new_buckets,
     plan,
@@ -93,7 +92,7 @@ class WeightSender:
             totals[-1] = group.rendezvous.group_epoch
         if with_checksums:
             for index, shard in enumerate(shards):
-                totals[index] = checksum_tensor(shard.local, shard.start, dtype=self._wire_dtype)
+                totals[index] = shard.checksum(self._wire_dtype)
         if self._world_size > 1:
             dist.all_reduce(totals)  # 64-bit sums wrap around, and so do checksums
         *sums, group_epoch = totals.tolist()
@@ -128,7 +127,7 @@ class WeightSender:
             for piece in pieces:
                 for rank, part in _parts(piece, owners[piece.index]):
                     if rank == self._rank:
-                        source = _local(shards[piece.index], part).to(self._wire_dtype)
+                        source = shards[piece.index].part(part.start, part.count).to(self._wire_dtype)
                         dist.send(source.view(torch.uint8), dst=0)
 
     def close(self, channel: Channel) -> None:
@@ -161,7 +160,7 @@ class WeightSender:
         for rank, part in _parts(piece, owners):
             slot = wire[part.offset : part.offset + part.count]
             if rank == 0:
-                slot.copy_(_local(shard, part))
+                slot.copy_(shard.part(part.start, part.count))
             else:
                 dist.recv(slot.view(torch.uint8), src=rank)
 
@@ -202,10 +201,6 @@ def _parts(piece: Piece, owners: list[tuple[int, int]]) -> list[tuple[int, Piece
         if low < high:
             parts.append((rank, Piece(index=piece.index, start=low, count=high - low, offset=low - piece.start)))
     return parts
-
-
-def _local(shard: Shard, part: Piece) -> Tensor:
-    return shard.local[part.start - shard.start : part.start - shard.start + part.count]
 
 
 def _start(group: WeightGroup, data: Tensor) -> tuple[Work | None, TransportError | None]:

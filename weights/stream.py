@@ -49,6 +49,18 @@ class Shard:
     def stop(self) -> int:
         return self.start + self.local.numel()
 
+    def part(self, start: int, count: int) -> Tensor:
+        """[count] elements start, start + 1, ... of the full tensor as they are sent; this shard holds them."""
+        return self.local[start - self.start : start - self.start + count]
+
+    def checksum(self, dtype: torch.dtype) -> Tensor:
+        """This part of the tensor's checksum when it is sent as `dtype`, as checksum_tensor gives it."""
+        total = torch.zeros((), dtype=torch.int64, device=self.local.device)
+        for start in range(self.start, self.stop, _GPU_CHUNK):
+            part = self.part(start, min(_GPU_CHUNK, self.stop - start))
+            total += checksum_tensor(part, start, dtype=dtype)
+        return total
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:

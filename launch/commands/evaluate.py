@@ -19,7 +19,7 @@ from corewarding.dataflow import plugins
 from corewarding.dataflow.errors import RunError, UserError
 from corewarding.evals.named import NAMED_SETS
 from corewarding.evals.record import EvalRecord
-from corewarding.launch.commands.export import last_checkpoint
+from corewarding.launch.commands.export import whole_model
 from corewarding.launch.config.arguments import as_flags, checked_engine, read_arguments
 from corewarding.launch.config.load import load_config
 from corewarding.launch.config.tree import ModelSettings, TrainConfig
@@ -191,11 +191,7 @@ def plan_of(arguments: EvalArguments) -> EvalPlan:
     if arguments.engine != EngineSettings():
         config = config.model_copy(update={"engine": checked_engine(arguments.engine)})
     data = _data(arguments, config.asked_data)
-    model = (
-        str(last_checkpoint(folder).model)
-        if is_run
-        else TrainConfig(model=ModelSettings(path=arguments.model)).model_folder
-    )
+    model = str(whole_model(folder)) if is_run else TrainConfig(model=ModelSettings(path=arguments.model)).model_folder
     length = model_length(str(local_folder(model)))
     arithmetic = data.kind == "arithmetic"
     named = NAMED_SETS.get(arguments.data or "")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from corewarding.dataflow.errors import UserError
+from corewarding.dataflow.ids import Channel
 from corewarding.launch.config.arguments import ArgumentError, read_arguments
 from corewarding.launch.report.card.model_card import write_card
 from corewarding.launch.report.run_directory import RunDir
@@ -32,6 +33,10 @@ class ExportArguments:
     """Also send the folder to the Hugging Face hub, as OWNER/NAME. The repository is made if need be."""
     public: tyro.conf.FlagCreatePairsOff[bool] = False
     """With --push: a repository that is made is public, not private."""
+    adapter: bool = False
+    """Of a run with learner.lora: the adapter alone, a folder that peft loads, instead of a whole model with the adapter merged in."""
+    base: Path | None = None
+    """Of a run with learner.lora: the folder of its base model, if that has moved since."""
 
 
 class ExportError(UserError):
@@ -48,7 +53,7 @@ def run(words: list[str]) -> int:
         from corewarding.launch.report.card.upload import refuse_unready
 
         refuse_unready(arguments.push)
-    done = export_run(arguments.run_dir, arguments.out, arguments.which)
+    done = export_run(arguments.run_dir, arguments.out, arguments.which, adapter=arguments.adapter, base=arguments.base)
     print(done, flush=True)
     if arguments.push is not None:
         from corewarding.launch.report.card.upload import upload
@@ -69,14 +74,64 @@ def last_checkpoint(run_dir: Path) -> Checkpoint:
     return checkpoint
 
 
-def export_run(run_dir: Path, out: Path, which: Literal["policy", "teacher"]) -> str:
+def export_run(run_dir: Path, out: Path, which: Channel, *, adapter: bool = False, base: Path | None = None) -> str:
     """Writes the model of the last checkpoint to `out`, and returns a line that says so.
 
-    The run may be a stranger's: of its folder only JSON, tensors, a tokenizer and, for the card, config.yaml are read, and no code.
+    adapter: only the adapter of a run with learner.lora. base: where its base model is now. The run may be a stranger's: of its folder
+    only JSON, tensors, a tokenizer and, for the card, config.yaml are read, and no code.
     """
+    from corewarding.learner.lora.files import is_adapter, write_merged
+
     checkpoint = last_checkpoint(run_dir)
     if out.exists():
         raise ExportError(f"--out {out} exists already; choose another folder")
+    has_adapter = is_adapter(checkpoint.model)
+    for flag, given in (("--adapter", adapter), ("--base", base is not None)):
+        if given and not has_adapter:
+            raise ExportError(f"{flag}: {run_dir} trains all weights, without learner.lora; leave {flag} out")
+    if adapter and base is not None:
+        raise ExportError(
+            f"--base {base} is not needed for --adapter, which holds no base weights; leave one of them out"
+        )
+    if which == "teacher":
+        _require_teacher(checkpoint)
+    if has_adapter and not adapter:
+        write_merged(checkpoint.learner, which, checkpoint.model, out, base=base)
+    else:
+        _copy(checkpoint, out, which)
+    write_card(_run_at(run_dir), out, which=which, update=checkpoint.update)
+    what = f"{which}'s adapter" if adapter else which
+    return f"{what} after update {checkpoint.update} written to {out}"
+
+
+def whole_model(run_dir: Path) -> Path:
+    """The trained model as a Hugging Face folder: that of the last checkpoint, or, where it holds an adapter, `merged/` of the run.
+
+    UserError if there is no checkpoint, or no base model for its adapter.
+    """
+    from corewarding.learner.lora.files import is_adapter
+
+    checkpoint = last_checkpoint(run_dir)
+    if not is_adapter(checkpoint.model):
+        return checkpoint.model
+    merged = run_dir / "merged" / checkpoint.folder.name
+    if not merged.is_dir():
+        shutil.rmtree(merged.parent, ignore_errors=True)
+        unfinished = merged.with_suffix(".new")
+        export_run(run_dir, unfinished, "policy")
+        unfinished.rename(merged)
+    return merged
+
+
+def _require_teacher(checkpoint: Checkpoint) -> None:
+    from corewarding.learner.checkpoint.learner_state import read_index
+
+    if "teacher" not in read_index(checkpoint.learner).sets:
+        raise ExportError(f"{checkpoint.folder} holds no teacher: the run's rule keeps none")
+
+
+def _copy(checkpoint: Checkpoint, out: Path, which: Channel) -> None:
+    """Copies `model/`, with the weights of `which`."""
     if which == "teacher":
         _write_teacher(checkpoint, out)
     for name in checkpoint.files:
@@ -85,8 +140,6 @@ def export_run(run_dir: Path, out: Path, which: Literal["policy", "teacher"]) ->
             target = out.joinpath(*path.parts[1:])
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(checkpoint.folder / name, target)
-    write_card(_run_at(run_dir), out, which=which, update=checkpoint.update)
-    return f"{which} after update {checkpoint.update} written to {out}"
 
 
 def _run_at(folder: Path) -> RunDir:
@@ -98,13 +151,14 @@ def _write_teacher(checkpoint: Checkpoint, out: Path) -> None:
     """Writes the teacher's weights as the policy's are stored in the checkpoint."""
     import torch
 
-    from corewarding.learner.checkpoint.learner_state import read_index
     from corewarding.learner.checkpoint.model_export import write_weights
+    from corewarding.learner.lora.files import is_adapter, stored_shapes, write_adapter_weights
     from corewarding.weights.model_loading import BaseWeights, empty_model
     from corewarding.weights.names import parts_of
 
-    if "teacher" not in read_index(checkpoint.learner).sets:
-        raise ExportError(f"{checkpoint.folder} holds no teacher: the run's rule keeps none")
+    if is_adapter(checkpoint.model):
+        write_adapter_weights(checkpoint.learner, "teacher", out, stored_shapes(checkpoint.model))
+        return
     model = empty_model(checkpoint.model, dtype=torch.float32, attention="sdpa", device=torch.device("cpu"))
     stored = BaseWeights(checkpoint.model, model)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}

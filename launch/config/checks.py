@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from corewarding.actors.engines import ENGINES, EngineKind, kinds_with
 from corewarding.actors.settings import EngineSettings, RolloutSettings
@@ -284,5 +284,13 @@ def explain(error: ValidationError, *, inside: str = "") -> str:
 
 
 def section_of(settings: str) -> str:
-    """The key of TrainConfig that holds the settings class of that name; empty for TrainConfig itself."""
-    return next((key for key, field in TrainConfig.model_fields.items() if field.annotation.__name__ == settings), "")  # type: ignore[union-attr]
+    """The key of TrainConfig that holds the settings class of that name, such as learner.lora; empty for TrainConfig itself."""
+    return next((key for key, kind in _sections(TrainConfig, "") if kind.__name__ == settings), "")
+
+
+def _sections(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, type[BaseModel]]]:
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield f"{prefix}{name}", kind
+            yield from _sections(kind, f"{prefix}{name}.")

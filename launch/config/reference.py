@@ -64,8 +64,7 @@ def sections() -> Iterator[tuple[str, str, list[Key]]]:
     inside = {name: field for name, field in TrainConfig.model_fields.items() if _is_section(field)}
     yield "", "Keys outside any section.", [_key(n, f) for n, f in TrainConfig.model_fields.items() if n not in inside]
     for name, field in inside.items():
-        fields: dict[str, FieldInfo] = field.annotation.model_fields  # type: ignore[union-attr]
-        yield name, field.description or "", [_key(f"{name}.{key}", its) for key, its in fields.items()]
+        yield name, field.description or "", list(_keys(name, field))
 
 
 def reference() -> str:
@@ -76,6 +75,13 @@ def reference() -> str:
         rows = "\n".join(key.row for key in keys)
         parts.append(f"{title}\n\n{text}\n\n| key | type | unit | default | meaning |\n|---|---|---|---|---|\n{rows}\n")
     return "\n".join(parts)
+
+
+def _keys(name: str, field: FieldInfo) -> Iterator[Key]:
+    """The keys of a section, and of the sections in it."""
+    fields: dict[str, FieldInfo] = field.annotation.model_fields  # type: ignore[union-attr]
+    for key, its in fields.items():
+        yield from _keys(f"{name}.{key}", its) if _is_section(its) else [_key(f"{name}.{key}", its)]
 
 
 def _is_section(field: FieldInfo) -> bool:

@@ -35,6 +35,8 @@ _CHANGEABLE = frozenset(
     }
 )
 """Sections and keys that say where and how a run works. All others say what is computed, and stay for the whole run."""
+_FIXED = frozenset({"learner.lora"})
+"""Keys of these sections that say what is computed."""
 LENGTH = "train.updates"
 """May change when a run is resumed: the schedules of learning rate and teacher continue over the new total from the next update."""
 
@@ -50,7 +52,7 @@ class Change:
     @property
     def is_free(self) -> bool:
         """Whether the key may change in every run."""
-        return bool(_CHANGEABLE & {self.key, self.key.partition(".")[0]})
+        return self.key not in _FIXED and bool(_CHANGEABLE & {self.key, self.key.partition(".")[0]})
 
     def __str__(self) -> str:
         return f"{self.key}: {self.old!r} -> {self.new!r}"

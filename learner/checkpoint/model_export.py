@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -45,13 +45,23 @@ def write_weights(
     if channel not in index.sets:
         raise CheckpointError(f"{learner} holds no {channel} weights")
 
-    def tensors(some: list[tuple[str, Part]]) -> Iterator[Tensor]:
-        for name, part in some:
-            stored = f"{channel}/{name}"
-            whole = torch.empty(part.size, dtype=torch.float32)
-            files.read(stored, shapes[name], part.start, whole)
-            yield whole.to(dtype)
+    def read(name: str, part: Part) -> Tensor:
+        whole = torch.empty(part.size, dtype=torch.float32)
+        files.read(f"{channel}/{name}", shapes[name], part.start, whole)
+        return whole
 
+    write_parts(out, parts, read, dtype=dtype, max_shard_bytes=max_shard_bytes)
+
+
+def write_parts(
+    out: Path,
+    parts: Mapping[str, tuple[Part, ...]],
+    read: Callable[[str, Part], Tensor],
+    *,
+    dtype: torch.dtype,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> None:
+    """Writes the weights of a Hugging Face folder. read: a tensor, flat, of the parameter of that name; asked for when it is due."""
     out.mkdir(parents=True, exist_ok=True)
     cuts = _cut([(name, part) for name, some in parts.items() for part in some], dtype.itemsize, max_shard_bytes)
     weight_map: dict[str, str] = {}
@@ -59,7 +69,7 @@ def write_weights(
     for number, some in enumerate(cuts, start=1):
         file = SINGLE if len(cuts) == 1 else f"model-{number:05d}-of-{len(cuts):05d}.safetensors"
         entries = [Entry(name=part.name, dtype=dtype, shape=part.shape) for _, part in some]
-        write_tensors(out / file, entries, tensors(some), {"format": "pt"})
+        write_tensors(out / file, entries, (read(*one).to(dtype) for one in some), {"format": "pt"})
         weight_map |= {entry.name: file for entry in entries}
         total += sum(entry.num_bytes for entry in entries)
     if len(cuts) > 1:
@@ -73,6 +83,11 @@ def write_rest(out: Path, base: str | Path, dtype: torch.dtype) -> None:
     config.dtype = dtype
     config.save_pretrained(out)
     AutoTokenizer.from_pretrained(base, trust_remote_code=False).save_pretrained(out)
+    copy_templates(base, out)
+
+
+def copy_templates(base: str | Path, out: Path) -> None:
+    """Copies generation config and chat template, where there are any."""
     for name in _COPIED:
         if (source := Path(base) / name).is_file():
             shutil.copyfile(source, out / name)

@@ -100,6 +100,9 @@ class ShardFiles:
             if expected != math.prod(first.shape):
                 raise CheckpointError(f"{first.file.parent}: a part of {name} is missing")
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._parts
+
     @torch.no_grad()
     def read(self, name: str, shape: tuple[int, ...], start: int, into: Tensor) -> None:
         """Fills the flat, contiguous `into`, on any device, with elements start, start + 1, ... of the tensor.

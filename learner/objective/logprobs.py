@@ -51,10 +51,11 @@ class ChunkedLogprobs(torch.autograd.Function):
     @staticmethod
     def backward(  # type: ignore[override]
         ctx: Any, grad_T: Tensor, *_: Tensor | None
-    ) -> tuple[Tensor, Tensor, None, None, None, None]:
+    ) -> tuple[Tensor, Tensor | None, None, None, None, None]:
         hidden_TH, weight_VH, target_T, temperature_T, logsum_T = ctx.saved_tensors
         grad_hidden = torch.zeros_like(hidden_TH)
-        grad_weight = torch.zeros_like(weight_VH, dtype=torch.float32)
+        trains_head = ctx.needs_input_grad[1]
+        grad_weight = torch.zeros_like(weight_VH, dtype=torch.float32) if trains_head else None
         for rows in _chunks(len(target_T), ctx.chunk):
             logits = _scaled_logits(hidden_TH[rows], weight_VH, temperature_T[rows])
             scale = (grad_T[rows] / temperature_T[rows])[:, None]
@@ -63,8 +64,9 @@ class ChunkedLogprobs(torch.autograd.Function):
             if hidden_TH.is_cuda:  # tensor cores need it; on the CPU rounding gains nothing
                 grad_logits = grad_logits.to(hidden_TH.dtype)
             grad_hidden[rows] = float32_product(grad_logits, weight_VH)
-            _add_product(grad_weight, grad_logits.T, hidden_TH[rows])
-        return grad_hidden, grad_weight.to(weight_VH.dtype), None, None, None, None
+            if grad_weight is not None:
+                _add_product(grad_weight, grad_logits.T, hidden_TH[rows])
+        return grad_hidden, None if grad_weight is None else grad_weight.to(weight_VH.dtype), None, None, None, None
 
 
 def token_logprobs(

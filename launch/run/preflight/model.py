@@ -8,6 +8,7 @@ from corewarding.actors.engines import ENGINES
 from corewarding.dataflow.errors import UserError
 from corewarding.dataflow.ids import Source
 from corewarding.launch.config.tree import TrainConfig
+from corewarding.learner.lora.adapter import check_targets
 from corewarding.questions.template import PromptTemplate
 from corewarding.weights.architectures import check_architecture
 from corewarding.weights.hub import ModelFolder, model_folder
@@ -36,8 +37,11 @@ def find_model(config: TrainConfig, *, revision: str | None) -> ModelFolder:
 
 
 def check_model(config: TrainConfig, folder: Path, template: PromptTemplate) -> StoredModel:
-    """What the folder holds. UserError for files that are damaged or do not fit each other, and for a tokenizer of another model."""
+    """What the folder holds. UserError for files that are damaged or do not fit each other, for a tokenizer of another model, and for
+    adapters that do not fit the model."""
     stored = check_weights(folder)
+    if config.learner.lora.is_on:
+        check_targets(folder, config.learner.lora, name=config.model_folder)
     _check_vocabulary(template, int(model_config(folder).get_text_config().vocab_size), name=config.model_folder)
     return stored
 

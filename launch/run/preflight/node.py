@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 from corewarding.actors.engines import ENGINES, EngineKind, missing_package
@@ -101,6 +102,15 @@ def _cores(plan: NodePlan) -> Iterator[str]:
     for key, cores in pinned:
         if absent := sorted(set(cores or ()) - usable):
             yield f"{key} names {absent}, and the cores are {_ranges(sorted(usable))}; choose among them, or leave the key out"
+
+
+def _peft(plan: NodePlan) -> Iterator[str]:
+    lora = plan.config.learner.lora
+    if lora.is_on and plan.processes.get("learner") and find_spec("peft") is None:
+        yield (
+            f"learner.lora.rank {lora.rank} needs the package peft, which {sys.executable} lacks; `pip install 'corewarding[lora]'`, "
+            "or set learner.lora.rank null to train all weights"
+        )
 
 
 def _engine_python(plan: NodePlan) -> Iterator[str]:
@@ -208,5 +218,5 @@ def _ranges(numbers: list[int]) -> str:
 
 
 NodeCheck = Callable[[NodePlan], Iterator[str]]
-EARLY_CHECKS: tuple[NodeCheck, ...] = (_cores, _engine_python, _servers)
+EARLY_CHECKS: tuple[NodeCheck, ...] = (_cores, _peft, _engine_python, _servers)
 LATE_CHECKS: tuple[NodeCheck, ...] = (_model_folder, _same_model, _gpus, _memory, _shared_memory)

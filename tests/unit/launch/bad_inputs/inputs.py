@@ -92,6 +92,10 @@ DATA = [
 ]
 
 MODELS = [
+    Bad(
+        "train cpu --learner.lora.rank 8 --learner.lora.targets q_proj query",
+        ("learner.lora.targets: query matches no linear layer", "models/arithmetic-base", "q_proj", "or all-linear"),
+    ),
     Bad("train cpu model.path=nope", ("model.path=nope", "no such folder")),
     Bad("train cpu model.path=m", ("model.path m", "no model configuration can be read there"), {"m": None}),
     Bad("train cpu model.path=m.txt", ("model.path=m.txt",), {"m.txt": "x"}),

@@ -1,16 +1,17 @@
 """docs/configuration.md has every key, says what a number counts, and is up to date."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from corewarding.launch.config.reference import COMMAND, Key, reference, sections
 from corewarding.launch.config.tree import TrainConfig
 
 PAGE = Path(__file__).resolve().parents[4] / "docs" / "configuration.md"
-MAPPINGS = ("teacher_engine", "schedules")
-"""Keys outside any section that hold a mapping."""
 KEYS = [key for _, _, keys in sections() for key in keys]
 
 
@@ -18,14 +19,19 @@ def test_the_page_is_what_the_command_writes() -> None:
     assert PAGE.read_text(encoding="utf-8") == reference(), f"a settings field changed; run: {COMMAND}"
 
 
+def leaves(model: BaseModel, content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The keys with their values; those of a section stand behind its name."""
+    for name, value in content.items():
+        inside = getattr(model, name)
+        if isinstance(inside, BaseModel):
+            yield from leaves(inside, value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
 def test_every_key_of_the_configuration_is_there_with_its_default() -> None:
     defaults = TrainConfig().model_dump(mode="json")
-    leaves = {
-        f"{section}.{key}" if isinstance(value, dict) and section not in MAPPINGS else section: inner
-        for section, value in defaults.items()
-        for key, inner in (value.items() if isinstance(value, dict) and section not in MAPPINGS else [(section, value)])
-    }
-    assert {key.name: yaml.safe_load(key.default.strip("`")) for key in KEYS} == leaves
+    assert {key.name: yaml.safe_load(key.default.strip("`")) for key in KEYS} == dict(leaves(TrainConfig(), defaults))
 
 
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: key.name)

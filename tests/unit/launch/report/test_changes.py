@@ -43,6 +43,12 @@ def test_a_key_that_stays_is_refused_with_its_saved_and_its_new_value(run_dir, t
     assert run_dir.config.read_text() == before
 
 
+def test_adapters_stay_though_other_keys_of_the_learner_may_change(run_dir, tmp_path):
+    run_dir.open(resumed(tmp_path, learner={"threads": 2}))
+    with pytest.raises(RunDirError, match=r"learner\.lora"):
+        run_dir.open(resumed(tmp_path, learner={"threads": 2, "lora": {"rank": 4}}))
+
+
 def test_a_resume_may_change_the_length_and_where_a_run_works_and_both_are_recorded(run_dir, tmp_path):
     longer = resumed(tmp_path, train={"updates": 8, "lr": 0.2}, rollout={"policy_actors": 3}, engine={"slots": 16})
     assert run_dir.open(longer) is True

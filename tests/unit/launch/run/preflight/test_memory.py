@@ -49,6 +49,11 @@ def test_a_rank_keeps_16_bytes_of_a_parameter_and_more_for_references() -> None:
     assert rank_bytes(on_gpus(rule="co_rewarding_ii"), model(1)) == 10 * GB
 
 
+def test_a_rank_that_trains_an_adapter_keeps_the_frozen_weights_alone() -> None:
+    lora = on_gpus(rule="co_rewarding_ii", learner={"lora": {"rank": 8}})
+    assert rank_bytes(lora, model(1)) == 2 * GB
+
+
 def test_an_engine_keeps_its_weights_unless_they_are_elsewhere() -> None:
     assert engine_bytes(on_gpus(), "policy", model(1)) == 2 * GB
     assert engine_bytes(on_gpus(engine={"kind": "vllm"}), "policy", model(1)) == 4 * GB

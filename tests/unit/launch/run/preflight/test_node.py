@@ -59,6 +59,16 @@ def test_only_the_teachers_engine_is_named_where_only_it_lacks() -> None:
     )  # no teacher is asked
 
 
+def test_adapters_need_peft(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert problems(learner={"lora": {"rank": 8}}) == []
+    monkeypatch.setitem(sys.modules, "peft", None)  # as if it were not installed
+    (said,) = problems(learner={"lora": {"rank": 8}})
+    assert said.startswith(
+        f"learner.lora.rank 8 needs the package peft, which {sys.executable} lacks; `pip install 'corewarding[lora]'`"
+    )
+    assert problems() == []
+
+
 def test_an_engine_that_is_installed_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package(tmp_path, "vllm")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
