@@ -75,6 +75,10 @@ class LoraSettings(Settings):
     def is_on(self) -> bool:
         return self.rank is not None
 
+    def takes(self, name: str) -> bool:
+        """Whether the linear layer of this name in the decoder's layers gets an adapter."""
+        return any(target == ALL_LINEAR or f".{name}".endswith(f".{target}") for target in self.targets)
+
 
 class LearnerSettings(Settings):
     """How the learner uses the machine."""

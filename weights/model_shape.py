@@ -23,6 +23,7 @@ class ModelShape:
     vocab: int
     num_active: int  # parameters that one token passes through
     stored_bytes: int  # of one element in the model's folder
+    linear: tuple[tuple[str, int, int], ...] = ()  # linear layers of the decoder's layers: name, outputs, inputs
 
     @property
     def num_parameters(self) -> int:
@@ -65,6 +66,11 @@ def shape_of(model: Any) -> ModelShape:
         head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
         vocab=config.vocab_size,
         num_active=_active(model, config),
+        linear=tuple(
+            (name, its.out_features, its.in_features)
+            for name, its in decoder.layers.named_modules()
+            if hasattr(its, "in_features")
+        ),
         stored_bytes=4 if str(getattr(config, "dtype", None)).endswith("float32") else 2,
     )
 

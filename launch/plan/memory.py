@@ -80,24 +80,38 @@ def micro_batch_tokens(config: TrainConfig) -> int:
 
 def lasting_parts(config: TrainConfig, shape: ModelShape) -> Parts:
     """What a rank keeps from its first update on."""
-    elements = shape.elements(config.learner.ranks)
-    parts = {"parameters": 4 * elements, "optimizer": 8 * elements}
+    elements, trained = shape.elements(config.learner.ranks), trained_elements(config, shape)
+    parts = {"parameters": 4 * elements, "optimizer": 8 * trained}
+    if config.learner.lora.is_on:
+        parts["adapter"] = 4 * trained
     if config.keeps_teacher:
-        parts["teacher"] = 4 * elements
-    if config.kl_reference == "initial" and config.kl_coef > 0:
+        parts["teacher"] = 4 * trained
+    if config.kl_reference == "initial" and config.kl_coef > 0 and not config.learner.lora.is_on:
         parts["reference"] = shape.stored_bytes * elements
     return parts
 
 
+def trained_elements(config: TrainConfig, shape: ModelShape) -> int:
+    """Trained elements on the fullest rank: all, or those of the adapters."""
+    lora, ranks = config.learner.lora, config.learner.ranks
+    if lora.rank is None:
+        return shape.elements(ranks)
+    taken = [(outputs, inputs) for name, outputs, inputs in shape.linear if lora.takes(name)]
+    return sum(-(-lora.rank // ranks) * inputs + -(-outputs // ranks) * lora.rank for outputs, inputs in taken)
+
+
 def rank_memory(config: TrainConfig, shape: ModelShape, live: Activations | None) -> RankMemory:
     """live: of the largest micro-batch; None: not known, and left out."""
-    elements, element = shape.elements(config.learner.ranks), ELEMENT[config.learner.param_dtype]
+    elements, element = trained_elements(config, shape), ELEMENT[config.learner.param_dtype]
     lasting = lasting_parts(config, shape)
     gradients = {"gradients": 4 * elements}
     groups = shape.group_elements()
     pair = max(map(sum, pairwise(groups)))
     gathered = element * (pair + max(groups))  # two groups, and the flat buffer of the one that arrives
     reduced = element * max(groups) + 4 * pair  # gradients of one group, flat copies of it and of the one before
+    if config.learner.lora.is_on:  # of adapters, which are gathered with the layers that they belong to
+        layer = elements * config.learner.ranks // shape.layers
+        gathered, reduced = gathered + 3 * element * layer, (element + 8) * layer
     moments: dict[str, Parts] = {}
     if config.kl_reference != "none" and config.kl_coef > 0:
         moments["reference pass"] = lasting | {"policy set aside": 4 * elements, "gathered": gathered}

@@ -49,7 +49,7 @@ def target_names(model: Any, settings: LoraSettings, *, folder: str) -> list[str
     wanted = [target for target in settings.targets if target != ALL_LINEAR]
     kinds = sorted({name.rpartition(".")[2] for name in layers})
     for target in wanted:
-        if not any(_matches(name, target) for name in layers):
+        if not any(f".{name}".endswith(f".{target}") for name in layers):
             there = f"its layers have {', '.join(kinds)}" if kinds else "its layers have none"
             raise LoraError(
                 f"learner.lora.targets: {target} matches no linear layer in the decoder layers of model.path {folder}; {there}. Name "
@@ -61,8 +61,7 @@ def target_names(model: Any, settings: LoraSettings, *, folder: str) -> list[str
             f"learner.lora.targets: {ALL_LINEAR} matches nothing, because the decoder layers of model.path {folder} have no linear "
             "layers; set learner.lora.rank null to train all weights"
         )
-    everything = len(wanted) < len(settings.targets)
-    return [name for name in layers if everything or any(_matches(name, target) for target in wanted)]
+    return [name for name in layers if settings.takes(name)]
 
 
 def check_targets(folder: str | Path, settings: LoraSettings, *, name: str) -> None:
@@ -130,7 +129,3 @@ def switched_off(model: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.enable_adapters(True)
-
-
-def _matches(name: str, target: str) -> bool:
-    return name == target or name.endswith(f".{target}")

@@ -37,6 +37,22 @@ async def test_every_rule_trains_with_fresh_and_with_old_tokens(rule: str, runs:
     assert ((await runs[-1].buffer.answers_read())["reward"] == 0) == label_free
 
 
+@pytest.mark.parametrize("rule", ["co_rewarding_i", "co_rewarding_ii", "co_rewarding_iii", "self_certainty", "entropy"])
+async def test_an_adapter_trains_with_old_tokens_and_leaves_the_model_s_weights(rule: str, runs: list[Run]) -> None:
+    lora = {"micro_batch_tokens": 512, "row_tokens": 256, "lora": {"rank": 4}}
+    runs.append(Run(config_of(rule, 4, learner=lora, kl={"coef": 0.01, "reference": "initial"})))
+    learner = runs[-1].learner
+    before = [weight.clone() for weight in learner.model.state_dict().values()]
+    await trained(runs[-1], 2)
+    moved = {
+        name
+        for old, (name, new) in zip(before, learner.model.state_dict().items(), strict=True)
+        if not torch.equal(old.full_tensor(), new.full_tensor())
+    }
+    assert moved
+    assert all(".lora_" in name for name in moved)
+
+
 async def test_votes_of_many_few_true_labels_and_a_teacher_for_another_rule(runs: list[Run]) -> None:
     config = config_of(
         "evol_rl",

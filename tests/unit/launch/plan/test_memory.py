@@ -16,6 +16,7 @@ from corewarding.launch.plan.fit import MemoryPlan, rank_changes
 from corewarding.launch.plan.memory import engine_memory, lasting_parts, rank_memory, total
 from corewarding.launch.plan.model import PlannedModel, planned_model, shape_on_meta, sized
 from corewarding.launch.plan.trace import Activations, Live, activations
+from corewarding.launch.run.plans import learner_plan
 from corewarding.learner.learner import Learner
 from corewarding.learner.model import local_shard
 from corewarding.learner.settings import LearnerPlan, LearnerSettings
@@ -113,6 +114,28 @@ def test_what_a_rank_keeps_is_what_a_learner_keeps(reference: str, tmp_path: Pat
     assert rank_memory(config, shape_on_meta(AutoConfig.from_pretrained(tmp_path)), None).moments["layers"][
         "gradients"
     ] == sum(gradient.nbytes for gradient in gradients)
+
+
+@pytest.mark.parametrize("targets", [("all-linear",), ("q_proj", "mlp.down_proj")])
+def test_a_rank_that_trains_an_adapter_keeps_what_such_a_learner_keeps(
+    targets: tuple[str, ...], tmp_path: Path
+) -> None:
+    write_tiny_model(tmp_path)
+    lora = {"rank": 4, "targets": targets}
+    content = {"model": {"path": str(tmp_path)}, "kl": {"reference": "initial", "coef": 0.1}, "learner": {"lora": lora}}
+    config = make_config(content, where="test")
+    parts = lasting_parts(config, planned_model(config, params=None, model_config_file=None).shape)
+    learner = Learner(dataclasses.replace(learner_plan(config), keep_teacher=True))
+    learner.update(TrainBatch(incarnation=0, update=1, samples=make_samples(4)))
+    trained = sum(parameter.numel() for parameter in learner.sets.parameters)
+    whole = sum(local_shard(p).nbytes for p in learner.model.parameters())
+    means = [local_shard(its[name]) for its in learner.optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
+    assert parts == {
+        "parameters": whole - 4 * trained,
+        "adapter": 4 * trained,
+        "optimizer": sum(mean.nbytes for mean in means),
+        "teacher": 4 * trained,
+    }
 
 
 def test_activations_are_those_of_a_real_forward_pass(tmp_path: Path) -> None:
