@@ -64,7 +64,6 @@ def asking(run: ViewedRun, n: int) -> dict[str, Any]:
         "wordings": {} if question is None else {"original": question.original, "rephrased": question.rephrased},
         "gold": gold,
         "gold_key": None if gold is None else facts.key(gold),
-        "vote": facts.vote.model_dump(mode="json"),
         "groups": [_group(run, group, groups) for group in groups],
         "others": [dict(other) for other in others],
     }
@@ -94,7 +93,6 @@ def _tokens(run: ViewedRun, one: Completion) -> dict[str, Any]:
         "temperature": one.temperature,
         "actor": one.actor_id,
         "attempt": one.attempt,
-        "incarnation": one.incarnation,
         "seconds": round(one.timings.finished_s - one.timings.started_s, 3),
         "prompt": None if run.tokenizer is None else prompt_text(run.tokenizer, one.prompt_token_ids.tolist()),
     }

@@ -43,7 +43,6 @@ class Filter:
     regex: bool = False  # `search` is a regular expression of RE2, which takes time linear in the text
     question: str | None = None  # id
     fate: Fate | None = None
-    reason: str | None = None
     wrong: bool = False  # a label is not the data set's answer
     abstained: bool = False
     differ: Differ | None = None  # the most frequent answers of two groups
@@ -87,12 +86,12 @@ class Filter:
         alone = " AND ".join(["c.n = a.n", *on_completion])
         if self.search:
             matches, word = _matcher(db, self.search, is_regex=self.regex)
-            own = " OR ".join(matches.format(name) for name in ("a.id", "a.wording", "a.labels"))
+            own = matches.format("a.id || char(10) || a.wording || char(10) || coalesce(a.labels, '')")
             where.append(
                 f"EXISTS (SELECT 1 FROM completions c WHERE {alone} AND ({matches.format('c.text')})) OR "
                 f"(({own}) AND EXISTS (SELECT 1 FROM completions c WHERE {alone}))"
             )
-            more = [*more, *word, *word * 3, *more]
+            more = [*more, *word, *word, *more]
         elif on_completion:
             where.append(f"EXISTS (SELECT 1 FROM completions c WHERE {alone})")
         conditions = " AND ".join(f"({one})" for one in where) or "1"
@@ -103,7 +102,6 @@ class Filter:
         conditions: dict[str, Any] = {
             "a.question = ?": self.question,
             "a.fate = ?": self.fate,
-            "a.reason = ?": self.reason,
             "a.made >= ?": self.update_from,
             "a.made <= ?": self.update_to,
         }
@@ -142,7 +140,7 @@ def _matcher(db: sqlite3.Connection, search: str, *, is_regex: bool) -> tuple[st
     if len(search) > MAX_SEARCH:
         raise FilterError(f"the search has {len(search)} letters; give at most {MAX_SEARCH}")
     if not is_regex:
-        return "{} LIKE ? ESCAPE '!'", ["%" + re.sub(r"([!%_])", r"!\1", search) + "%"]
+        return "({}) LIKE ? ESCAPE '!'", ["%" + re.sub(r"([!%_])", r"!\1", search) + "%"]
     options = re2.Options()
     options.case_sensitive, options.log_errors = False, False
     try:

@@ -6,7 +6,9 @@ removed at any time and is made again. One process writes; any number of threads
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import sqlite3
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -42,19 +44,23 @@ class Index:
     """The file, opened by its one writer."""
 
     def __init__(self, run: Path, journal: Path) -> None:
-        """Opens the index of a run, and empties it if it is of another journal or format."""
+        """Opens the index of a run, and empties it if it is of another journal or format. Where another viewer fills it, or nothing
+        can be written, the index is one of its own in a temporary folder."""
         self._journal = journal
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._lock = os.open(journal, os.O_RDONLY)
         self.path = run / FILE
         try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.db = self._opened()
-        except sqlite3.OperationalError:  # a folder that only others may write to
+        except (OSError, sqlite3.OperationalError):
             self._temporary = tempfile.TemporaryDirectory(prefix="corewarding-view-")
             self.path = Path(self._temporary.name) / FILE
             self.db = self._opened()
 
     def close(self) -> None:
         self.db.close()
+        os.close(self._lock)
         if self._temporary is not None:
             self._temporary.cleanup()
 

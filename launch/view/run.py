@@ -15,7 +15,6 @@ from corewarding.launch.view.facts import Facts
 from corewarding.launch.view.feed import Feed
 from corewarding.launch.view.index import Index
 from corewarding.launch.view.tokens import find_tokenizer
-from corewarding.learner.replay.journal.segments import segments
 
 FOLLOW_S = 1.0
 """Seconds between two looks at the journal of a run that may still write it."""
@@ -56,6 +55,8 @@ class ViewedRun:
                 feed.catch_up(stop=self._ends.is_set)
         except UserError as error:
             self.problem = str(error)
+        except sqlite3.OperationalError as error:  # a full disk, for example
+            self.problem = f"{self.index.path} cannot be written: {error}; make room, and open the run again"
 
     def start(self, *, follow: bool) -> None:
         """Fills the index in a thread of its own."""
@@ -81,9 +82,8 @@ class ViewedRun:
 
     def about(self) -> dict[str, Any]:
         """What the page says of the run as a whole."""
-        query = "SELECT count(*), coalesce(sum(num), 0), min(made), max(made), min(first), max(last), sum(again) FROM askings"
-        num, completions, first, last, oldest, newest, again = self.db.execute(query).fetchone()
-        reasons = [row[0] for row in self.db.execute("SELECT DISTINCT reason FROM askings WHERE reason IS NOT NULL")]
+        query = "SELECT count(*), coalesce(sum(num), 0), min(made), max(made) FROM askings"
+        num, completions, first, last = self.db.execute(query).fetchone()
         facts = self.facts
         return {
             "name": self.name,
@@ -91,13 +91,9 @@ class ViewedRun:
             "askings": num,
             "completions": completions,
             "updates": [first, last],
-            "versions": [oldest, newest],
-            "again": again or 0,
-            "reasons": sorted(reasons),
             "planned": facts.updates,
             "has_answers": len(facts.gold) > 0,
             "is_read": self.is_read,
             "problem": self.problem,
-            "bytes": sum(path.stat().st_size for path in segments(self.journal)),
             "notes": list(facts.notes),
         }

@@ -46,7 +46,9 @@ export const fixed = (value, digits) => value.toFixed(digits).replace("-", "\u22
 export const signed = (value, digits) => (value > 0 ? "+" : "") + fixed(value, digits);
 export const plural = (count, word) => number(count) + " " + word + (count === 1 ? "" : "s");
 
+// Versions that follow each other are far apart; red and green are left out, because they mean wrong and right.
 export function colour(node, version) {
-  node.style.setProperty("--hue", String(Math.round((230 + version * 137.508) % 360)));
+  const part = (0.35 + version * 0.618034) % 1;
+  node.style.setProperty("--hue", String(Math.round(part < 0.3 ? 55 + (part / 0.3) * 55 : 195 + ((part - 0.3) / 0.7) * 130)));
   return node;
 }

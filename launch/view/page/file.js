@@ -19,7 +19,6 @@ const ORDERS = {
 // The same filters as launch/view/filters.py.
 function fits(row, asking, filter, matches) {
   if (filter.fate && row.fate !== filter.fate) return false;
-  if (filter.reason && row.reason !== filter.reason) return false;
   if (filter.question && row.question !== filter.question) return false;
   if (filter.wrong && !row.wrong) return false;
   if (filter.abstained && !row.abstained) return false;

@@ -69,14 +69,17 @@ async function pageOf(run, which) {
   return questionPage(run, await source.asking(run, which));
 }
 
+const QUESTION = ["id", "n", "run", "with"];
+const shownNow = () => QUESTION.map((name) => state[name]).join("|");
+
 async function showQuestion() {
-  const shown = location.hash;
+  const shown = shownNow();
   if (!state.id) return fill(detail, welcome());
   const run = currentRun().name;
   const pages = [pageOf(run, state.n ? { n: state.n } : { id: state.id })];
   if (state.with) pages.push(pageOf(state.with, { id: state.id }).catch(() => pageOf(state.with, { id: state.id.replace(/\/e\d+$/, "") })));
   const made = await Promise.all(pages.map((page) => page.catch((error) => el("article.question", null, el("p.problem", null, error.message)))));
-  if (location.hash !== shown) return undefined;
+  if (shownNow() !== shown) return undefined;
   detail.classList.toggle("two", made.length > 1);
   fill(detail, made);
   detail.scrollTop = 0;
@@ -110,7 +113,7 @@ function changed(before) {
   const sameFilter = JSON.stringify(filterOf(before)) === JSON.stringify(filterOf(state)) && before.run === state.run;
   if (sameFilter) list.draw();
   else showList();
-  if (!same(["id", "n", "run", "with"])) showQuestion();
+  if (!same(QUESTION)) showQuestion();
 }
 
 document.addEventListener("keydown", (event) => {

@@ -1,6 +1,6 @@
 // What the page shows, in the hash of its address: a link shows the same again.
 
-export const FILTERS = ["search", "regex", "fate", "reason", "wrong", "abstained", "differ", "truncated", "swapped",
+export const FILTERS = ["search", "regex", "fate", "wrong", "abstained", "differ", "truncated", "swapped",
   "update_from", "update_to", "reward_from", "reward_to", "again", "order", "question"];
 
 export const state = read();
