@@ -2,10 +2,10 @@
 
     python -m benchmarks.peers.beside_trl --python OTHER_ENVIRONMENT/bin/python [--rounds 3] [--updates 40]
 
-Both train the built-in base model with the rule ground_truth, without a KL term, on 32 questions x 8 completions an update; TRL in
-an environment of its own (`pip install torch==2.13.0 trl==1.16.0 mpmath pydantic tyro`), with its fastest settings here. In turns; the first two updates of
-a run are not counted. Prints for each run its seconds an update and its held-out accuracy, then medians. The last line is the ratio
-of trained completions per second. The exit code is 1 if our accuracy is below the interval of TRL's.
+Both train the built-in base model with the rule ground_truth, without a KL term, on 32 questions x 8 completions an update; TRL with
+its fastest settings here, in an environment of its own (`pip install torch==2.13.0 trl==1.16.0 mpmath pydantic tyro`). In turns; the
+first two updates of a run are not counted. Prints for each run its seconds an update and its held-out accuracy, then medians. The last
+line is the ratio of trained completions per second. The exit code is 1 if our accuracy is below the interval of TRL's.
 """
 
 from __future__ import annotations
