@@ -52,7 +52,7 @@ def complete(request: pytest.FixtureRequest, tmp_path: Path):
 def test_commands_recipes_files_flags_and_values_are_offered(complete) -> None:
     assert complete("re") == ["resume", "replay", "rephrase", "recipes"]
     assert {"train", "completion", "--version"} <= set(complete(""))
-    assert complete("train", "cp") == ["cpu"]
+    assert complete("train", "cp") == ["cpu", "cpu_lora"]
     assert complete("train", "my") == ["my config.yaml"]
     assert complete("data", "") == ["inspect", "my config.yaml"]
     assert complete("train", "cpu", "--train.warm") == ["--train.warmup-frac"]
