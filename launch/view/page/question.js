@@ -65,7 +65,7 @@ function groupSection(run, asking, group) {
     const found = await source.tokens(run, asking.n, group.view, group.source);
     cards.forEach((card, at) => card.show(found[at]));
     const prompt = found[0]?.prompt;
-    document.querySelectorAll(`[data-prompt="${group.view}"]`).forEach((place) => fill(place, visible(prompt || "its text is not known here")));
+    section.closest(".question")?.querySelectorAll(`[data-prompt="${group.view}"]`).forEach((place) => fill(place, visible(prompt || "its text is not known here")));
   };
   const watch = new IntersectionObserver((entries) => {
     if (!entries.some((entry) => entry.isIntersecting)) return;
@@ -107,7 +107,7 @@ function completionCard(asking, group, one) {
   const details = el("details", null, el("summary", null, "how the answer was read"), more);
   const label = one.answer === null ? el("span.answer-chip.none", null, "no answer") : el("span.answer-chip" + right, null, short(one.answer, 60));
   const agrees = group.label_key !== null && one.key !== null && one.key === group.label_key;
-  const node = el("section.completion", { id: `${group.view}-${group.source}-${one.i}` },
+  const node = el("section.completion", null,
     el("div.completion-head", null, el("span.index", null, "#" + one.i), label,
       agrees ? el("span.note", { title: "in the label's class" }, "= label") : null,
       one.reward === null ? null : el("span.number", { title: "reward" }, "r " + fixed(one.reward, 2)),
