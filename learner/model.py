@@ -168,12 +168,13 @@ def load_policy(
 def loading(folder: str, settings: LearnerSettings, device: torch.device, world_size: int) -> Loading:
     """The model of a folder on `device`, in float32, with parameters sharded over all ranks. ModelFilesError if it cannot be read.
 
-    Adapters get memory, and no values.
+    With adapters, which get memory but no values, frozen weights may stay in the folder's type.
     """
     model = empty_model(folder, dtype=torch.float32, attention="sdpa", device=device)
     weights = BaseWeights(folder, model)
     if settings.lora.is_on:
         attach(model, settings.lora, folder=folder)
+        _keep_frozen_as_stored(model, weights, getattr(torch, settings.param_dtype))
     model.config.use_cache = False
     model.train()
     if settings.activation_checkpointing:
@@ -190,6 +191,14 @@ def loading(folder: str, settings: LearnerSettings, device: torch.device, world_
             done += count
             yield done, total
     return LoadedPolicy(model=policy, base_dtypes=[weights.dtype(name) for name, _ in named])
+
+
+def _keep_frozen_as_stored(model: nn.Module, weights: BaseWeights, dtype: torch.dtype) -> None:
+    """Frozen weights that the folder keeps in the type of the passes stay in it: exact, and in half the memory of float32."""
+    for name, parameter in model.named_parameters():
+        stored = plain_name(name)
+        if not parameter.requires_grad and weights.dtype(stored) == dtype:
+            parameter.data = parameter.data.to(dtype)
 
 
 def plain_parameters(policy: PolicyModel) -> list[tuple[str, nn.Parameter]]:

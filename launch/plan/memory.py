@@ -82,8 +82,9 @@ def lasting_parts(config: TrainConfig, shape: ModelShape) -> Parts:
     """What a rank keeps from its first update on."""
     elements, trained = shape.elements(config.learner.ranks), trained_elements(config, shape)
     parts = {"parameters": 4 * elements, "optimizer": 8 * trained}
-    if config.learner.lora.is_on:
-        parts["adapter"] = 4 * trained
+    if config.learner.lora.is_on:  # frozen weights stay as stored where the passes have that type
+        kept = ELEMENT[config.learner.param_dtype] if shape.stored_bytes == ELEMENT[config.learner.param_dtype] else 4
+        parts |= {"parameters": kept * elements, "adapter": 4 * trained}
     if config.keeps_teacher:
         parts["teacher"] = 4 * trained
     if config.kl_reference == "initial" and config.kl_coef > 0 and not config.learner.lora.is_on:

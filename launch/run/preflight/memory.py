@@ -21,9 +21,8 @@ from corewarding.launch.run.preflight.needs import Kind
 from corewarding.weights.model_files import StoredModel
 
 GB, MB = 10**9, 10**6
-TRAINED, TEACHER, FROZEN = 16, 4, 4
-"""Bytes of a parameter in the learner: float32 weight, gradient and the two means of AdamW; float32 weight of the teacher; float32
-weight that only has an adapter trained on it."""
+TRAINED, TEACHER = 16, 4
+"""Bytes of a parameter in the learner: float32 weight, gradient and the two means of AdamW; float32 weight of the teacher."""
 ELEMENT = {"float32": 4.0, "bfloat16": 2.0}
 QUANTIZED = 0.5
 """The fewest bytes of a weight that an engine quantizes."""
@@ -54,7 +53,11 @@ def in_words(num_bytes: float) -> str:
 def rank_bytes(config: TrainConfig, model: StoredModel) -> int:
     """What one learner rank keeps."""
     if config.learner.lora.is_on:  # adapters, their optimizer and their teacher are small beside the frozen weights
-        return FROZEN * model.num_parameters // config.learner.ranks
+        element = ELEMENT[config.learner.param_dtype]
+        return (
+            int(max(element, min(4, model.num_bytes / model.num_parameters)) * model.num_parameters)
+            // config.learner.ranks
+        )
     total = (TRAINED + TEACHER * config.keeps_teacher) * model.num_parameters
     if config.kl_reference == "initial" and config.kl_coef > 0:
         total += model.num_bytes

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from corewarding.learner.learner import Learner
 from corewarding.learner.lora.adapter import LoraError
@@ -99,6 +100,24 @@ def test_the_teacher_is_the_ema_of_the_adapter_by_hand(tiny_model: str) -> None:
         torch.testing.assert_close(sent[name].double(), whole, rtol=1e-5, atol=1e-6)
 
 
+def test_frozen_weights_that_are_stored_in_bfloat16_stay_in_it(tiny_model: str, tmp_path: Path) -> None:
+    stored = half_of(tiny_model, tmp_path / "half")
+    half, exact = (adapted(stored, sizes={"param_dtype": dtype}) for dtype in ("bfloat16", "float32"))
+    for learner, frozen in ((half, torch.bfloat16), (exact, torch.float32)):
+        trained = set(learner.sets.parameters)
+        assert {p.dtype for p in learner.model.parameters() if p not in trained} == {frozen}
+        assert {p.dtype for p in trained} == {torch.float32}
+    sent = [weights(learner) for learner in (half, exact)]
+    assert all(torch.equal(weight.float(), sent[1][name]) for name, weight in sent[0].items())
+    a, b = (one.update(batch(1)).metrics.scalars for one in (half, exact))
+    assert a["train/grad_norm"] == pytest.approx(b["train/grad_norm"], rel=0.02)
+
+
+def half_of(model: str, folder: Path) -> str:
+    AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16).save_pretrained(folder)
+    return str(folder)
+
+
 def _rank(rank: int, folder: str, model: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
@@ -106,7 +125,10 @@ def _rank(rank: int, folder: str, model: str) -> None:
     learner.accumulate(learner.pack(batch(1).samples))
     shards = [(s.name, s.start, s.part(s.start, s.stop - s.start).clone()) for s in learner.shards("teacher")]
     reference = learner.logprobs(batch(1).samples, "initial")
+    half = adapted(f"{folder}/half", rank=rank, world_size=2, sizes={"param_dtype": "bfloat16"})
+    half.accumulate(half.pack(batch(1).samples))
     found = {"gradients": gradients(learner), "shards": shards, "digest": learner.digest(), "reference": reference}
+    found |= {"half": gradients(half)}
     torch.save(found, f"{folder}/rank-{rank}")
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
@@ -114,12 +136,16 @@ def _rank(rank: int, folder: str, model: str) -> None:
 
 def test_two_ranks_have_the_numbers_of_one_and_send_the_same_bits(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model", kv_heads=1, vocab=VOCAB, spread=0.02)
+    half = adapted(half_of(model, tmp_path / "half"), sizes={"param_dtype": "bfloat16"})
     mp.spawn(_rank, (str(tmp_path), model), nprocs=2)
     ranks = [torch.load(tmp_path / f"rank-{rank}", weights_only=False) for rank in (0, 1)]
     learner = adapted(model, kl_reference="initial")
     learner.accumulate(learner.pack(batch(1).samples))
     for name, own in gradients(learner).items():
         assert (own - ranks[0]["gradients"][name]).norm() < 1e-5 * own.norm()
+    half.accumulate(half.pack(batch(1).samples))
+    for name, own in gradients(half).items():
+        assert (own - ranks[0]["half"][name]).norm() < 0.02 * own.norm()
     assert ranks[0]["digest"] == ranks[1]["digest"] == learner.digest()
     for mine, theirs in zip(learner.logprobs(batch(1).samples, "initial"), ranks[0]["reference"], strict=True):
         np.testing.assert_allclose(mine, theirs, atol=1e-5)

@@ -50,8 +50,10 @@ def test_a_rank_keeps_16_bytes_of_a_parameter_and_more_for_references() -> None:
 
 
 def test_a_rank_that_trains_an_adapter_keeps_the_frozen_weights_alone() -> None:
-    lora = on_gpus(rule="co_rewarding_ii", learner={"lora": {"rank": 8}})
-    assert rank_bytes(lora, model(1)) == 2 * GB
+    """The model's folder has 2 bytes per parameter."""
+    for dtype, element in (("float32", 4), ("bfloat16", 2)):
+        lora = on_gpus(rule="co_rewarding_ii", learner={"lora": {"rank": 8}, "param_dtype": dtype})
+        assert rank_bytes(lora, model(1)) == element * GB // 2
 
 
 def test_an_engine_keeps_its_weights_unless_they_are_elsewhere() -> None:
