@@ -1,4 +1,4 @@
-# make train | make test | make test-more | make engines | make test-engines | make test-engine-runs | make lint | make clean
+# make train | make test | make test-more | make engines | make test-engines | make test-engine-runs | make lint | make docs | make clean
 PYTHON ?= python3
 VENV ?= .venv
 # Installed first, because a plain `torch` pulls gigabytes of CUDA on Linux. With a GPU, TORCH="torch" takes the CUDA build;
@@ -13,7 +13,7 @@ export TOKENIZERS_PARALLELISM ?= false
 BIN := $(VENV)/bin
 OF_EVERY_ENGINE := $(addprefix tests/engines/test_,conformance.py weight_groups.py rules.py)
 
-.PHONY: train test test-unit test-more engines test-engines test-engine-runs lint clean
+.PHONY: train test test-unit test-more engines test-engines test-engine-runs lint docs clean
 
 train: $(VENV)/.installed
 	$(BIN)/corewarding train $(CONFIG) $(ARGS)
@@ -65,6 +65,11 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p corewarding
 
+# The pages in docs/ as a site in build/site. A broken link, a page that is in no menu or a name that does not exist ends it.
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "build/site/index.html"
+
 $(VENV)/.torch:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "corewarding needs Python 3.11 or newer; $(PYTHON) is older. Set PYTHON=/path/to/python3.11"; exit 1; }
@@ -82,6 +87,10 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/pip install --quiet --editable ".[dev]"
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/pip install --quiet --editable ".[docs]"
 	touch $@
 
 clean:

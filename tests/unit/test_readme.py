@@ -32,7 +32,14 @@ def blocks(text: str) -> str:
 
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = ("README.md", "docs/plugins.md", "docs/evaluation.md", "docs/staleness.md", "docs/engines.md")
+PAGES = (
+    "README.md",
+    *(
+        f"docs/{name}.md"
+        for name in ("plugins", "evaluation", "staleness", "engines", "tutorial", "own_data", "own_rule")
+    ),
+    *(f"docs/{name}.md" for name in ("first_gpu_run", "cluster")),
+)
 LINES = [
     line
     for page in PAGES
