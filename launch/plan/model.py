@@ -73,7 +73,9 @@ def shape_on_meta(config: Any) -> ModelShape:
     """The shape of transformers' model of this configuration, which is made without memory."""
     try:
         with torch.device("meta"):
-            return shape_of(AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False))
+            # with another type, config would name that one afterwards, and the shape would have it
+            dtype = getattr(config, "dtype", None) or torch.float32
+            return shape_of(AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False))
     except ValueError as error:
         raise UserError(f"transformers has no causal language model of this configuration: {error}") from error
 

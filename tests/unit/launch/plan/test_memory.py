@@ -64,6 +64,13 @@ def test_the_moments_of_an_update_by_hand() -> None:
     assert rank.peak == 5 * 496 + gathered + 80 + 240 + 1100
 
 
+def test_a_shape_has_the_type_that_the_folder_keeps() -> None:
+    for dtype, size in (("bfloat16", 2), ("float32", 4)):
+        config = config_of("qwen3")
+        config.dtype = dtype
+        assert shape_on_meta(config).stored_bytes == shape_on_meta(config).stored_bytes == size
+
+
 def test_several_ranks_hold_padded_rows() -> None:
     """10 rows on 4 ranks are 3 on the fullest: 2 x 3 x 4 + 2 x (1 x 4 + 1) + 1 = 35."""
     assert SMALL.elements(4) == 35
