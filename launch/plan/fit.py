@@ -58,6 +58,11 @@ class MemoryPlan:
         self.rank = self._rank(config)
         self.engines = self._engines(config)
 
+    @property
+    def unknown(self) -> bool:
+        """Whether activations could not be traced."""
+        return "activations" not in self.rank.moments["layers"]
+
     def fits(self, gpu: int) -> list[Fit]:
         """gpu: bytes of each GPU's memory. Processes on the CPU are not judged."""
         found = self._judged(self.config, gpu)
@@ -112,7 +117,7 @@ class MemoryPlan:
 
 def _rank_share(config: TrainConfig, gpu: int) -> int:
     """Bytes of a GPU that a rank may fill."""
-    return int(min(1.0, config.learner.gpus_per_rank) * gpu) - CONTEXT
+    return int(min(1.0, config.learner.gpus_per_rank or 1.0) * gpu) - CONTEXT
 
 
 def engine_share(config: TrainConfig, source: Source) -> tuple[float, str]:

@@ -20,7 +20,7 @@ from corewarding.weights.model_shape import ModelShape
 if TYPE_CHECKING:
     from corewarding.launch.plan.trace import Activations
 
-GB = 10**9
+GB, MB = 10**9, 10**6
 ELEMENT = {"float32": 4, "bfloat16": 2}
 """Bytes of one number."""
 QUANTIZED = 0.5
@@ -69,8 +69,14 @@ def total(parts: Parts) -> int:
     return sum(parts.values())
 
 
+def in_gb(num_bytes: float) -> str:
+    """As GB, or MB if it is less than one."""
+    return f"{num_bytes / GB:.1f} GB" if num_bytes >= GB else f"{num_bytes / MB:.1f} MB"
+
+
 def rank_on_gpu(config: TrainConfig) -> bool:
-    return config.learner.device != "cpu" and config.learner.gpus_per_rank > 0
+    learner = config.learner
+    return learner.device == "cuda" or (learner.device == "auto" and learner.gpus_per_rank > 0)
 
 
 def micro_batch_tokens(config: TrainConfig) -> int:
@@ -80,15 +86,29 @@ def micro_batch_tokens(config: TrainConfig) -> int:
 
 def lasting_parts(config: TrainConfig, shape: ModelShape) -> Parts:
     """What a rank keeps from its first update on."""
-    elements, trained = shape.elements(config.learner.ranks), trained_elements(config, shape)
+    elements = shape.elements(config.learner.ranks)
+    return _kept(config, elements, trained_elements(config, shape), shape.stored_bytes * elements)
+
+
+def certain_bytes(config: TrainConfig, *, elements: int, trained: int, initial: int) -> int:
+    """What a rank needs for certain, in the optimizer step. On a GPU AdamW works on all tensors at once and needs the roots of all.
+
+    elements: of the model's parameters that it holds. trained: elements that it trains. initial: bytes of its parameters in the
+    model's folder.
+    """
+    return total(_kept(config, elements, trained, initial)) + (8 if rank_on_gpu(config) else 4) * trained
+
+
+def _kept(config: TrainConfig, elements: int, trained: int, initial: int) -> Parts:
+    adapters = config.learner.lora.is_on
     parts = {"parameters": 4 * elements, "optimizer": 8 * trained}
-    if config.learner.lora.is_on:  # frozen weights stay as stored where the passes have that type
-        kept = ELEMENT[config.learner.param_dtype] if shape.stored_bytes == ELEMENT[config.learner.param_dtype] else 4
-        parts |= {"parameters": kept * elements, "adapter": 4 * trained}
+    if adapters:  # frozen weights stay as stored where the passes have that type
+        frozen = max(ELEMENT[config.learner.param_dtype] * elements, min(4 * elements, initial))
+        parts |= {"parameters": frozen, "adapter": 4 * trained}
     if config.keeps_teacher:
         parts["teacher"] = 4 * trained
-    if config.kl_reference == "initial" and config.kl_coef > 0 and not config.learner.lora.is_on:
-        parts["reference"] = shape.stored_bytes * elements
+    if config.kl_reference == "initial" and config.kl_coef > 0 and not adapters:
+        parts["reference"] = initial
     return parts
 
 
@@ -103,19 +123,19 @@ def trained_elements(config: TrainConfig, shape: ModelShape) -> int:
 
 def rank_memory(config: TrainConfig, shape: ModelShape, live: Activations | None) -> RankMemory:
     """live: of the largest micro-batch; None: not known, and left out."""
-    elements, element = trained_elements(config, shape), ELEMENT[config.learner.param_dtype]
+    trained, element = trained_elements(config, shape), ELEMENT[config.learner.param_dtype]
     lasting = lasting_parts(config, shape)
-    gradients = {"gradients": 4 * elements}
+    gradients = {"gradients": 4 * trained}
     groups = shape.group_elements()
     pair = max(map(sum, pairwise(groups)))
     gathered = element * (pair + max(groups))  # two groups, and the flat buffer of the one that arrives
     reduced = element * max(groups) + 4 * pair  # gradients of one group, flat copies of it and of the one before
     if config.learner.lora.is_on:  # of adapters, which are gathered with the layers that they belong to
-        layer = elements * config.learner.ranks // shape.layers
+        layer = trained * config.learner.ranks // shape.layers
         gathered, reduced = gathered + 3 * element * layer, (element + 8) * layer
     moments: dict[str, Parts] = {}
     if config.kl_reference != "none" and config.kl_coef > 0:
-        moments["reference pass"] = lasting | {"policy set aside": 4 * elements, "gathered": gathered}
+        moments["reference pass"] = lasting | {"policy set aside": 4 * trained, "gathered": gathered}
         if live is not None:
             moments["reference pass"]["activations"] = live.without_gradient
     moments["head"] = lasting | gradients | {"gathered": gathered}
@@ -124,14 +144,9 @@ def rank_memory(config: TrainConfig, shape: ModelShape, live: Activations | None
         moments["head"] |= {"activations": live.kept, "head": live.head}
         moments["layers"] |= {"activations": live.kept + live.layer}
     moments["optimizer step"] = lasting | gradients
-    if rank_on_gpu(config):  # AdamW works on all tensors at once there, and needs the roots of all of them
-        moments["optimizer step"] |= {"step": 4 * elements}
+    if rank_on_gpu(config):  # see certain_bytes
+        moments["optimizer step"] |= {"step": 4 * trained}
     return RankMemory(moments=moments, lasting=lasting)
-
-
-def certain_bytes(config: TrainConfig, shape: ModelShape) -> int:
-    """What the fullest rank needs for certain; activations, gathered weights and caches come on top."""
-    return total(rank_memory(config, shape, None).moments["optimizer step"])
 
 
 def engine_memory(config: TrainConfig, source: Source, shape: ModelShape) -> EngineMemory | None:
@@ -146,7 +161,7 @@ def engine_memory(config: TrainConfig, source: Source, shape: ModelShape) -> Eng
     )
     longest = engine.max_model_len or config.longest_sequence
     kv_token = shape.kv_token_bytes(element) / min(engine.tensor_parallel, shape.kv_heads)
-    parts = {"weights": weights, "sampling": 16 * engine.slots * shape.vocab}
+    parts = {"weights": weights, "sampling": 8 * engine.slots * shape.vocab}  # logits, and once more in float32
     fills = kind.takes_memory_fraction and config.rollout.gpus_per_actor > 0 and engine.kv_cache_mb is None
     if not kind.takes_memory_fraction:  # new weights are staged beside those in use, on the same device
         parts |= {"staged weights": weights, "prefill": int(kv_token * max(engine.prefill_tokens, longest))}

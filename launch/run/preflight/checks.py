@@ -19,6 +19,7 @@ from corewarding.launch.run import placement
 from corewarding.launch.run.inputs import Inputs, located, read_inputs
 from corewarding.launch.run.plans import admission_limits
 from corewarding.launch.run.preflight.early import PreflightError, check_early, refuse
+from corewarding.launch.run.preflight.expected import expected_problems
 from corewarding.launch.run.preflight.fetch import fetch_here
 from corewarding.launch.run.preflight.needs import Kind, bundles, fit_gpus, joins_cluster, needed, process_environment
 from corewarding.launch.run.preflight.node import NodePlan, late_problems, node_problems
@@ -42,7 +43,7 @@ def prepare(config: TrainConfig, *, revision: str | None = None) -> Inputs:
         refuse(
             [*late_problems(NodePlan(config=config, processes=processes, model=inputs.model)), *_too_few_gpus(config)]
         )
-    for note in warnings(config):
+    for note in (*warnings(config), *(() if joins_cluster() else expected_problems(config))):
         say(f"note: {note}")
     return inputs
 

@@ -17,15 +17,10 @@ import psutil
 from corewarding.actors.engines import ENGINES
 from corewarding.dataflow.ids import Source
 from corewarding.launch.config.tree import TrainConfig
+from corewarding.launch.plan.memory import ELEMENT, QUANTIZED, certain_bytes, in_gb, rank_on_gpu
 from corewarding.launch.run.preflight.needs import Kind
 from corewarding.weights.model_files import StoredModel
 
-GB, MB = 10**9, 10**6
-TRAINED, TEACHER = 16, 4
-"""Bytes of a parameter in the learner: float32 weight, gradient and the two means of AdamW; float32 weight of the teacher."""
-ELEMENT = {"float32": 4.0, "bfloat16": 2.0}
-QUANTIZED = 0.5
-"""The fewest bytes of a weight that an engine quantizes."""
 SMI_S = 20.0
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -45,23 +40,12 @@ def memory_here() -> Memory:
     return Memory(main=min([psutil.virtual_memory().total, *allowed]), gpu=_smallest_gpu())
 
 
-def in_words(num_bytes: float) -> str:
-    """As GB, or MB if it is less than one."""
-    return f"{num_bytes / GB:.1f} GB" if num_bytes >= GB else f"{num_bytes / MB:.1f} MB"
-
-
 def rank_bytes(config: TrainConfig, model: StoredModel) -> int:
-    """What one learner rank keeps."""
-    if config.learner.lora.is_on:  # adapters, their optimizer and their teacher are small beside the frozen weights
-        element = ELEMENT[config.learner.param_dtype]
-        return (
-            int(max(element, min(4, model.num_bytes / model.num_parameters)) * model.num_parameters)
-            // config.learner.ranks
-        )
-    total = (TRAINED + TEACHER * config.keeps_teacher) * model.num_parameters
-    if config.kl_reference == "initial" and config.kl_coef > 0:
-        total += model.num_bytes
-    return total // config.learner.ranks
+    """What one learner rank needs for certain."""
+    ranks = config.learner.ranks
+    elements = model.num_parameters // ranks
+    trained = 0 if config.learner.lora.is_on else elements  # adapters and what belongs to them are small
+    return certain_bytes(config, elements=elements, trained=trained, initial=model.num_bytes // ranks)
 
 
 def engine_bytes(config: TrainConfig, source: Source, model: StoredModel) -> int:
@@ -74,10 +58,10 @@ def engine_bytes(config: TrainConfig, source: Source, model: StoredModel) -> int
 
 def too_large(config: TrainConfig, model: StoredModel, processes: Mapping[Kind, int], memory: Memory) -> Iterator[str]:
     """What does not fit on a node, with the remedy. processes: their numbers there."""
-    learner, on_main = config.learner, []
+    on_main = []
     if ranks := processes.get("learner", 0):
         need = rank_bytes(config, model)
-        if learner.device == "cpu" or (learner.device == "auto" and learner.gpus_per_rank == 0):
+        if not rank_on_gpu(config):
             on_main.append((ranks, "learner rank", need))
         elif memory.gpu is not None:
             yield from _rank_too_large(config, model, memory.gpu)
@@ -90,10 +74,10 @@ def too_large(config: TrainConfig, model: StoredModel, processes: Mapping[Kind, 
                 yield from _engine_too_large(config, source, model, memory.gpu)
     need = sum(num * each for num, _, each in on_main)
     if need > memory.main:
-        words = ", ".join(f"{num} x {what} of {in_words(each)}" for num, what, each in on_main)
+        words = ", ".join(f"{num} x {what} of {in_gb(each)}" for num, what, each in on_main)
         yield (
-            f"{_named(config, model)} does not fit: its processes here keep at least {in_words(need)} ({words}), and this machine "
-            f"has {in_words(memory.main)}; take a smaller model or GPUs, or spread the processes over more nodes"
+            f"{_named(config, model)} does not fit: its processes here keep at least {in_gb(need)} ({words}), and this machine "
+            f"has {in_gb(memory.main)}; take a smaller model or GPUs, or spread the processes over more nodes"
         )
 
 
@@ -102,9 +86,10 @@ def _rank_too_large(config: TrainConfig, model: StoredModel, gpu: int) -> Iterat
     if need > share * gpu:
         enough = -(-need * config.learner.ranks // int(share * gpu))
         yield (
-            f"{_named(config, model)} does not fit: a learner rank keeps at least {in_words(need)} of weights, gradients, optimizer "
-            f"and references, and learner.gpus_per_rank {config.learner.gpus_per_rank:g} of a GPU here is {in_words(share * gpu)}; "
-            f"raise learner.ranks from {config.learner.ranks} to at least {enough}, or take a smaller model"
+            f"{_named(config, model)} does not fit: a learner rank needs at least {in_gb(need)} of weights, gradients, optimizer "
+            f"and references, and learner.gpus_per_rank {config.learner.gpus_per_rank:g} of a GPU here is {in_gb(share * gpu)}; "
+            f"raise learner.ranks from {config.learner.ranks} to at least {enough}, or take a smaller model; `corewarding plan` shows "
+            "every part"
         )
 
 
@@ -118,8 +103,8 @@ def _engine_too_large(config: TrainConfig, source: Source, model: StoredModel, g
     need = engine_bytes(config, source, model) // engine.tensor_parallel
     if need > part * gpu:
         yield (
-            f"{_named(config, model)} does not fit: the {source}'s engine keeps {in_words(need)} of weights on each GPU, and {key} "
-            f"of a GPU here is {in_words(part * gpu)}; raise engine.tensor_parallel and rollout.gpus_per_actor, or take a smaller "
+            f"{_named(config, model)} does not fit: the {source}'s engine keeps {in_gb(need)} of weights on each GPU, and {key} "
+            f"of a GPU here is {in_gb(part * gpu)}; raise engine.tensor_parallel and rollout.gpus_per_actor, or take a smaller "
             "model"
         )
 

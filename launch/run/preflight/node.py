@@ -22,8 +22,9 @@ from corewarding.actors.shared_memory import shortage
 from corewarding.dataflow import plugins
 from corewarding.dataflow.ids import Source
 from corewarding.launch.config.tree import TrainConfig
+from corewarding.launch.plan.memory import ELEMENT
 from corewarding.launch.run.preflight.interpreter import InterpreterError, ask
-from corewarding.launch.run.preflight.memory import ELEMENT, memory_here, too_large
+from corewarding.launch.run.preflight.memory import memory_here, too_large
 from corewarding.launch.run.preflight.needs import Kind, process_environment, weight_backend
 from corewarding.weights.model_files import ModelFilesError, StoredModel, fingerprint
 

@@ -22,14 +22,26 @@ def test_the_shipped_model_on_this_machine(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_what_does_not_fit_is_said_with_the_remedy(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["qwen3_32b", "--gpu", "H100", "--params", "32B", "--learner.ranks", "8"]
+    words = [
+        "qwen3_32b",
+        "--gpu",
+        "H100",
+        "--params",
+        "32B",
+        "--learner.ranks",
+        "8",
+        "--train.questions-per-update",
+        "4",
+    ]
     assert plan(words) == 1
     printed = " ".join(capsys.readouterr().out.split())
-    assert "learner rank: does not fit, it needs" in printed
+    assert "learner rank does not fit: it needs" in printed
     assert "the nearest change that makes it fit: learner.ranks=16" in printed
     assert plan([*words, "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert found["num_parameters"] == 32_762_123_264
+    assert found["forecast"]["staleness_mean"] <= 4
+    assert found["publication_bytes"]["policy"] == 65_524_246_528
     assert found["fits"][0]["remedy"] == {"learner.ranks": 16}
 
 
@@ -40,7 +52,7 @@ def test_a_model_that_cannot_be_reached_needs_its_config(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=r"does not hold its config.json; .*--model-config FILE.*--params 8B"):
         plan(["qwen3_4b", "--gpu", "H100"])
-    assert plan(["qwen3_4b", "--gpu", "H100", "--model-config", "models/arithmetic-base/config.json"]) == 0
+    assert plan(["qwen3_4b", "--model-config", "models/arithmetic-base/config.json"]) == 0
     assert "820,608 parameters" in capsys.readouterr().out
 
 

@@ -87,7 +87,7 @@ def test_an_engine_by_hand() -> None:
     memory = engine_memory(config, "policy", SMALL)
     assert memory is not None
     assert memory.kv_token == 16
-    assert memory.parts == {"weights": 248, "sampling": 16 * 128 * 10}
+    assert memory.parts == {"weights": 248, "sampling": 8 * 128 * 10}
     assert memory.fills
     assert memory.needs == total(memory.parts) + 16 * config.longest_sequence
     embedded = engine_memory(make_config({"rule": "random"}, where="test"), "policy", SMALL)

@@ -8,8 +8,8 @@ import pytest
 from corewarding.launch.config.load import load_config, make_config
 from corewarding.launch.config.recipes import recipes
 from corewarding.launch.config.tree import TrainConfig
+from corewarding.launch.plan.memory import GB
 from corewarding.launch.run.preflight.memory import (
-    GB,
     Memory,
     engine_bytes,
     memory_here,
@@ -43,10 +43,23 @@ def on_gpus(**content: Any) -> TrainConfig:
     )
 
 
-def test_a_rank_keeps_16_bytes_of_a_parameter_and_more_for_references() -> None:
-    assert rank_bytes(on_gpus(rule="random", kl={"coef": 0}), model(1)) == 8 * GB
-    assert rank_bytes(on_gpus(rule="random", kl={"coef": 0.1, "reference": "initial"}), model(1)) == 9 * GB
-    assert rank_bytes(on_gpus(rule="co_rewarding_ii"), model(1)) == 10 * GB
+def test_a_rank_needs_20_bytes_of_a_parameter_and_more_for_references() -> None:
+    """16 for weight, gradient and two means, 4 for the roots of AdamW, which a CPU computes one tensor after the other."""
+    assert rank_bytes(on_gpus(rule="random", kl={"coef": 0}), model(1)) == 10 * GB
+    assert rank_bytes(on_gpus(rule="random", kl={"coef": 0.1, "reference": "initial"}), model(1)) == 11 * GB
+    assert rank_bytes(on_gpus(rule="co_rewarding_ii"), model(1)) == 12 * GB
+    assert rank_bytes(make_config({"rule": "random", "kl": {"coef": 0}}, where="test"), model(1)) == 16 * GB
+
+
+def test_32_billion_on_8_ranks_of_an_h100_is_refused() -> None:
+    """24 bytes of 32.76 billion on 8 ranks."""
+    (message,) = said(
+        on_gpus(rule="co_rewarding_ii", learner={"ranks": 8}, rollout={"gpus_per_actor": 4}, engine=_SHARDED),
+        32.76,
+        gpu=81559 * 2**20 / GB,
+    )
+    assert "a learner rank needs at least 98.3 GB" in message
+    assert "learner.gpus_per_rank 1 of a GPU here is 85.5 GB; raise learner.ranks from 8 to at least 10" in message
 
 
 def test_a_rank_that_trains_an_adapter_keeps_the_frozen_weights_alone() -> None:
@@ -64,11 +77,14 @@ def test_an_engine_keeps_its_weights_unless_they_are_elsewhere() -> None:
     assert engine_bytes(on_gpus(rule="random", engine=elsewhere), "policy", model(1)) == 0
 
 
+_SHARDED = {"kind": "vllm", "dtype": "bfloat16", "tensor_parallel": 4}
+
+
 def test_ranks_that_cannot_hold_their_shards_are_told_how_many_could() -> None:
     config = on_gpus(rule="co_rewarding_ii")
-    assert said(config, 7.9) == []
+    assert said(config, 6.6) == []
     (message,) = said(config, 8.19)
-    assert "8,190.0 million parameters) does not fit: a learner rank keeps at least 81.9 GB" in message
+    assert "8,190.0 million parameters) does not fit: a learner rank needs at least 98.3 GB" in message
     assert "learner.gpus_per_rank 1 of a GPU here is 80.0 GB; raise learner.ranks from 2 to at least 3" in message
     (message,) = said(on_gpus(rule="co_rewarding_ii", learner={"gpus_per_rank": 0.5}), 4.5)
     assert "learner.gpus_per_rank 0.5 of a GPU here is 40.0 GB" in message
