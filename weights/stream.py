@@ -6,6 +6,7 @@ receiver consumes exactly what the manifest announced, or raises.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -137,11 +138,24 @@ def checksum_tensor(wire: Tensor, start: int = 0, *, dtype: torch.dtype | None =
     for low in range(0, wire.numel(), size):
         chunk = wire[low : low + size].to(dtype or wire.dtype)
         bits = chunk.view(_INTEGER_OF_SIZE[chunk.itemsize]).to(torch.int64)
-        weight = torch.arange(start + low, start + low + chunk.numel(), dtype=torch.int64, device=wire.device)
-        weight.mul_(_MIX_A)
-        weight.bitwise_xor_(weight >> 29).mul_(_MIX_B).bitwise_or_(1)
+        first = start + low
+        kept = first == 0 and wire.device.type == "cpu"
+        weight = _first_place_weights()[: len(bits)] if kept else _place_weights(first, len(bits), wire.device)
         total += bits.mul_(weight).sum()
     return total
+
+
+@functools.cache
+def _first_place_weights() -> Tensor:
+    """Kept, because each tensor begins with them, and making them takes longer than the checksum itself."""
+    return _place_weights(0, _CPU_CHUNK, torch.device("cpu"))
+
+
+def _place_weights(first: int, count: int, device: torch.device) -> Tensor:
+    """[count] int64, odd: by what the bits of the elements `first`, `first` + 1, ... are multiplied."""
+    weight = torch.arange(first, first + count, dtype=torch.int64, device=device)
+    weight.mul_(_MIX_A)
+    return weight.bitwise_xor_(weight >> 29).mul_(_MIX_B).bitwise_or_(1)
 
 
 def receive(group: WeightGroup, manifest: WeightManifest, into: Mapping[str, Tensor]) -> None:
