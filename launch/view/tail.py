@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
-import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from corewarding.learner.replay.journal.records import Record, from_bytes
-from corewarding.learner.replay.journal.segments import MAGIC, JournalError, Position, number_of, read, segments
+from corewarding.learner.replay.journal.segments import (
+    FRAME,
+    MAGIC,
+    JournalError,
+    Position,
+    is_tail,
+    number_of,
+    payload_here,
+    segments,
+)
 
-_FRAME = struct.Struct("<III")  # as in learner/replay/journal/segments.py
 BEGIN = Position(0, 0)
 
 
@@ -21,19 +27,19 @@ def frames(folder: Path, begin: Position) -> Iterator[tuple[Position, Position, 
 
     JournalError for damage before the end of the journal.
     """
-    files = [path for path in segments(folder) if number_of(path) >= begin.segment]
-    for path in files:
-        number = number_of(path)
+    for path in segments(folder):
+        if (number := number_of(path)) < begin.segment:
+            continue
         at = max(len(MAGIC), begin.offset if number == begin.segment else 0)
         with path.open("rb") as file:
             file.seek(at)
-            while (payload := _payload(file)) is not None:
-                after = at + _FRAME.size + len(payload)
+            while (payload := payload_here(file, os.fstat(file.fileno()).st_size - at)) is not None:
+                after = at + FRAME.size + len(payload)
                 yield Position(number, at), Position(number, after), list(from_bytes(payload))
                 at = after
-            if at < os.fstat(file.fileno()).st_size and (path != files[-1] or _is_long_enough(file, at)):
-                for _ in read(path, torn=[]):  # tells an unfinished end from damage
-                    pass
+            size = os.fstat(file.fileno()).st_size
+            if at < size and not is_tail(file, at, size):
+                raise JournalError(f"{path} is damaged at byte {at}: a record does not fit its checksum")
 
 
 def frame_at(folder: Path, place: Position) -> list[Record]:
@@ -42,7 +48,7 @@ def frame_at(folder: Path, place: Position) -> list[Record]:
     if path.is_file():
         with path.open("rb") as file:
             file.seek(place.offset)
-            if (payload := _payload(file)) is not None:
+            if (payload := payload_here(file, os.fstat(file.fileno()).st_size - place.offset)) is not None:
                 return list(from_bytes(payload))
     raise JournalError(f"{path} does not hold the record at byte {place.offset} any more (journal.retain)")
 
@@ -53,24 +59,4 @@ def fingerprint(folder: Path, place: Position) -> str:
     if not path.is_file() or path.stat().st_size < place.offset:
         return ""
     with path.open("rb") as file:
-        return f"{zlib.crc32(file.read(len(MAGIC) + _FRAME.size)):08x}"
-
-
-def _payload(file: BinaryIO) -> bytes | None:
-    """The frame that begins here; None if it is not whole."""
-    header = file.read(_FRAME.size)
-    if len(header) < _FRAME.size:
-        return None
-    length, checksum, own = _FRAME.unpack(header)
-    if own != zlib.crc32(header[:8]):
-        return None
-    payload = file.read(length)
-    return payload if len(payload) == length and zlib.crc32(payload) == checksum else None
-
-
-def _is_long_enough(file: BinaryIO, at: int) -> bool:
-    """Whether the file holds as many bytes as the frame at `at` says, so that it is damaged rather than unfinished."""
-    file.seek(at)
-    header = file.read(_FRAME.size)
-    left = os.fstat(file.fileno()).st_size - at - _FRAME.size
-    return len(header) == _FRAME.size and _FRAME.unpack(header)[0] <= left
+        return f"{zlib.crc32(file.read(len(MAGIC) + FRAME.size)):08x}"

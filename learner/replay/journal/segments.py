@@ -24,7 +24,8 @@ MAGIC = b"corewarding journal 1\n"
 SEGMENT_BYTES = 256 * 2**20
 """A segment that has reached this size is followed by another."""
 MAX_RECORD_BYTES = 2**30
-_FRAME = struct.Struct("<III")
+FRAME = struct.Struct("<III")
+"""Before each payload: its length, its checksum, and the checksum of these two."""
 _NAME = re.compile(r"segment-(\d{6,})\.cwj")
 
 
@@ -83,20 +84,20 @@ def read(segment: Path, *, torn: list[Torn] | None = None) -> Iterator[tuple[Pos
             _end_torn(segment, 0, size, torn)
             return
         while at < size:
-            payload = _payload(file, size - at)
+            payload = payload_here(file, size - at)
             if payload is None:
-                if not _is_tail(file, at, size):
+                if not is_tail(file, at, size):
                     raise JournalError(f"{segment} is damaged at byte {at}: a record does not fit its checksum")
                 _end_torn(segment, at, size, torn)
                 return
             yield Position(number_of(segment), at), payload
-            at += _FRAME.size + len(payload)
+            at += FRAME.size + len(payload)
 
 
-def _payload(file: BinaryIO, left: int) -> bytes | None:
-    """The record that begins here; None if it is not whole."""
-    frame = _frame(file.read(_FRAME.size))
-    if frame is None or frame[0] > left - _FRAME.size:
+def payload_here(file: BinaryIO, left: int) -> bytes | None:
+    """The record that begins here; None if it is not whole. left: bytes to the end of the file; no more memory is taken."""
+    frame = _frame(file.read(FRAME.size))
+    if frame is None or frame[0] > left - FRAME.size:
         return None
     payload = file.read(frame[0])
     return payload if zlib.crc32(payload) == frame[1] else None
@@ -104,20 +105,20 @@ def _payload(file: BinaryIO, left: int) -> bytes | None:
 
 def _frame(header: bytes) -> tuple[int, int] | None:
     """Length and checksum of the payload; None if that is not what is written here."""
-    if len(header) < _FRAME.size:
+    if len(header) < FRAME.size:
         return None
-    length, checksum, own = _FRAME.unpack(header)
+    length, checksum, own = FRAME.unpack(header)
     return (length, checksum) if own == zlib.crc32(header[:8]) and 0 < length <= MAX_RECORD_BYTES else None
 
 
-def _is_tail(file: BinaryIO, at: int, size: int) -> bool:
+def is_tail(file: BinaryIO, at: int, size: int) -> bool:
     """Whether the record that is not whole is the last one: it reaches to the end or beyond it, or only zeros follow."""
     file.seek(at)
-    header = file.read(_FRAME.size)
-    if len(header) < _FRAME.size:
+    header = file.read(FRAME.size)
+    if len(header) < FRAME.size:
         return True
     if (frame := _frame(header)) is not None:
-        return at + _FRAME.size + frame[0] >= size
+        return at + FRAME.size + frame[0] >= size
     file.seek(at)
     return not any(block.strip(b"\0") for block in iter(lambda: file.read(2**20), b""))
 
