@@ -73,6 +73,11 @@ class CollapseAlarm:
         """Signals with a raised alarm."""
         return tuple(name for name, state in self._states.items() if state.raised)
 
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """What each signal that has been seen must exceed now."""
+        return {name: self._threshold(name) for name, state in self._states.items() if state.start}
+
     def seen(self, update: int, scalars: Mapping[str, float]) -> list[Alarm]:
         """Alarms that this update raises."""
         alarms = []
@@ -82,13 +87,17 @@ class CollapseAlarm:
                 continue
             if len(state.start) < self._settings.patience:
                 state.start.append(value)
-            threshold = max(getattr(self._settings, name), sum(state.start) / len(state.start) + self._settings.rise)
+            threshold = self._threshold(name)
             state.above = state.above + 1 if value > threshold else 0
             if state.above >= self._settings.patience and not state.raised:
                 state.raised = True
                 alarms.append(Alarm(name, value, threshold, update))
             state.raised = state.raised and state.above > 0
         return alarms
+
+    def _threshold(self, name: str) -> float:
+        start = self._states[name].start
+        return float(max(getattr(self._settings, name), sum(start) / len(start) + self._settings.rise))
 
 
 def repetition(token_ids: NDArray[np.int32]) -> float:

@@ -37,6 +37,8 @@ _CHANGEABLE = frozenset(
 """Sections and keys that say where and how a run works. All others say what is computed, and stay for the whole run."""
 _FIXED = frozenset({"learner.lora"})
 """Keys of these sections that say what is computed."""
+OWN = frozenset({"run.name", "run.root", "run.resume"})
+"""Keys that say where a run lies, not what it is."""
 LENGTH = "train.updates"
 """May change when a run is resumed: the schedules of learning rate and teacher continue over the new total from the next update."""
 

@@ -31,7 +31,7 @@ def drop_torn_line(path: Path) -> None:
 
 def whole_rows(path: Path) -> list[dict[str, Any]]:
     """The JSON objects of a JSONL file, one a line. Lines that are none, left by a full disk or a lost power supply, are left out."""
-    return _rows(path.read_bytes()) if path.is_file() else []
+    return rows_in(path.read_bytes()) if path.is_file() else []
 
 
 def first_and_last_rows(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -41,10 +41,11 @@ def first_and_last_rows(path: Path) -> tuple[list[dict[str, Any]], list[dict[str
     with path.open("rb") as file:
         first = file.read(END_BYTES)
         file.seek(max(0, file.seek(0, os.SEEK_END) - END_BYTES))
-        return _rows(first), _rows(file.read())
+        return rows_in(first), rows_in(file.read())
 
 
-def _rows(content: bytes) -> list[dict[str, Any]]:
+def rows_in(content: bytes) -> list[dict[str, Any]]:
+    """The JSON objects among these lines."""
     rows = []
     for line in content.split(b"\n"):
         try:

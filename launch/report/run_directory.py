@@ -25,7 +25,7 @@ from corewarding.launch.config.paths import PACKAGE
 from corewarding.launch.config.secrets import FILE as SECRETS
 from corewarding.launch.config.secrets import masked, masked_words, write_secrets
 from corewarding.launch.config.tree import TrainConfig
-from corewarding.launch.report.changes import LENGTH, Change, changes_between, record
+from corewarding.launch.report.changes import LENGTH, OWN, Change, changes_between, record
 from corewarding.launch.report.files import write_whole
 from corewarding.launch.report.run_lock import FILE as LOCK
 from corewarding.learner.checkpoint.store import SCORES, committed, update_of
@@ -151,8 +151,7 @@ class RunDir:
     def changes_of(self, config: TrainConfig) -> list[Change]:
         """Keys that differ from the saved configuration, apart from the folder's own."""
         saved = self.saved()
-        own = ("run.name", "run.root", "run.resume")
-        return [change for change in changes_between(saved, config) if change.key not in own]
+        return [change for change in changes_between(saved, config) if change.key not in OWN]
 
 
 def config_text(config: TrainConfig) -> str:

@@ -19,12 +19,15 @@ from corewarding.launch.report.files import write_whole
 from corewarding.launch.report.tables.output import json_line
 from corewarding.launch.view.details import asking, tokens
 from corewarding.launch.view.filters import Filter, rows_of
+from corewarding.launch.view.live.live import LiveRun, board
 from corewarding.launch.view.run import ViewedRun
 from corewarding.launch.view.server import PAGE
 
-MODULES = ("dom", "state", "file", "tokens", "filters", "list", "question", "main")
+_LIVE = ("svg", "chart", "curves", "lanes", "strip", "top", "panel", "page")
+MODULES = ("dom", "state", "file", "tokens", "filters", "list", "question", *(f"live/{name}" for name in _LIVE), "main")
 """The page's scripts, each after those that it imports; `file` stands for `source`."""
-_IMPORT = re.compile(r"^import \{[^}]*\} from \"\./[a-z]+\.js\";\n", re.MULTILINE)
+STYLES = ("style", "live/live")
+_IMPORT = re.compile(r"^import \{[^}]*\} from \"\.{1,2}/[a-z/]+\.js\";\n", re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async )?function|const)", re.MULTILINE)
 
 
@@ -48,8 +51,10 @@ def chosen(run: ViewedRun, wanted: Filter, most: int) -> list[int]:
 def write_page(out: Path, runs: Sequence[ViewedRun], wanted: Filter, most: int) -> tuple[int, int]:
     """Writes the file; returns its bytes and its completions. most: completions of each run."""
     held = {run.name: _samples(run, chosen(run, wanted, most)) for run in runs}
-    data = base64.b64encode(zlib.compress(json_line(held).encode(), 9)).decode()
-    page = _page(script="\n".join(_scripts()), style=(PAGE / "style.css").read_text(encoding="utf-8"), data=data)
+    content = {"runs": held, "board": board(runs)}
+    data = base64.b64encode(zlib.compress(json_line(content).encode(), 9)).decode()
+    style = "\n".join((PAGE / f"{name}.css").read_text(encoding="utf-8") for name in STYLES)
+    page = _page(script="\n".join(_scripts()), style=style, data=data)
     write_whole(out, page)
     return len(page.encode()), sum(row["num"] for one in held.values() for row in one["rows"])
 
@@ -59,7 +64,7 @@ def _samples(run: ViewedRun, numbers: Sequence[int]) -> dict[str, Any]:
     askings = [asking(run, n) for n in numbers]
     about = run.about() | {"askings": len(rows), "completions": sum(row["num"] for row in rows)}
     sampled = {str(one["n"]): _tokens(run, one) for one in askings}
-    return {"about": about, "rows": rows, "askings": askings, "tokens": sampled}
+    return {"about": about, "rows": rows, "askings": askings, "tokens": sampled, "live": LiveRun(run).content()}
 
 
 def _tokens(run: ViewedRun, one: dict[str, Any]) -> dict[str, Any]:

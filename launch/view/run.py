@@ -32,6 +32,7 @@ class ViewedRun:
         self.tokenizer: Tokenizer | None = None
         self.is_read = False  # all that the journal held when it was opened is in the index
         self.problem: str | None = None  # what ended the reading
+        self.follows = False  # whether the journal is read on, beyond what it held when it was opened
         self._readers = threading.local()
         self._opened: list[sqlite3.Connection] = []
         self._ends = threading.Event()
@@ -60,6 +61,7 @@ class ViewedRun:
 
     def start(self, *, follow: bool) -> None:
         """Fills the index in a thread of its own."""
+        self.follows = follow
         self._thread = threading.Thread(target=self.read, kwargs={"follow": follow}, name=f"index of {self.name}")
         self._thread.start()
 

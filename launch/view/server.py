@@ -20,6 +20,7 @@ from corewarding.dataflow.ids import SOURCES, VIEWS
 from corewarding.launch.report.tables.output import json_line
 from corewarding.launch.view.details import NoSuchSampleError, asking, number_of, tokens
 from corewarding.launch.view.filters import Filter, rows_of
+from corewarding.launch.view.live.live import UPDATES, LiveRun, board
 from corewarding.launch.view.run import ViewedRun
 
 HOST = "127.0.0.1"
@@ -48,6 +49,7 @@ class Server:
     def __init__(self, runs: Sequence[ViewedRun], *, port: int) -> None:
         """port: 0 takes any that is free."""
         self._runs = {run.name: run for run in runs}
+        self._live = {run.name: LiveRun(run) for run in runs}
         self._socket = listening(port)
         self.port: int = self._socket.getsockname()[1]
         self._word = secrets.token_urlsafe(16)
@@ -61,7 +63,7 @@ class Server:
         app = web.Application(middlewares=[self._guard])
         base = f"/{self._word}"
         app.router.add_get(f"{base}/", self._file)
-        app.router.add_get(f"{base}/{{name:[a-z]+\\.(?:js|css|svg)}}", self._file)
+        app.router.add_get(f"{base}/{{name:(?:live/)?[a-z]+\\.(?:js|css|svg)}}", self._file)
         for name, answer in self._answers().items():
             app.router.add_get(f"{base}/api/{name}", self._api(answer))
         self._runner = web.AppRunner(app, access_log=None)
@@ -115,7 +117,14 @@ class Server:
             "rows": self._rows,
             "asking": self._asking,
             "tokens": self._tokens,
+            "live": self._live_run,
+            "board": lambda query: board(list(self._runs.values())),
         }
+
+    def _live_run(self, query: dict[str, str]) -> dict[str, Any]:
+        run = self._run(query)
+        updates = _number(query["updates"]) if query.get("updates") else UPDATES
+        return self._live[run.name].content(updates=max(1, updates), known=query.get("known", ""))
 
     def _samples(self, query: dict[str, str]) -> dict[str, Any]:
         run = self._run(query)

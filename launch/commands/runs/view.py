@@ -76,16 +76,17 @@ class SampleFilters:
 class ViewArguments(SampleFilters):
     """Serves a page on this machine alone, until Ctrl-C, with every question of the runs: its wordings, the groups of policy and
     teacher with each completion, how its answer was read, the vote, the label or why there is none, reward, advantage, what became
-    of it, and for each token its log-probability and the weights that wrote it.
+    of it, and for each token its log-probability and the weights that wrote it. A second page, Run, has the alarms and curves of the
+    runs as a whole, and shows who waits for whom.
 
-    Everything comes from the run's journal, so a run that crashed or is still going on can be viewed too. An index is kept in the run
+    Everything comes from the run's files, so a run that crashed or is still going on can be viewed too. An index is kept in the run
     folder (view.sqlite) and may be removed.
     """
 
     run_dirs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN [RUN ...]")]
     """Run directories, for example runs/cpu. Two or more can be compared on the same question."""
     follow: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Go on reading the journal of a run that is still going on."""
+    """Go on reading the files of a run that is still going on."""
     port: Annotated[int, Field(ge=0, le=65535)] = 0
     """Port of the page; 0: any that is free."""
     out: Path | None = None

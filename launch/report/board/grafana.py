@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import json
 import re
-from itertools import product
 from typing import Any
 
 from corewarding.launch.report.board.layout import CHARTS
-from corewarding.launch.report.board.tags import VALUES, Tag, declared
+from corewarding.launch.report.board.tags import Tag, declared, names
 
 COMMAND = "python -m corewarding.launch.report.board.grafana > docs/grafana/dashboard.json"
 PREFIX = "ray_"
@@ -62,15 +61,6 @@ def dashboard() -> dict[str, Any]:
         },
         "panels": [{"id": number} | panel for number, panel in enumerate(panels, start=1)],
     }
-
-
-def names(family: Tag) -> list[str]:
-    """All tags of a family that has no numbers in its name."""
-    places = re.findall(r"\{(\w+)\}", family.name)
-    return [
-        family.name.format(**dict(zip(places, words, strict=True)))
-        for words in product(*(VALUES[place] for place in places))
-    ]
 
 
 def _panel(title: str, tags: list[Tag]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -92,6 +93,15 @@ def declared() -> tuple[Tag, ...]:
         for number, (page, tags) in enumerate(content.items(), start=1)
         for name, fields in tags.items()
     )
+
+
+def names(family: Tag) -> list[str]:
+    """All tags of a family that has no numbers in its name."""
+    places = _PLACE.findall(family.name)
+    return [
+        family.name.format(**dict(zip(places, words, strict=True)))
+        for words in product(*(VALUES[place] for place in places))
+    ]
 
 
 @cache

@@ -13,7 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from corewarding.launch.report.changes import differences
+from corewarding.launch.report.changes import OWN, differences
 from corewarding.launch.report.files import whole_rows
 from corewarding.launch.report.run_directory import RunDir
 from corewarding.launch.report.tables.runs import status_of, summary_of
@@ -22,7 +22,6 @@ LATE = 4
 """Numbers of updates are medians over the last quarter of the updates that both runs have made."""
 FROM_UPDATES = ("reward/mean", "label/accuracy_frac", "vote/top_answer_frac", "policy/entropy", "mismatch/k3")
 FROM_SUMMARY = ("completions_per_s", "learner_idle_frac", "staleness_mean", "labels_read", "train_wall_s")
-_OWN = ("run.name", "run.root", "run.resume")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ def compare_runs(first: RunDir, second: RunDir) -> list[Difference]:
     keys = [
         Difference("configuration", change.key, change.old, change.new)
         for change in differences(first.saved(), second.saved())
-        if change.key not in _OWN
+        if change.key not in OWN
     ]
     return [*keys, *_environments(first, second), *_results(first, second)]
 

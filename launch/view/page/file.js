@@ -6,7 +6,8 @@ async function held() {
   return new Response(stream).json();
 }
 
-const runsHeld = held();
+const all = held();
+const runsHeld = all.then((one) => one.runs);
 const found = async (run) => (await runsHeld)[run];
 
 const ORDERS = {
@@ -63,5 +64,7 @@ export const source = {
     if (!fit.length) throw new Error(`this file holds no question ${which.id || which.n} of ${run}`);
     return fit.at(-1);
   },
+  board: async () => (await all).board,
+  live: async (run) => (await found(run)).live,
   tokens: async (run, n, view, sampler) => (await found(run)).tokens[n][`${view}/${sampler}`],
 };

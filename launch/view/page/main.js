@@ -1,26 +1,30 @@
 // Puts list, filters and question together, and follows the address.
 
 import { el, fill, number, plural, visible } from "./dom.js";
-import { change, filterOf, onChange, state } from "./state.js";
+import { change, filterOf, linkTo, onChange, state } from "./state.js";
 import { filterPanel } from "./filters.js";
 import { askingList } from "./list.js";
+import { runPage } from "./live/page.js";
 import { questionPage } from "./question.js";
 import { source } from "./source.js";
 import { tooltip } from "./tokens.js";
 
 const POLL_MS = 1000;
 const runPicker = el("select.run", { "aria-label": "run", onchange: () => change({ run: runPicker.value, n: "" }) });
-const otherPicker = el("select.run", { "aria-label": "compare with", onchange: () => change({ with: otherPicker.value }) });
-const colours = el("select", { "aria-label": "colour of tokens", onchange: () => change({ colour: colours.value }, { replace: true }) },
+const otherPicker = el("select.run.of-samples", { "aria-label": "compare with", onchange: () => change({ with: otherPicker.value }) });
+const colours = el("select.of-samples", { "aria-label": "colour of tokens", onchange: () => change({ colour: colours.value }, { replace: true }) },
   el("option", { value: "" }, "colour by weights"), el("option", { value: "probability" }, "colour by probability"), el("option", { value: "none" }, "no colour"));
 const facts = el("span.facts");
 const count = el("div.count", { role: "status" });
 const problem = el("p.problem", { hidden: true });
 const detail = el("div.detail", { tabIndex: 0 });
 const panel = filterPanel();
+const live = runPage();
+const links = { samples: el("a", null, "Samples"), run: el("a", null, "Run") };
 const list = askingList((row) => change({ id: row.id, n: row.again ? String(row.n) : "" }));
 let runs = [];
 let asked = new AbortController();
+const page = () => (state.page === "run" ? "run" : "samples");
 
 function currentRun() {
   return runs.find((run) => run.name === state.run) || runs[0];
@@ -28,6 +32,12 @@ function currentRun() {
 
 function showRuns() {
   const run = currentRun();
+  document.body.dataset.page = page();
+  for (const [name, link] of Object.entries(links)) {
+    link.href = linkTo({ page: name === "run" ? "run" : "" });
+    if (name === page()) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
   const options = () => runs.map((one) => el("option", { value: one.name }, `${visible(one.name)} \u00b7 ${visible(one.rule)}`));
   if (runPicker.options.length !== runs.length) {
     fill(runPicker, options());
@@ -48,6 +58,7 @@ function showRuns() {
 }
 
 async function showList(options) {
+  if (page() === "run") return;
   asked.abort();
   asked = new AbortController();
   const run = currentRun();
@@ -86,6 +97,15 @@ async function showQuestion() {
   return undefined;
 }
 
+async function showRunPage() {
+  try {
+    await live.load();
+  } catch (error) {
+    problem.hidden = false;
+    fill(problem, error.message);
+  }
+}
+
 function welcome() {
   return el("div.welcome", null, el("p", null, "Choose a question in the list."),
     el("p.note", null, el("kbd", null, "j"), " next ", el("kbd", null, "k"), " previous ", el("kbd", null, "/"), " search"));
@@ -99,6 +119,7 @@ async function step(by) {
 async function poll() {
   const before = runs.map((run) => [run.askings, run.updates[1], run.is_read, run.problem].join()).join("|");
   runs = await source.runs();
+  if (page() === "run" && (live.isGoingOn() || runs.some((run) => !run.is_read))) await live.load();
   const now = runs.map((run) => [run.askings, run.updates[1], run.is_read, run.problem].join()).join("|");
   if (before !== now) {
     showRuns();
@@ -109,11 +130,15 @@ async function poll() {
 
 function changed(before) {
   showRuns();
+  if (page() === "run") {
+    showRunPage();
+    return;
+  }
   const same = (names) => names.every((name) => before[name] === state[name]);
-  const sameFilter = JSON.stringify(filterOf(before)) === JSON.stringify(filterOf(state)) && before.run === state.run;
+  const sameFilter = before.page === state.page && JSON.stringify(filterOf(before)) === JSON.stringify(filterOf(state)) && before.run === state.run;
   if (sameFilter) list.draw();
   else showList();
-  if (!same(QUESTION)) showQuestion();
+  if (!same([...QUESTION, "page"])) showQuestion();
 }
 
 document.addEventListener("keydown", (event) => {
@@ -126,15 +151,16 @@ document.addEventListener("keydown", (event) => {
 
 async function begin() {
   document.body.append(
-    el("header.top", null, el("span.brand", null, "corewarding"), runPicker, otherPicker, facts, el("span.spring"), colours,
-      el("button", { type: "button", title: "previous (k)", onclick: () => step(-1) }, "\u2039 previous"),
-      el("button", { type: "button", title: "next (j)", onclick: () => step(1) }, "next \u203a")),
-    problem, el("main", null, el("aside", null, panel.node, count, list.node), detail), tooltip());
+    el("header.top", null, el("span.brand", null, "corewarding"), el("nav.nav", null, links.samples, links.run), runPicker, otherPicker, facts,
+      el("span.spring"), colours,
+      el("button.of-samples", { type: "button", title: "previous (k)", onclick: () => step(-1) }, "\u2039 previous"),
+      el("button.of-samples", { type: "button", title: "next (j)", onclick: () => step(1) }, "next \u203a")),
+    problem, el("main.of-samples", null, el("aside", null, panel.node, count, list.node), detail), live.node, tooltip());
   runs = await source.runs();
   onChange(changed);
   showRuns();
   await showList();
-  await showQuestion();
+  await (page() === "run" ? showRunPage() : showQuestion());
   document.body.dataset.ready = "yes";
   if (!source.isFile) setInterval(() => poll().catch(() => fill(facts, el("span.error", null, "the viewer has ended"))), POLL_MS);
 }

@@ -13,5 +13,7 @@ export const source = {
   samples: async (run, filter, signal) => (await ask("samples", { run, ...filter }, signal)).numbers,
   rows: (run, numbers) => ask("rows", { run, n: numbers.join(",") }),
   asking: (run, which) => ask("asking", { run, ...which }),
+  board: () => ask("board", {}),
+  live: (run, wanted) => ask("live", { run, ...wanted }),
   tokens: (run, n, view, sampler) => ask("tokens", { run, n, view, source: sampler }),
 };

@@ -37,9 +37,9 @@ async def test_the_page_and_the_samples(server: Server) -> None:
             assert "default-src 'none'" in policy
             assert "unsafe" not in policy
             assert answer.headers["X-Content-Type-Options"] == "nosniff"
-        for path in PAGE.iterdir():
+        for path in PAGE.rglob("*.*"):
             if path.suffix != ".html":
-                async with session.get(server.address + path.name) as answer:
+                async with session.get(server.address + path.relative_to(PAGE).as_posix()) as answer:
                     assert answer.status == 200, path
         async with session.get(server.address + "api/samples?run=one") as answer:
             numbers = (await answer.json())["numbers"]
@@ -53,9 +53,27 @@ async def test_the_page_and_the_samples(server: Server) -> None:
             assert (about["name"], about["rule"], about["updates"]) == ("one", "co_rewarding_iii", [1, 2])
 
 
+async def test_the_page_of_a_run(server: Server) -> None:
+    async with aiohttp.ClientSession() as session:
+        async with session.get(server.address + "api/board") as answer:
+            board = await answer.json()
+        assert board["groups"] == [{"name": "one", "runs": ["one"]}]
+        assert {panel["kind"] for panel in board["panels"]} == {"curves", "ages", "lanes"}
+        async with session.get(server.address + "api/live?run=one&updates=3") as answer:
+            found = await answer.json()
+        assert (found["name"], found["status"], found["update"], found["planned"]) == ("one", "interrupted", 0, 1000)
+        assert [row[0] for row in found["ages"]] == [2]  # of 1000 planned updates, two share a point
+        async with session.get(server.address + "api/live?run=one&updates=3&known=" + found["stamp"]) as answer:
+            assert await answer.json() == {"stamp": found["stamp"]}
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [
+        ("api/live?run=two", 404),
+        ("api/live?run=one&updates=many", 404),
+        ("live/nothing.js", 404),
+        ("live/../../server.py", 404),
         ("api/samples?run=two", 404),
         ("api/samples?run=one&wrong=maybe", 400),
         ("api/asking?run=one&n=999", 404),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from corewarding.launch.cli import main
-from corewarding.launch.view.export import MODULES
+from corewarding.launch.view.export import MODULES, STYLES
 from corewarding.launch.view.server import PAGE
 from tests.sampled_run import SampledRun
 
@@ -63,11 +63,15 @@ def test_the_scripts_can_be_put_together() -> None:
     """In one scope, so each name is declared once, and every import is of a module before it."""
     seen: set[str] = set()
     for at, name in enumerate(MODULES):
-        text = (PAGE / f"{name}.js").read_text()
-        imported = re.findall(r'^import \{[^}]*\} from "\./([a-z]+)\.js";$', text, re.MULTILINE)
+        path = PAGE / f"{name}.js"
+        text = path.read_text()
+        imported = re.findall(r'^import \{[^}]*\} from "(\.{1,2}/[a-z/]+)\.js";$', text, re.MULTILINE)
         assert text.count("\nimport ") + text.startswith("import ") == len(imported)
-        assert {"file" if one == "source" else one for one in imported} <= set(MODULES[:at]), name
+        places = {(path.parent / one).resolve().relative_to(PAGE.resolve()).as_posix() for one in imported}
+        assert {"file" if one == "source" else one for one in places} <= set(MODULES[:at]), name
         declared = re.findall(r"^(?:export )?(?:async )?(?:function|const|let) (\w+)", text, re.MULTILINE)
         assert not seen & set(declared), name
         seen.update(declared)
-    assert {path.stem for path in PAGE.glob("*.js")} == {*MODULES, "source"}
+    scripts = {path.relative_to(PAGE).with_suffix("").as_posix() for path in PAGE.rglob("*.js")}
+    assert scripts == {*MODULES, "source"}
+    assert {path.relative_to(PAGE).with_suffix("").as_posix() for path in PAGE.rglob("*.css")} == set(STYLES)

@@ -1,0 +1,1 @@
+"""The page "Run" of the viewer: curves, ages, lanes and alarms of a run, from its files alone."""
