@@ -27,6 +27,8 @@ NAME = "shared_prefix"
 """Under this name transformers knows this attention."""
 QUERY_BLOCK = 256
 """Queries of one block, where a mask is needed."""
+PROMPT_QUERIES = 4096
+"""Completion tokens that look at their prompt at one time, on a CPU."""
 _aten = torch.ops.aten
 
 
@@ -122,7 +124,8 @@ class Merged(torch.autograd.Function):
 
 @dataclass(frozen=True, slots=True)
 class CpuKernels:
-    """Segments of similar length in one call, and each prompt in one with all its completions."""
+    """Each long segment in a call of its own, without a copy; short segments of similar length in one call. Then each prompt with a
+    part of its completions at a time: numbers for all of a long row would be new memory in each call."""
 
     layout: Layout
     scale: float
@@ -132,6 +135,9 @@ class CpuKernels:
         for at, is_own, own in self.layout.padded:
             found, sums = self._call(q[at], k[at], v[at], True)
             output[own], logsumexp[own] = found[is_own], sums[is_own]
+        for long in self.layout.long:
+            found, sums = self._call(q[None, long], k[None, long], v[None, long], True)
+            output[long], logsumexp[long] = found[0], sums[0]
         for queries, keys in self._prompts():
             prompt, sums = self._call(q[None, queries], k[None, keys], v[None, keys], False)
             _merge(output[queries], logsumexp[queries], prompt[0], sums[0])
@@ -151,9 +157,14 @@ class CpuKernels:
             found = self._back(own_grad, q[at], k[at], v[at], output[at], logsumexp[at], True)
             for whole, part in zip(grads, found, strict=True):
                 whole[own] = part[is_own]
+        for long in self.layout.long:
+            seen = grad[None, long], q[None, long], k[None, long], v[None, long]
+            found = self._back(*seen, output[None, long], logsumexp[None, long], True)
+            for whole, part in zip(grads, found, strict=True):
+                whole[long] = part[0]
         for queries, keys in self._prompts():
-            parts = grad[None, queries], q[None, queries], k[None, keys], v[None, keys]
-            found = self._back(*parts, output[None, queries], logsumexp[None, queries], False)
+            seen = grad[None, queries], q[None, queries], k[None, keys], v[None, keys]
+            found = self._back(*seen, output[None, queries], logsumexp[None, queries], False)
             for whole, place, part in zip(grads, (queries, keys, keys), found, strict=True):
                 whole[place] += part[0]
         return grads
@@ -166,10 +177,11 @@ class CpuKernels:
         return tuple(one.transpose(1, 2) for one in found)
 
     def _prompts(self) -> Iterator[tuple[slice, slice]]:
-        """Of each tree the completions, and the prompt that they see."""
+        """Of each tree some completion tokens, and the prompt that they see."""
         for row, begin, start, end in self.layout.trees:
             first = row * self.layout.length
-            yield slice(first + start, first + end), slice(first + begin, first + start)
+            for low in range(start, end, PROMPT_QUERIES):
+                yield slice(first + low, first + min(low + PROMPT_QUERIES, end)), slice(first + begin, first + start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +246,7 @@ def _merge(output: Tensor, logsumexp: Tensor, other: Tensor, other_logsumexp: Te
     """In place: the attention over two sets of keys, [L, H, D] and [L, H], from that over each."""
     total = torch.logaddexp(logsumexp, other_logsumexp)
     share = (logsumexp - total).exp_()[..., None]
-    output.copy_(output * share + other * (1 - share))
+    output.mul_(share).add_(other.mul_(1 - share))
     logsumexp.copy_(total)
 
 

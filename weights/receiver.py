@@ -10,7 +10,7 @@ from torch import Tensor
 from corewarding.dataflow.ids import Version
 from corewarding.dataflow.weights import Rendezvous, WeightManifest
 from corewarding.weights.group import TransportError, WeightGroup
-from corewarding.weights.stream import DTYPES, dtype_name, receive
+from corewarding.weights.stream import DTYPES, Buckets, dtype_name, receive
 
 
 class WeightReceiver:
@@ -25,6 +25,7 @@ class WeightReceiver:
         self._staging = torch.device("cpu") if on_host else device
         self._pinned = on_host and device.type == "cuda"
         self._group: WeightGroup | None = None
+        self._buckets = Buckets(device)
         self._manifest: WeightManifest | None = None
         self._staged: dict[str, Tensor] = {}
         self._received = False
@@ -56,7 +57,7 @@ class WeightReceiver:
         try:
             if self._parameters is None:
                 self._staged = {s.name: self._empty(s.shape, DTYPES[s.dtype]) for s in self._manifest.tensors}
-            receive(self._group, self._manifest, self._staged)
+            receive(self._group, self._manifest, self._staged, self._buckets)
         except TransportError as error:
             self.abort()
             raise TransportError(f"weights did not arrive: {error}") from error

@@ -1,15 +1,16 @@
 """The sending end of a weight transfer. Each learner rank has one.
 
 Other ranks send their shards to rank 0 through the learner's default process group, piece by piece, directly into the bucket that
-rank 0 then broadcasts on a weight group. No full tensor is assembled.
-Invariants: besides the shards, a transfer holds at most two buckets on rank 0 and one piece on the other ranks. A weight group that
-breaks never leaves the learner's ranks out of step: rank 0 receives all that they send, then raises.
+rank 0 then broadcasts on a weight group. No full tensor is assembled. While one bucket is on its way, the next is filled, on all
+ranks.
+Invariants: besides the shards, a rank holds at most two buckets. A weight group that breaks never leaves the learner's ranks out of
+step: rank 0 receives all that they send, then raises.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.distributed as dist
@@ -19,11 +20,11 @@ from corewarding.dataflow.ids import Channel, Version
 from corewarding.dataflow.weights import Rendezvous, TensorSpec, WeightManifest
 from corewarding.weights.group import TransportError, WeightGroup, Work, serve
 from corewarding.weights.stream import (
+    Buckets,
     Piece,
     Shard,
     bucket_size,
     dtype_name,
-    new_buckets,
     plan,
     wire_view,
 )
@@ -45,6 +46,7 @@ class WeightSender:
         self._device = device
         self._bucket_bytes = bucket_bytes - bucket_bytes % _ALIGNMENT
         self._wire_dtype = wire_dtype
+        self._buckets = Buckets(device)
         self._serving: dict[Channel, tuple[Rendezvous, dist.Store]] = {}
         self._groups: dict[Channel, WeightGroup] = {}
 
@@ -122,13 +124,8 @@ class WeightSender:
         owners = self._owners(manifest, shards)
         if self._rank == 0:
             self._send_root(self._groups[channel], manifest, shards, owners)
-            return
-        for pieces in plan(manifest):
-            for piece in pieces:
-                for rank, part in _parts(piece, owners[piece.index]):
-                    if rank == self._rank:
-                        source = shards[piece.index].part(part.start, part.count).to(self._wire_dtype)
-                        dist.send(source.view(torch.uint8), dst=0)
+        else:
+            self._send_to_root(manifest, shards, owners)
 
     def close(self, channel: Channel) -> None:
         """Leaves the channel's weight group, if any."""
@@ -140,29 +137,57 @@ class WeightSender:
     def _send_root(
         self, group: WeightGroup, manifest: WeightManifest, shards: Sequence[Shard], owners: list[list[tuple[int, int]]]
     ) -> None:
-        buckets = new_buckets(manifest, self._device)
+        buckets = self._buckets.of(manifest)
         works: list[Work | None] = [None, None]
         failure: TransportError | None = None
         for turn, pieces in enumerate(plan(manifest)):
             bucket = buckets[turn % 2]
             failure = failure or _outcome(works[turn % 2])  # must end before the bucket is filled again
-            for piece in pieces:
-                self._fill(wire_view(bucket, piece, self._wire_dtype), piece, shards[piece.index], owners[piece.index])
+            self._fill(bucket, pieces, shards, owners)
             if failure is None:
                 works[turn % 2], failure = _start(group, bucket[: bucket_size(pieces, manifest)])
         for work in works:
             failure = _outcome(work) or failure
         if failure is not None:
             self.close(manifest.channel)
+            self._buckets.forget()
             raise failure
 
-    def _fill(self, wire: Tensor, piece: Piece, shard: Shard, owners: list[tuple[int, int]]) -> None:
-        for rank, part in _parts(piece, owners):
-            slot = wire[part.offset : part.offset + part.count]
-            if rank == 0:
-                slot.copy_(shard.part(part.start, part.count))
-            else:
-                dist.recv(slot.view(torch.uint8), src=rank)
+    def _fill(
+        self, bucket: Tensor, pieces: list[Piece], shards: Sequence[Shard], owners: list[list[tuple[int, int]]]
+    ) -> None:
+        """Casts what rank 0 holds, while the other ranks' parts arrive."""
+        own: list[tuple[Tensor, Tensor]] = []
+        coming: list[dist.Work | None] = []
+        for piece in pieces:
+            wire = wire_view(bucket, piece, self._wire_dtype)
+            for rank, part in _parts(piece, owners[piece.index]):
+                slot = wire[part.offset : part.offset + part.count]
+                if rank == 0:
+                    own.append((slot, shards[piece.index].part(part.start, part.count)))
+                else:
+                    coming.append(dist.irecv(slot.view(torch.uint8), src=rank))
+        for slot, source in own:
+            slot.copy_(source)
+        _await(coming)
+
+    def _send_to_root(
+        self, manifest: WeightManifest, shards: Sequence[Shard], owners: list[list[tuple[int, int]]]
+    ) -> None:
+        """The parts of this rank, cast into one of two buckets while the other one is sent."""
+        buckets = self._buckets.of(manifest)
+        sent: list[list[dist.Work | None]] = [[], []]
+        for turn, pieces in enumerate(plan(manifest)):
+            _await(sent[turn % 2])
+            sent[turn % 2], wire, used = [], buckets[turn % 2].view(self._wire_dtype), 0
+            for piece in pieces:
+                for rank, part in _parts(piece, owners[piece.index]):
+                    if rank == self._rank:
+                        slot = wire[used : used + part.count].copy_(shards[piece.index].part(part.start, part.count))
+                        sent[turn % 2].append(dist.isend(slot.view(torch.uint8), dst=0))
+                        used += part.count
+        for works in sent:
+            _await(works)
 
     def _owners(self, manifest: WeightManifest, shards: Sequence[Shard]) -> list[list[tuple[int, int]]]:
         """For each tensor, the (start, stop) elements that each rank holds."""
@@ -201,6 +226,12 @@ def _parts(piece: Piece, owners: list[tuple[int, int]]) -> list[tuple[int, Piece
         if low < high:
             parts.append((rank, Piece(index=piece.index, start=low, count=high - low, offset=low - piece.start)))
     return parts
+
+
+def _await(works: Iterable[dist.Work | None]) -> None:
+    for work in works:
+        assert work is not None  # only outside the group
+        work.wait()
 
 
 def _start(group: WeightGroup, data: Tensor) -> tuple[Work | None, TransportError | None]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from corewarding.dataflow.weights import TensorSpec, WeightManifest
-from corewarding.weights.group import TransportError, WeightGroup
+from corewarding.weights.group import TransportError, WeightGroup, Work
 
 DTYPES: dict[str, torch.dtype] = {
     "float32": torch.float32,
@@ -26,6 +26,7 @@ _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _INTEGER_OF_SIZE = {2: torch.int16, 4: torch.int32}
 # Elements whose checksum is computed at once, with 64-bit temporaries; on the CPU they fit a core's cache.
 _CPU_CHUNK, _GPU_CHUNK = 1 << 17, 1 << 22
+_ALIGNMENT = 64  # bytes of a cache line
 _MIX_A, _MIX_B = 0x1E3779B97F4A7C15, 0x3F58476D1CE4E5B9  # odd
 
 
@@ -114,10 +115,28 @@ def bucket_size(pieces: list[Piece], manifest: WeightManifest) -> int:
     return last.offset + last.count * DTYPES[manifest.tensors[last.index].dtype].itemsize
 
 
-def new_buckets(manifest: WeightManifest, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The two buckets of a transfer: [bucket_bytes] uint8 each, or less if the whole stream is smaller."""
-    size = min(manifest.bucket_bytes, manifest.total_bytes)
-    return torch.empty(size, dtype=torch.uint8, device=device), torch.empty(size, dtype=torch.uint8, device=device)
+class Buckets:
+    """Memory of one process for the two buckets of a transfer. It is kept for the next one: pages that are new cost a CPU a fifth of a
+    transfer. One transfer at a time."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._kept = torch.empty(0, dtype=torch.uint8)
+
+    def of_size(self, num_bytes: int) -> tuple[Tensor, Tensor]:
+        """Two buckets, [num_bytes] uint8 each, with any content."""
+        if self._kept.numel() < 2 * num_bytes:
+            self.forget()  # before the larger ones are made
+            self._kept = torch.empty(2 * num_bytes, dtype=torch.uint8, device=self._device)
+        return self._kept[:num_bytes], self._kept[num_bytes : 2 * num_bytes]
+
+    def of(self, manifest: WeightManifest) -> tuple[Tensor, Tensor]:
+        """Two buckets for this stream."""
+        return self.of_size(_rounded_up(min(manifest.bucket_bytes, manifest.total_bytes)))
+
+    def forget(self) -> None:
+        """After a transfer that broke: an operation that was given up may still use the memory."""
+        self._kept = torch.empty(0, dtype=torch.uint8)
 
 
 def checksum(wire: Tensor, start: int = 0, *, dtype: torch.dtype | None = None) -> int:
@@ -158,29 +177,41 @@ def _place_weights(first: int, count: int, device: torch.device) -> Tensor:
     return weight.bitwise_xor_(weight >> 29).mul_(_MIX_B).bitwise_or_(1)
 
 
-def receive(group: WeightGroup, manifest: WeightManifest, into: Mapping[str, Tensor]) -> None:
+def receive(
+    group: WeightGroup, manifest: WeightManifest, into: Mapping[str, Tensor], buckets: Buckets | None = None
+) -> None:
     """Receives the announced stream into preallocated full tensors, casting if their dtype differs from the stream's.
 
     While one bucket is unpacked, the next is being sent. Blocks; run it in a thread. TransportError if `into` does not match the
-    manifest, a member is lost or a checksum differs; the contents of `into` are then undefined.
+    manifest, a member is lost or a checksum differs; the contents of `into` are then undefined. buckets: None: new ones.
     """
     targets = _targets(manifest, into)
+    buckets = buckets or Buckets(group.device)
+    try:
+        _receive(group, manifest, targets, buckets.of(manifest))
+    except TransportError:
+        buckets.forget()
+        raise
+
+
+def _receive(
+    group: WeightGroup, manifest: WeightManifest, targets: list[Tensor], buckets: tuple[Tensor, Tensor]
+) -> None:
     sums = [torch.zeros((), dtype=torch.int64, device=group.device) for _ in manifest.tensors]
-    buckets = new_buckets(manifest, group.device)
     cuts = list(plan(manifest))
-    works = []
-    if cuts:
-        works.append(group.broadcast(buckets[0][: bucket_size(cuts[0], manifest)]))
-    for turn, pieces in enumerate(cuts):
-        works[turn].wait()
-        if turn + 1 < len(cuts):
-            works.append(group.broadcast(buckets[(turn + 1) % 2][: bucket_size(cuts[turn + 1], manifest)]))
+    works: list[Work] = []
+    for turn in range(-2, len(cuts)):  # the first two only start the broadcasts into both buckets
+        pieces = cuts[turn] if turn >= 0 else []
+        if turn >= 0:
+            works[turn].wait()
         for piece in pieces:
             spec = manifest.tensors[piece.index]
             wire = wire_view(buckets[turn % 2], piece, DTYPES[spec.dtype])
             targets[piece.index][piece.start : piece.start + piece.count].copy_(wire)
             if spec.checksum is not None:
                 sums[piece.index] += checksum_tensor(wire, piece.start)
+        if turn + 2 < len(cuts):  # into the bucket that is free now, while the other one is being filled
+            works.append(group.broadcast(buckets[turn % 2][: bucket_size(cuts[turn + 2], manifest)]))
     for spec, total in zip(manifest.tensors, torch.stack(sums).tolist() if sums else [], strict=True):
         if spec.checksum is not None and total % 2**64 != spec.checksum:
             raise TransportError(
@@ -192,6 +223,10 @@ def receive(group: WeightGroup, manifest: WeightManifest, into: Mapping[str, Ten
 def wire_view(bucket: Tensor, piece: Piece, dtype: torch.dtype) -> Tensor:
     """The piece's bytes in the bucket, viewed as [count] elements of `dtype`."""
     return bucket[piece.offset : piece.offset + piece.count * dtype.itemsize].view(dtype)
+
+
+def _rounded_up(num_bytes: int) -> int:
+    return num_bytes + -num_bytes % _ALIGNMENT
 
 
 def _itemsize(spec: TensorSpec) -> int:

@@ -10,6 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+LONG = 512
+"""Tokens of a segment that is worth a call of a kernel by itself."""
+
 
 class Segment(NamedTuple):
     """A prompt, a completion or padding, and the prompt that its tokens see besides their own segment (empty but for completions)."""
@@ -55,7 +58,8 @@ class Layout:
     prompt_bounds: Tensor  # [trees + 1] int32, in prompt_index
     completion_index: Tensor  # [tokens in completions] int64
     prompt_index: Tensor  # [tokens in prompts] int64
-    padded: tuple[Padded, ...]  # the segments once more; on the CPU
+    long: tuple[slice, ...]  # segments of LONG tokens or more, by index
+    padded: tuple[Padded, ...]  # the other segments; on the CPU
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[tuple[int, Sequence[int]]]], length: int) -> Layout:
@@ -74,6 +78,7 @@ class Layout:
                     trees.append(PlacedTree(row, begin, begin + prompt, end))
             if end < length:
                 segments.append(Segment(row, end, length, end, end))
+        firsts = [(one.row * length + one.start, one.end - one.start) for one in segments]
         spans = [(row * length + start, row * length + end) for row, _, start, end in trees]
         prompts = [(row * length + begin, row * length + start) for row, begin, start, _ in trees]
         return cls(
@@ -87,7 +92,8 @@ class Layout:
             prompt_bounds=_bounds([end - start for start, end in prompts]),
             completion_index=_joined_ranges(spans),
             prompt_index=_joined_ranges(prompts),
-            padded=_padded([(one.row * length + one.start, one.end - one.start) for one in segments]),
+            long=tuple(slice(first, first + num) for first, num in firsts if num >= LONG),
+            padded=_padded([(first, num) for first, num in firsts if num < LONG]),
         )
 
 

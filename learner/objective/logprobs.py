@@ -36,12 +36,12 @@ class ChunkedLogprobs(torch.autograd.Function):
         certainty_T = torch.empty_like(logprob_T) if statistics else None
         for rows in _chunks(len(target_T), chunk):
             logits = _scaled_logits(hidden_TH[rows], weight_VH, temperature_T[rows])
-            logsum_T[rows] = logits.logsumexp(-1)
+            few = max(1, FLOAT32_BLOCK // logits.shape[-1])  # rows of which there is a second copy
+            logsum_T[rows] = torch.cat([part.logsumexp(-1) for part in logits.split(few)])
             logprob_T[rows] = logits.gather(-1, target_T[rows, None]).squeeze(-1) - logsum_T[rows]
             if entropy_T is not None and certainty_T is not None:
                 logprobs = logits.sub_(logsum_T[rows, None])
                 certainty_T[rows] = -math.log(logits.shape[-1]) - logprobs.mean(-1)
-                few = max(1, FLOAT32_BLOCK // logits.shape[-1])  # rows of which there is a second copy
                 entropy_T[rows] = torch.cat([-(part.exp().mul_(part)).sum(-1) for part in logprobs.split(few)])
         ctx.save_for_backward(hidden_TH, weight_VH, target_T, temperature_T, logsum_T)
         ctx.chunk = chunk

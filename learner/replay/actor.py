@@ -14,7 +14,7 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 
-from corewarding.dataflow.carriers import Completion, TokenStatistics
+from corewarding.dataflow.carriers import Completion, TokenStatistics, TrainBatch
 from corewarding.dataflow.codec import decode_list, encode
 from corewarding.dataflow.ids import AskedId, Channel
 from corewarding.dataflow.process import keep_log
@@ -60,6 +60,7 @@ class BufferActor:
         self._decided: list[Record] = []
         self._last_call: tuple[int, int] | None = None  # number of the newest `admit`, and its answer
         self._came_back = ""
+        self._encoded: tuple[TrainBatch, bytes] | None = None  # the newest batch
         self._snapshot_at = 0 if state is None else int(state["updates_done"])
         self._journal: Journal | None = None
         self._cursor, self._admitted = (
@@ -138,7 +139,7 @@ class BufferActor:
         batch = self.buffer.batch(update)
         if taken:
             self._note(Taken(update=update, asked=taken))
-        return len(batch.samples), True, encode(batch)
+        return len(batch.samples), True, self._bytes_of(batch)
 
     async def halt(self) -> int:
         return self.buffer.halt()
@@ -149,7 +150,7 @@ class BufferActor:
         batch = self.buffer.batch(update, decode_list(statistics, TokenStatistics))
         if is_new:
             self._note(Statistics(update=update, statistics=statistics))
-        return len(batch.samples), encode(batch)
+        return len(batch.samples), self._bytes_of(batch)
 
     async def updated(self, update: int, digest: str) -> None:
         """The learner made `update`; digest: of its weights after it."""
@@ -187,8 +188,14 @@ class BufferActor:
             self._journal.keep_from(segment)
 
     def _hear(self, event: Event) -> None:
-        if (record := decision(event)) is not None:
+        if (record := decision(event, self._bytes_of)) is not None:
             self._decided.append(record)
+
+    def _bytes_of(self, batch: TrainBatch) -> bytes:
+        """The newest batch, encoded; kept, because the journal and the learner want it."""
+        if self._encoded is None or self._encoded[0] is not batch:
+            self._encoded = batch, encode(batch)
+        return self._encoded[1]
 
     def _note(self, change: Record) -> None:
         """Writes a change with what was decided upon it."""

@@ -105,8 +105,15 @@ def names(family: Tag) -> list[str]:
 
 
 @cache
+def _by_name() -> dict[str, Tag]:
+    return {one.name: one for one in declared()}
+
+
+@cache
 def tag(name: str) -> Tag:
     """The declaration of this tag; a plug-in's metric is declared by its registration. UndeclaredTagError if there is none."""
+    if (plain := _by_name().get(name)) is not None:
+        return plain
     if found := next(filter(None, (one.one(name) for one in declared())), None):
         return found
     if name in QUESTION_METRICS:

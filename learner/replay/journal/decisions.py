@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 
@@ -12,19 +13,19 @@ from corewarding.learner.replay.events import Event, GroupRefused, QuestionEvict
 from corewarding.learner.replay.journal.records import Evicted, Record, Refused, Scored
 
 
-def decision(event: Event) -> Record | None:
-    """The record of an event; None if the input itself says it."""
+def decision(event: Event, encoded: Callable[[TrainBatch], bytes] = encode) -> Record | None:
+    """The record of an event; None if the input itself says it. encoded: gives the bytes of a batch."""
     match event:
         case GroupRefused(reason=reason):
             return Refused(reason=reason)
         case QuestionEvicted(asked=asked, reason=stale):
             return Evicted(asked=asked, reason=stale)
         case UpdateScored():
-            return _scored(event)
+            return _scored(event, encoded(event.batch))
     return None
 
 
-def _scored(event: UpdateScored) -> Scored:
+def _scored(event: UpdateScored, encoded: bytes) -> Scored:
     samples, groups = event.batch.samples, event.groups
     return Scored(
         update=event.update,
@@ -33,7 +34,7 @@ def _scored(event: UpdateScored) -> Scored:
         advantages=np.array([sample.advantage for sample in samples], np.float64),
         weights=np.array([sample.weight for sample in samples], np.float64),
         in_loss=np.array([bool(sample.loss_mask[0]) for sample in samples], np.bool_),
-        sha256=sha256_of(event.batch),
+        sha256=hashlib.sha256(encoded).hexdigest(),
         groups=tuple(group.id for group in groups),
         labels=tuple(group.label for group in groups),
         abstained=np.array([group.abstained for group in groups], np.bool_),

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from corewarding.learner import attention
 from corewarding.learner.attention import CudaKernels, packed_attention
+from corewarding.learner.objective import layout as layouts
 from corewarding.learner.objective.layout import Layout
 from tests.packed_rows import DIM, HEADS, KEY_HEADS, ROWS, mask_of
 
@@ -29,6 +31,14 @@ def test_it_is_attention_with_a_mask(name: str, window: int | None) -> None:
     found = packed_attention(*inputs, Layout.of(rows, length), window=window, scale=0.3)
     for ours, theirs in zip(with_gradients(found, inputs), with_gradients(expected, inputs), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_it_is_the_same_in_many_small_calls(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long segments and long trees are computed; here every segment of 4 tokens is long, and 5 look at a prompt at one time."""
+    monkeypatch.setattr(layouts, "LONG", 4)
+    monkeypatch.setattr(attention, "PROMPT_QUERIES", 5)
+    test_it_is_attention_with_a_mask(name, None)
 
 
 def test_in_bfloat16_it_rounds_as_attention_with_a_mask_does() -> None:

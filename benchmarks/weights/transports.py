@@ -1,6 +1,6 @@
 """Speed of a weight transfer from a learner rank to engines on one node.
 
-    python -m benchmarks.broadcast [--mb 512] [--receivers 2] [--rounds 7] [--checksums]
+    python -m benchmarks.weights.transports [--mb 512] [--receivers 2] [--rounds 7] [--checksums]
 
 Sends the same stream (bfloat16 tensors of 4 MiB) over gloo and `ipc` in turns; with a GPU for each process, over gloo and NCCL. The
 receivers are processes of their own; a round ends when the last one has acknowledged. With `--device cuda` all processes share GPU 0
