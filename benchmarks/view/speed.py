@@ -26,6 +26,7 @@ from playwright.async_api import Page, async_playwright
 from corewarding.launch.view.export import write_page
 from corewarding.launch.view.filters import Filter
 from corewarding.launch.view.index import FILE
+from corewarding.launch.view.loopback import listening
 from corewarding.launch.view.run import ViewedRun
 from corewarding.launch.view.server import Server
 from tests.sampled_run import SampledRun
@@ -99,7 +100,7 @@ async def measure(folder: Path, chromium: str) -> None:
         browser = await driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         for state in ("without an index", "with an index"):
             with contextlib.closing(ViewedRun(folder, folder / "journal")) as run:
-                server = Server([run], port=0)
+                server = Server([run], listening(0))
                 await server.start()
                 began = time.monotonic()
                 run.start(follow=False)

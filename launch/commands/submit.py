@@ -77,6 +77,11 @@ class SubmitArguments(SweepKeys):
 
 
 def run(words: list[str]) -> int:
+    if "--watch" in words:
+        raise UserError(
+            "--watch shows a run of this machine, and a job runs on the cluster: leave it out; `corewarding view RUN --follow` shows "
+            "the run where its folder is"
+        )
     arguments = parse_sweep(SubmitArguments, words, command="submit")
     if arguments.entry != ["train"]:
         arguments.plan()

@@ -5,12 +5,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import tyro
 
+from corewarding.launch.config.arguments import ArgumentError
 from corewarding.launch.config.command_line import ConfigArguments, parse_config
 from corewarding.launch.config.recipes import compose
+from corewarding.launch.report.plain import say
 from corewarding.launch.run.preflight.early import check_early
 
 
@@ -20,17 +24,27 @@ class TrainArguments(ConfigArguments):
 
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
     """Check everything a run needs, start nothing. A model of the hub is downloaded, as a run would."""
+    watch: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Serve the run's page on this machine while it trains, print its address, and open it where there is a display."""
 
 
 def run(words: list[str]) -> int:
     arguments = parse_config(TrainArguments, words, command="train")
+    if arguments.watch and not arguments.settings.keeps_journal:
+        raise ArgumentError("--watch reads the run's journal, and journal.retain is off: leave out one of them")
     check_early(arguments.settings)  # before the imports below, which take seconds
     if arguments.dry_run:
         from corewarding.launch.run.preflight.dry_run import check_training
 
         print(compose(arguments.config).description())
         check_training(arguments.settings)
+        if arguments.watch:
+            say("--watch: nothing to watch, because --dry-run starts no run")
         return 0
-    from corewarding.launch.run.train import run_training
+    from corewarding.launch.view.live.watch import watched
 
-    return run_training(arguments.settings, own_process=True).exit_code
+    run = arguments.settings.run
+    with watched(Path(run.root) / run.name) if arguments.watch else nullcontext():
+        from corewarding.launch.run.train import run_training
+
+        return run_training(arguments.settings, own_process=True).exit_code

@@ -7,7 +7,6 @@ because the Host header must be ours. The pages themselves may load nothing but 
 from __future__ import annotations
 
 import asyncio
-import secrets
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -21,9 +20,9 @@ from corewarding.launch.report.tables.output import json_line
 from corewarding.launch.view.details import NoSuchSampleError, asking, number_of, tokens
 from corewarding.launch.view.filters import Filter, rows_of
 from corewarding.launch.view.live.live import UPDATES, LiveRun, board
+from corewarding.launch.view.loopback import HOST, address_of, new_word
 from corewarding.launch.view.run import ViewedRun
 
-HOST = "127.0.0.1"
 PAGE = Path(__file__).with_name("page")
 MAX_ROWS = 500
 """Most rows of one answer."""
@@ -46,18 +45,24 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Server:
     """Serves some runs until `close`."""
 
-    def __init__(self, runs: Sequence[ViewedRun], *, port: int) -> None:
-        """port: 0 takes any that is free."""
-        self._runs = {run.name: run for run in runs}
-        self._live = {run.name: LiveRun(run) for run in runs}
-        self._socket = listening(port)
-        self.port: int = self._socket.getsockname()[1]
-        self._word = secrets.token_urlsafe(16)
+    def __init__(self, runs: Sequence[ViewedRun], listener: socket.socket, *, word: str | None = None) -> None:
+        """word: of the address; None: a new one. The listener is closed with the server."""
+        self._runs: dict[str, ViewedRun] = {}
+        self._live: dict[str, LiveRun] = {}
+        for run in runs:
+            self.add(run)
+        self._socket, self._word = listener, word or new_word()
+        self.port: int = listener.getsockname()[1]
         self._runner: web.AppRunner | None = None
+
+    def add(self, run: ViewedRun) -> None:
+        """Shows one more run."""
+        self._live[run.name] = LiveRun(run)
+        self._runs[run.name] = run
 
     @property
     def address(self) -> str:
-        return f"http://{HOST}:{self.port}/{self._word}/"
+        return address_of(self.port, self._word)
 
     async def start(self) -> None:
         app = web.Application(middlewares=[self._guard])
@@ -143,18 +148,6 @@ class Server:
         view = next((one for one in VIEWS if one == query.get("view")), VIEWS[0])
         source = next((one for one in SOURCES if one == query.get("source")), SOURCES[0])
         return tokens(run, _number(query.get("n", "")), view, source)
-
-
-def listening(port: int) -> socket.socket:
-    """A socket on loopback. UserError if the port is taken."""
-    found = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        found.bind((HOST, port))
-    except OSError as error:
-        found.close()
-        raise UserError(f"--port {port}: {error.strerror}; choose another one, or leave it out for any") from error
-    return found
 
 
 def _number(word: str) -> int:

@@ -144,9 +144,10 @@ def opened(folders: tuple[Path, ...]) -> Iterator[list[ViewedRun]]:
 
 
 async def _serve(runs: list[ViewedRun], arguments: ViewArguments, query: str) -> int:
+    from corewarding.launch.view.loopback import listening
     from corewarding.launch.view.server import Server
 
-    server = Server(runs, port=arguments.port)
+    server = Server(runs, listening(arguments.port))
     ends = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

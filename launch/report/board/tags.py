@@ -51,6 +51,9 @@ class Tag:
     healthy: str
     default: bool = True
     kind: Kind = "scalar"
+    below: float | None = None  # healthy values are
+    above: float | None = None
+    bound: str | None = None  # the key whose value it never exceeds
 
     @property
     def on_board(self) -> str:
@@ -80,6 +83,11 @@ class Tag:
         return replace(self, name=name, text=_filled(self.text, words), healthy=_filled(self.healthy, words))
 
 
+def _healthy(fields: dict[str, Any]) -> str:
+    limits = [f"{side} {fields[side]:g}" for side in ("below", "above") if side in fields]
+    return "; ".join([*limits, *filter(None, [fields.get("healthy")])])
+
+
 def _filled(text: str, words: dict[str, str]) -> str:
     return _PLACE.sub(lambda place: words[place[1]], text)
 
@@ -89,7 +97,7 @@ def declared() -> tuple[Tag, ...]:
     """All tags and families, in the order of tags.toml."""
     content: dict[str, dict[str, dict[str, Any]]] = tomllib.loads(FILE.read_text(encoding="utf-8"))
     return tuple(
-        Tag(name=name, page=page, number=number, **fields)
+        Tag(name=name, page=page, number=number, **fields | {"healthy": _healthy(fields)})
         for number, (page, tags) in enumerate(content.items(), start=1)
         for name, fields in tags.items()
     )

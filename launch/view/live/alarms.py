@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
+from corewarding.launch.report.board.tags import tag
 from corewarding.launch.report.run_directory import RunDir
 from corewarding.launch.report.tables.runs import Status, failure_of
 from corewarding.launch.view.live.numbers import Numbers
 from corewarding.rewards.collapse import SIGNALS, CollapseAlarm
 from corewarding.rewards.settings import CollapseSettings
+
+NEWEST = 3
+"""Updates in a row in which a number is outside its healthy range before that is a warning."""
 
 
 def ending(run_dir: RunDir, status: Status) -> list[dict[str, Any]]:
@@ -39,6 +43,19 @@ def collapse(
         found.append(_alarm("bad" if holds else "past", words, str(one), tag=SIGNALS[one.signal], update=one.update))
     found.sort(key=lambda one: one["level"] != "bad")
     return found, {SIGNALS[name]: round(value, 4) for name, value in alarm.thresholds.items()}
+
+
+def unhealthy(numbers: Numbers, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Warnings for tags whose newest values are all outside the range that tags.toml calls healthy."""
+    found = []
+    for name in names:
+        one, newest = tag(name), list(numbers.values(name).values())[-NEWEST:]
+        low = one.above is not None and all(value <= one.above for value in newest)
+        high = one.below is not None and all(value >= one.below for value in newest)
+        if len(newest) == NEWEST and (low or high):
+            text = f"{name} {newest[-1]:.3g}; healthy: {one.healthy}"
+            found.append(_alarm("warn", "not healthy", text, tag=name, update=numbers.last))
+    return found
 
 
 def settings_of(saved: Mapping[str, Any]) -> tuple[CollapseSettings, int]:

@@ -14,7 +14,7 @@ from corewarding.launch.report.board.tags import UndeclaredTagError, tag
 from corewarding.launch.report.run_directory import RunDir, RunDirError
 from corewarding.launch.report.tables.runs import Status, status_of
 from corewarding.launch.view.live.ages import Ages, strip
-from corewarding.launch.view.live.alarms import collapse, ending, settings_of
+from corewarding.launch.view.live.alarms import collapse, ending, settings_of, unhealthy
 from corewarding.launch.view.live.groups import SEED, group_name, grouped
 from corewarding.launch.view.live.lanes import lanes_of, newest_spans
 from corewarding.launch.view.live.numbers import Numbers, step_of
@@ -67,9 +67,9 @@ class LiveRun:
             "read_s": now_s(),
             "follows": self.run.follows,
             "step": step,
-            "alarms": [*ending(run_dir, status), *raised],
+            "alarms": [*ending(run_dir, status), *raised, *unhealthy(numbers, shown())],
             "thresholds": thresholds,
-            "bounds": {},
+            "bounds": _bounds(saved),
             "curves": {name: curve for name in [*shown(), *self._others()] if (curve := numbers.curve(name, step))},
             "others": self._others(),
             "ages": strip(ages, step),
@@ -92,6 +92,17 @@ def saved_of(run_dir: RunDir) -> dict[str, Any]:
     with suppress(RunDirError, FileNotFoundError):
         return run_dir.saved()
     return {}
+
+
+def _bounds(saved: dict[str, Any]) -> dict[str, int]:
+    """By tag the value of the key that bounds it, unless it changes during the run."""
+    found = {}
+    for name in shown():
+        section, _, key = (tag(name).bound or "").partition(".")
+        value = saved.get(section, {}).get(key) if isinstance(saved.get(section), dict) else None
+        if isinstance(value, int) and f"{section}.{key}" not in (saved.get("schedules") or {}):
+            found[name] = value
+    return found
 
 
 @lru_cache(maxsize=10_000)

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from corewarding.launch.report.board.layout import CHARTS
-from corewarding.launch.report.board.tags import declared, names, tag
+from corewarding.launch.report.board.tags import Tag, declared, names, tag
 from corewarding.launch.report.board.troubles import troubles
 
 AGES, LANES = "how old the trained questions are", "who does what, and when?"
@@ -37,8 +37,11 @@ def _panels() -> Iterator[dict[str, Any]]:
                 "page": page,
                 "title": title,
                 "kind": _KINDS.get(title, "curves"),
-                "tags": [
-                    {"name": one.name, "unit": one.unit, "text": one.text, "healthy": one.healthy} for one in found
-                ],
+                "tags": [_tag(one) for one in found],
                 "turn": [[one.see, one.means, one.turn] for one in troubles() if title in one.charts],
             }
+
+
+def _tag(one: Tag) -> dict[str, Any]:
+    limit = one.below if one.below is not None else one.above
+    return {"name": one.name, "unit": one.unit, "text": one.text, "healthy": one.healthy, "limit": limit}

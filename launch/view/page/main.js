@@ -156,7 +156,11 @@ async function begin() {
       el("button.of-samples", { type: "button", title: "previous (k)", onclick: () => step(-1) }, "\u2039 previous"),
       el("button.of-samples", { type: "button", title: "next (j)", onclick: () => step(1) }, "next \u203a")),
     problem, el("main.of-samples", null, el("aside", null, panel.node, count, list.node), detail), live.node, tooltip());
-  runs = await source.runs();
+  for (runs = await source.runs(); !runs.length; runs = await source.runs()) {
+    problem.hidden = false;
+    fill(problem, "The run has not asked a question yet. This page shows it as soon as it has.");
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+  }
   onChange(changed);
   showRuns();
   await showList();

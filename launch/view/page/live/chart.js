@@ -8,7 +8,7 @@ const EDGE = { left: 46, right: 10, top: 8, bottom: 22 };
 const DOTS = 30;
 
 // Shows { lines, limits, unit, until }. lines: [{ name, kind, points, low, high }], points [update, value]; limits: [{ name, value }];
-// until: the last update of the axis.
+// a soft one is drawn only where there is room. until: the last update of the axis.
 export function curveChart(onPick) {
   const node = el("div.chart");
   const tip = el("div.told", { hidden: true });
@@ -43,13 +43,14 @@ function drawing({ lines, limits, unit, until }, width, tip, onPick) {
     return root;
   }
   const updates = [...new Set(all.map(([update]) => update))].sort((a, b) => a - b);
-  const [low, high] = span([...all.map(([, value]) => value), ...limits.map((limit) => limit.value)], unit);
+  const [low, high] = span([...all.map(([, value]) => value), ...limits.filter((limit) => !limit.soft).map((limit) => limit.value)], unit);
   const first = 0;
   const x = scale(first, Math.max(until || 0, updates.at(-1), first + 1), EDGE.left, width - EDGE.right);
   const y = scale(low, high, CHART_HEIGHT - EDGE.bottom, EDGE.top);
   root.append(axes(x, y, [low, high], [first, Math.max(until || 0, updates.at(-1), first + 1)], width));
-  for (const limit of limits) root.append(svg("line.limit", { x1: EDGE.left, x2: width - EDGE.right, y1: y(limit.value), y2: y(limit.value) }),
-    words(limit.name, width - EDGE.right, y(limit.value) - 3, "end", ".limit-name"));
+  for (const limit of limits.filter(({ value }) => value >= low && value <= high)) root.append(svg("g" + (limit.soft ? ".soft" : ""), null,
+    svg("line.limit", { x1: EDGE.left, x2: width - EDGE.right, y1: y(limit.value), y2: y(limit.value) }),
+    words(limit.name, width - EDGE.right, y(limit.value) - 3, "end", ".limit-name")));
   for (const line of lines) root.append(curve(line, x, y));
   const over = svg("line.over", { y1: EDGE.top, y2: CHART_HEIGHT - EDGE.bottom, visibility: "hidden" });
   root.append(over);

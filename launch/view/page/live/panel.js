@@ -7,7 +7,7 @@ import { curveChart } from "./chart.js";
 import { linesOf } from "./curves.js";
 import { laneChart } from "./lanes.js";
 import { ageStrip } from "./strip.js";
-import { brief } from "./svg.js";
+import { brief, svg } from "./svg.js";
 import { coded } from "./top.js";
 
 export const WINDOW = "6";
@@ -27,7 +27,7 @@ export function panelOf(panel, onPick) {
       const lines = linesOf(panel, view.groups, view.found);
       node.hidden = !lines.length;
       picture.show({ lines, limits: limitsOf(panel, view), unit: panel.tags[0].unit, until: view.until });
-      fill(tags, lines.map((line) => tagOf(line, panel)));
+      fill(tags, tagRows(lines, panel, view.groups.length > 1));
     },
     ages: ({ run }) => picture.show({ ages: run.ages, step: run.step, bound: run.bounds[panel.tags[0].name], until: run.planned }),
     lanes: ({ run }) => picture.show(run.lanes),
@@ -41,19 +41,21 @@ export function panelOf(panel, onPick) {
   };
 }
 
-// The thresholds of alarms, and the bounds of the configuration, each once.
+// The thresholds of alarms and the bounds of the configuration, each once; the limits of what is healthy where there is room.
 function limitsOf(panel, { run }) {
   const found = new Map();
   for (const tag of panel.tags)
-    for (const [name, value] of [["alarm", run.thresholds[tag.name]], ["bound", run.bounds[tag.name]]])
-      if (value !== undefined && run.curves[tag.name]) found.set(`${name} ${brief(value)}`, value);
-  return [...found].map(([name, value]) => ({ name, value }));
+    for (const [name, value, soft] of [["alarm", run.thresholds[tag.name]], ["bound", run.bounds[tag.name]], ["healthy", tag.limit, true]])
+      if (value !== undefined && value !== null && run.curves[tag.name]) found.set(`${name} ${brief(value)}`, { value, soft });
+  return [...found].map(([name, limit]) => ({ name, ...limit }));
 }
 
-function tagOf(line, panel) {
-  const tag = panel.tags.find((one) => one.name === line.tag);
-  return el("span.tag." + line.kind, { title: `${tag.text} Healthy: ${tag.healthy}.` }, el("i.swatch"), el("span.tag-name", null, line.name),
-    el("b", null, brief(line.points.at(-1)[1])));
+// A row for each tag: its newest value, of several groups in their colours.
+function tagRows(lines, panel, several) {
+  return panel.tags.map((tag) => [tag, lines.filter((line) => line.tag === tag.name)]).filter(([, own]) => own.length).map(([tag, own]) =>
+    el("span.tag" + (several ? "" : "." + own[0].kind), { title: `${tag.text} Healthy: ${tag.healthy}.` },
+      several ? svg("svg.dash." + own[0].kind.split(".")[1], { width: 18, height: 8 }, svg("path.line", { d: "M0 4H18" })) : el("i.swatch"),
+      el("span.tag-name", null, visible(tag.name)), own.map((line) => el("b" + (several ? "." + line.kind : ""), null, brief(line.points.at(-1)[1])))));
 }
 
 function meaning(panel) {

@@ -170,6 +170,8 @@ OTHERS = [
     Bad("completion", ("completion needs {bash,zsh}",)),
     Bad("completion fish", ("must be one of 'bash', 'zsh', got 'fish'",)),
     Bad("submit", ("submit needs a configuration",)),
+    Bad("submit cpu --watch", ("--watch", "a job runs on the cluster", "`corewarding view RUN --follow`")),
+    Bad("train cpu --watch --journal.retain off", ("--watch reads the run's journal", "journal.retain is off")),
     Bad("submit nope", ("no recipe 'nope'",)),
     Bad("submit cpu --adress x", ("--adress", "did you mean --address?")),
     Bad(

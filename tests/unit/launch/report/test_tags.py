@@ -8,6 +8,7 @@ import pytest
 
 from corewarding.dataflow.ids import SOURCES
 from corewarding.evals.heldout import EvalResult
+from corewarding.launch.config.tree import TrainConfig
 from corewarding.launch.report.board.layout import CHARTS, charts
 from corewarding.launch.report.board.reference import COMMAND, reference
 from corewarding.launch.report.board.tags import FILE, Tag, UndeclaredTagError, check, declared, tag
@@ -146,3 +147,13 @@ def test_every_chart_of_the_layout_shows_tags_that_are_shown_by_default() -> Non
     patterns = [re.compile(one) for pictures in charts().values() for tags in pictures.values() for one in tags]
     assert any(one.match("5_throughput/rollout_teacher/idle_frac") for one in patterns)
     assert not any("?P" in one.pattern for one in patterns)  # a browser's expressions name groups in another way
+
+
+def test_a_healthy_limit_is_in_the_words_and_a_bound_is_a_key() -> None:
+    assert tag("correction/ess_frac").healthy.startswith("above 0.9; below 0.5")
+    assert (tag("length/truncated_frac").healthy, tag("length/truncated_frac").below) == ("below 0.05", 0.05)
+    for one in declared():
+        assert one.below is None or one.above is None
+        if one.bound is not None:
+            section, key = one.bound.split(".")
+            assert key in TrainConfig().model_dump()[section]

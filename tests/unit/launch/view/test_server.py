@@ -7,8 +7,9 @@ import aiohttp
 import pytest
 
 from corewarding.dataflow.errors import UserError
+from corewarding.launch.view.loopback import listening
 from corewarding.launch.view.run import ViewedRun
-from corewarding.launch.view.server import PAGE, Server, listening
+from corewarding.launch.view.server import PAGE, Server
 from tests.sampled_run import SampledRun
 
 
@@ -23,7 +24,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ViewedRun]:
 
 @pytest.fixture
 async def server(run: ViewedRun) -> AsyncIterator[Server]:
-    server = Server([run], port=0)
+    server = Server([run], listening(0))
     await server.start()
     yield server
     await server.close()

@@ -88,3 +88,24 @@ def test_runs_that_differ_in_the_seed_alone_are_one_group(run: ViewedRun) -> Non
     assert group_name(["max=1,seed-0", "max=1,seed-1"]) == "max=1, (2 seeds)"
     assert (group_name(["one"]), group_name(["a", "b"])) == ("one", "a (2 seeds)")
     assert board([run])["groups"] == [{"name": "one", "runs": ["one"]}]
+
+
+def test_a_number_outside_its_healthy_range_for_three_updates_is_a_warning(run: ViewedRun) -> None:
+    metrics(run.run_dir.path, [{"correction/ess_frac": value} for value in (0.99, 0.8, 0.8)])
+    assert [one for one in LiveRun(run).content()["alarms"] if one["tag"]] == []
+    metrics(run.run_dir.path, [{"correction/ess_frac": value} for value in (0.99, 0.8, 0.8, 0.7)])
+    (warning,) = [one for one in LiveRun(run).content()["alarms"] if one["tag"]]
+    assert (warning["level"], warning["update"]) == ("warn", 4)
+    assert warning["text"].startswith("correction/ess_frac 0.7; healthy: above 0.9;")
+
+
+def test_the_bounds_are_those_of_the_configuration(run: ViewedRun) -> None:
+    config = run.run_dir.config
+    saved = yaml.safe_load(config.read_text())
+    config.write_text(yaml.safe_dump(saved | {"staleness": {"max": 3}, "label": {"max_staleness": 8}}))
+    of_questions = dict.fromkeys(("staleness/question", "staleness/question_mean", "staleness/max"), 3)
+    assert LiveRun(run).content()["bounds"] == of_questions | {"staleness/label_mean": 8}
+    changing = {"staleness": {"max": 3}, "schedules": {"staleness.max": {10: 4}}}
+    config.write_text(yaml.safe_dump(saved | changing))
+    assert LiveRun(run).content()["bounds"] == {}
+    config.write_text(yaml.safe_dump(saved))

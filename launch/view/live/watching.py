@@ -1,0 +1,91 @@
+"""The viewer's process of `corewarding train --watch`: serves the page of a run from before its begin until the command ends.
+
+python -m corewarding.launch.view.live.watching, with one line of JSON on its standard input: listener, word, folder, began_s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import json
+import os
+import socket
+import sys
+import tempfile
+import threading
+import webbrowser
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+from corewarding.dataflow.errors import UserError
+from corewarding.launch.view.live.watch import PAGE, has_display
+from corewarding.launch.view.run import ViewedRun
+from corewarding.launch.view.server import Server
+from corewarding.learner.replay.journal.segments import segments
+
+LOOK_S = 0.5
+"""Seconds between two looks for the run's journal."""
+NICE = 10
+"""The run's processes come first."""
+
+
+def main() -> int:
+    os.nice(NICE)
+    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    order = json.loads(sys.stdin.buffer.readline())
+    try:
+        asyncio.run(_serve(order))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+async def _serve(order: dict[str, Any]) -> None:
+    loop, ends = asyncio.get_running_loop(), asyncio.Event()
+
+    def wait_for_the_command() -> None:
+        sys.stdin.buffer.read()
+        loop.call_soon_threadsafe(ends.set)
+
+    threading.Thread(target=wait_for_the_command, daemon=True).start()
+    server = Server([], socket.socket(fileno=order["listener"]), word=order["word"])
+    await server.start()
+    with ExitStack() as stack:
+        if has_display():
+            page = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="corewarding-watch-"))) / "run.html"
+            threading.Thread(target=open_browser, args=(page, server.address + PAGE), daemon=True).start()
+        folder = Path(order["folder"])
+        while not ends.is_set() and not has_begun(folder, order["began_s"]):
+            await _either(ends, LOOK_S)
+        if not ends.is_set():
+            run = stack.enter_context(closing(ViewedRun(folder, folder / "journal")))
+            server.add(run)
+            run.start(follow=True)
+            await ends.wait()
+        await server.close()
+
+
+def has_begun(folder: Path, began_s: float) -> bool:
+    """Whether the run has written to its journal since. An earlier one may be removed before the run begins."""
+    found = segments(folder / "journal")
+    return bool(found) and found[-1].stat().st_mtime >= began_s
+
+
+def open_browser(page: Path, address: str) -> None:
+    """Opens the address through a file that only this user can read: the words of a process are seen by all."""
+    page.touch(mode=0o600)
+    page.write_text(f'<meta http-equiv="refresh" content="0; url={html.escape(address)}">')
+    webbrowser.open(page.as_uri())
+
+
+async def _either(event: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return
+
+
+if __name__ == "__main__":
+    sys.exit(main())
