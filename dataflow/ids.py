@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -90,3 +92,9 @@ class Version:
 
     def __str__(self) -> str:
         return f"{self.incarnation}.{self.updates}"
+
+
+def drawn(asked: Iterable[AskedId], *, update: int, num: int) -> frozenset[AskedId]:
+    """At most `num` of these askings, by checksums of update and name. What is drawn from all of them is drawn from any part that
+    holds it, too."""
+    return frozenset(sorted(asked, key=lambda one: (zlib.crc32(f"{update} {one}".encode()), one))[:num])

@@ -33,6 +33,7 @@ from corewarding.learner.objective.packing import MicroBatch, pack
 from corewarding.learner.parameter_sets import ParameterSets
 from corewarding.learner.schedule import learning_rate
 from corewarding.learner.settings import LearnerPlan
+from corewarding.learner.token_log.log import TokenLog, Watched
 from corewarding.weights.architectures import check_architecture
 from corewarding.weights.model_config import model_config
 from corewarding.weights.stream import Shard
@@ -99,6 +100,8 @@ class Learner:
         self.version = Version(incarnation=incarnation, updates=0)
         self._teacher_updates = 0
         self._staged = StagedState()
+        log = plan.token_log
+        self._token_log = None if log is None else TokenLog(log, rank=rank, device=self.device)
 
     # ---- one update -----------------------------------------------------------------------------------------------
 
@@ -112,7 +115,9 @@ class Learner:
             raise LearnerError(f"batch of update {batch.update} came to weights {self.version}")
         trains = any(sample.loss_mask.any() for sample in batch.samples)
         plan = self.plan.of_update(batch.update)
-        metrics = self.accumulate(self.pack(batch.samples), plan) if trains else {}
+        micros = self.pack(batch.samples) if trains else []
+        watched = self._token_log.watch(batch, micros) if self._token_log is not None and trains else None
+        metrics = self.accumulate(micros, plan, watched) if trains else {}
         lr = learning_rate(batch.update, plan.train)
         if trains:
             metrics["train/grad_norm"] = self._clip(batch.update, metrics["loss/total"])
@@ -122,6 +127,8 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         self.version = Version(incarnation=self.version.incarnation, updates=batch.update)
         metrics |= {"train/lr": lr, "teacher/alpha": self._teach(), "train/num_samples": float(len(batch.samples))}
+        if self._token_log is not None and watched is not None:
+            self._token_log.write(watched)
         wall = time.perf_counter() - began
         metrics["throughput/train_tokens_per_s"] = sum(s.num_tokens for s in batch.samples) / wall
         digest = self.digest() if self.plan.digest else ""
@@ -140,9 +147,13 @@ class Learner:
         """This rank's micro-batches, on its device."""
         return [micro.to(self.device) for micro in self._pack_for_all(samples)[self.rank]]
 
-    def accumulate(self, micro_batches: Sequence[MicroBatch], plan: LearnerPlan | None = None) -> dict[str, float]:
-        """Adds the gradient of all micro-batches to the parameters'; returns the metrics over all ranks. plan: None: the first."""
-        return report(passes.accumulate(self.model, micro_batches, sets=self.sets, plan=plan or self.plan))
+    def accumulate(
+        self, micro_batches: Sequence[MicroBatch], plan: LearnerPlan | None = None, watched: Watched | None = None
+    ) -> dict[str, float]:
+        """Adds the gradient of all micro-batches to the parameters'; returns the metrics over all ranks. plan: None: the first.
+        watched: sees every pass."""
+        found = passes.accumulate(self.model, micro_batches, sets=self.sets, plan=plan or self.plan, watched=watched)
+        return report(found)
 
     def _clip(self, update: int, loss: float) -> float:
         """Clips the gradient and returns its norm before that; LearnerError where loss or norm is not finite."""
@@ -210,10 +221,14 @@ class Learner:
             total_updates=self.plan.train.updates,
         )
         self._staged.take(self.sets, self.optimizer, progress=progress, rank=self.rank, ranks=self.world_size)
+        if self._token_log is not None:
+            self._token_log.stage()
 
     def write(self, folder: Path) -> None:
         """Writes what was staged last as this rank's part of a checkpoint. Another thread may train meanwhile."""
         self._staged.write(folder)
+        if self._token_log is not None:
+            self._token_log.flush()
 
     def load(self, folder: Path, *, incarnation: int) -> None:
         """Continues exactly where `stage` was called, on any number of ranks. If train.updates has changed since, the schedules of

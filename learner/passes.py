@@ -20,14 +20,21 @@ from corewarding.learner.objective.metrics import LossTotals, sums
 from corewarding.learner.objective.packing import MicroBatch
 from corewarding.learner.parameter_sets import ParameterSets
 from corewarding.learner.settings import LearnerPlan
+from corewarding.learner.token_log.log import Watched
 
 
 def accumulate(
-    model: PolicyModel, micro_batches: Sequence[MicroBatch], *, sets: ParameterSets, plan: LearnerPlan
+    model: PolicyModel,
+    micro_batches: Sequence[MicroBatch],
+    *,
+    sets: ParameterSets,
+    plan: LearnerPlan,
+    watched: Watched | None = None,
 ) -> LossTotals:
-    """Adds the gradient of all micro-batches to the parameters'. Returns the totals over all ranks."""
+    """Adds the gradient of all micro-batches to the parameters'. Returns the totals over all ranks. watched: sees every pass."""
     total: LossTotals | None = None
-    for micro, reference in zip(micro_batches, _references(model, micro_batches, sets, plan), strict=True):
+    references = _references(model, micro_batches, sets, plan)
+    for index, (micro, reference) in enumerate(zip(micro_batches, references, strict=True)):
         policy, entropy, certainty = model(micro, statistics=True)
         step = objective(
             policy,
@@ -48,6 +55,8 @@ def accumulate(
             certainty_T=certainty,
         )
         total = own if total is None else total + own
+        if watched is not None:
+            watched.see(index, step, micro.tokens, policy, plan)
     assert total is not None, "packing gives every rank at least one micro-batch"
     return total.over_ranks()
 

@@ -26,6 +26,7 @@ from corewarding.dataflow.settings import (
     Updates,
     Whole,
 )
+from corewarding.learner.token_log.plan import TokenLogPlan
 from corewarding.rewards.advantages import Normalize
 from corewarding.rewards.rules.contract import KLReference, LabelFrom
 
@@ -275,6 +276,7 @@ class LearnerPlan:
     digest: bool = False  # report a digest of the weights with each update
     export_dtype: Literal["float32", "bfloat16"] = "float32"  # of the weights in a checkpoint's model folder
     allow_unlisted: bool = False  # train an architecture outside of the table
+    token_log: TokenLogPlan | None = None
     train: TrainSettings = field(default_factory=TrainSettings)
     learner: LearnerSettings = field(default_factory=LearnerSettings)
     loss: LossSettings = field(default_factory=LossSettings)

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import yaml
 from tokenizers import Tokenizer
 
-from corewarding.dataflow.carriers import Completion, Timings
+from corewarding.dataflow.carriers import Completion, Timings, TrainingSample
 from corewarding.dataflow.codec import encode
 from corewarding.dataflow.ids import AskedId, GroupId
 from corewarding.launch.config.paths import PACKAGE
 from corewarding.learner.replay.actor import BufferActor
 from corewarding.learner.replay.admission import AdmissionLimits
+from corewarding.learner.replay.journal.history import History
 from corewarding.learner.replay.journal.journal import JournalPlan
 from corewarding.learner.replay.journal.records import Start
+from corewarding.learner.replay.journal.segments import SegmentWriter
 from corewarding.learner.replay.scoring import BufferPlan
+from corewarding.learner.token_log.entries import (
+    IN_GAIN,
+    IN_KL,
+    IN_LOSS,
+    TokenEntry,
+    TokenValues,
+    checksum,
+    recorded,
+    to_bytes,
+)
 from corewarding.questions.gold import GoldAnswers
 from corewarding.questions.load import QuestionSet, load_training
 from corewarding.questions.settings import DataSettings
@@ -146,3 +159,34 @@ class SampledRun:
         answer = gold if draw < 0.5 else str(self.draws.randrange(5))
         words = " ".join(self.draws.choices(WORDS, k=max(1, self.length * 3 // 4)))
         return words + (f". \\boxed{{{answer}}}" if draw < 0.9 else ".")
+
+
+def note(
+    run: Path, update: int, *, place: Callable[[Path], Path] = recorded, ratio: float = 1.5, cap: float = 1.25
+) -> list[TokenEntry]:
+    """Writes the token log of an update whose tokens all have this importance ratio. Returns what it holds."""
+    (past,) = History.of(run / "journal").updates(update - 1, until=update)
+    found: dict[AskedId, list[TrainingSample]] = {}
+    for sample in past.batch.samples:
+        found.setdefault(sample.id.group.asked, []).append(sample)
+    entries = [
+        TokenEntry(
+            update=update,
+            asked=asked,
+            values={one.id: _values(one, ratio, cap) for one in samples},
+            checksums={one.id: checksum(one) for one in samples},
+        )
+        for asked, samples in found.items()
+    ]
+    writer = SegmentWriter(place(run / "tokens") / "rank-0")
+    for entry in entries:
+        writer.append(to_bytes(entry))
+    writer.close()
+    return entries
+
+
+def _values(sample: TrainingSample, ratio: float, cap: float) -> TokenValues:
+    policy = sample.behavior_logprobs + np.float32(np.log(ratio))
+    rho = np.full_like(policy, ratio)
+    marks = np.full(len(policy), IN_LOSS | IN_GAIN | IN_KL, np.uint8)
+    return TokenValues(policy=policy, proximal=policy, ratio=rho, weight=np.minimum(rho, np.float32(cap)), marks=marks)

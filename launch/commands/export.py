@@ -99,7 +99,7 @@ def export_run(run_dir: Path, out: Path, which: Channel, *, adapter: bool = Fals
         write_merged(checkpoint.learner, which, checkpoint.model, out, base=base)
     else:
         _copy(checkpoint, out, which)
-    write_card(_run_at(run_dir), out, which=which, update=checkpoint.update)
+    write_card(_run_at(run_dir), out, which=which, update=checkpoint.update, is_adapter=adapter)
     what = f"{which}'s adapter" if adapter else which
     return f"{what} after update {checkpoint.update} written to {out}"
 

@@ -1,8 +1,8 @@
 """The folder of one run. A run writes nothing outside it.
 
-runs/<name>/{config.yaml, environment.json, model.json, tensorboard/, trackers/, metrics.jsonl, trace.jsonl, samples/, logs/,
-initial_answers.jsonl, checkpoints/, summary.json}; secrets.json if the configuration has any; changes.jsonl if the run was resumed
-with other values; failure.txt if its last start failed.
+runs/<name>/{config.yaml, environment.json, model.json, tensorboard/, trackers/, metrics.jsonl, trace.jsonl, samples/, journal/,
+tokens/, logs/, initial_answers.jsonl, checkpoints/, summary.json}; secrets.json if the configuration has any; changes.jsonl if the run
+was resumed with other values; failure.txt if its last start failed.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class RunDir:
         self.initial_answers = self.path / "initial_answers.jsonl"
         self.checkpoints = self.path / "checkpoints"
         self.journal = self.path / "journal"
+        self.tokens = self.path / "tokens"
         self.summary = self.path / "summary.json"
         self.failure = self.path / "failure.txt"
         self.changes: list[Change] = []  # of this start, since the run was saved
@@ -102,7 +103,7 @@ class RunDir:
         """Removes what a start without a checkpoint has logged: its updates happen again."""
         for file in (self.metrics, self.trace, self.initial_answers, self.checkpoints / SCORES):
             file.unlink(missing_ok=True)
-        for folder in (self.tensorboard, self.trackers, self.samples, self.journal):
+        for folder in (self.tensorboard, self.trackers, self.samples, self.journal, self.tokens):
             shutil.rmtree(folder, ignore_errors=True)
 
     def last_update(self) -> int | None:

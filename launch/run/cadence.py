@@ -88,11 +88,11 @@ class Checkpoints:
         *,
         every: int,
         total_updates: int,
-        forget: Callable[[int], Awaitable[None]] | None = None,
+        forget: Callable[[int, int], Awaitable[None]] | None = None,
     ) -> None:
         """every: updates between two checkpoints; 0: only after the last update. start: runs a task whose error ends the run.
 
-        forget: told the segment of the journal from which the oldest checkpoint needs it; None keeps the whole journal.
+        forget: told the segment of the journal from which the oldest checkpoint needs it, and its update; None keeps everything.
         """
         self._forget = forget
         self._folders, self._learner, self._feed, self._start = folders, learner, feed, start
@@ -149,7 +149,7 @@ class Checkpoints:
         if self._forget is not None:
             oldest = await asyncio.to_thread(self._folders.oldest_state)
             if (segment := oldest.get("buffer", {}).get("segment")) is not None:
-                await self._forget(segment)
+                await self._forget(segment, oldest["updates"])
 
     async def _write(self, state: dict[str, Any]) -> None:
         try:

@@ -35,6 +35,7 @@ from corewarding.launch.run.protocols import Parts, TakenBatch
 from corewarding.launch.run.publishing.channels import WeightChannels
 from corewarding.launch.run.self_test import self_test
 from corewarding.launch.run.writer import UpdateWriter
+from corewarding.learner.token_log.entries import forget_before
 
 
 class Controller:
@@ -85,7 +86,7 @@ class Controller:
             self._supervisor.start,
             every=config.checkpoint.every_updates,
             total_updates=total,
-            forget=parts.buffer.keep_from if config.journal.retain == "since_oldest_checkpoint" else None,
+            forget=self._forget if config.journal.retain == "since_oldest_checkpoint" else None,
         )
 
     async def run(self) -> None:
@@ -243,6 +244,12 @@ class Controller:
         await self._writer.written()
         await self._checkpoints.save(self.version, before=self.before)
         self._watchdog.alive()
+
+    async def _forget(self, segment: int, updates: int) -> None:
+        """Removes what the journal holds before this segment, and the token log up to this update."""
+        await self._buffer.keep_from(segment)
+        tokens = RunDir(self._config.run.root, self._config.run.name).tokens
+        await asyncio.to_thread(forget_before, tokens, updates + 1)
 
     async def _checkpoints_written(self) -> None:
         """Returns when every checkpoint is committed; one that died with the learner's ranks is made anew."""

@@ -6,9 +6,12 @@ from dataclasses import replace
 
 from corewarding.launch.config.schedules import stages
 from corewarding.launch.config.tree import TrainConfig
+from corewarding.launch.report.run_directory import RunDir
 from corewarding.learner.replay.admission import AdmissionLimits
 from corewarding.learner.replay.scoring import BufferPlan
 from corewarding.learner.settings import LearnerPlan
+from corewarding.learner.token_log.entries import recorded
+from corewarding.learner.token_log.plan import TokenLogPlan
 
 
 def admission_limits(config: TrainConfig) -> AdmissionLimits:
@@ -52,6 +55,14 @@ def _plan(config: TrainConfig) -> LearnerPlan:
         correction=config.correction,
         teacher=config.teacher,
     )
+
+
+def token_log(config: TrainConfig) -> TokenLogPlan | None:
+    """What the run's own ranks note token by token; None without a journal, which holds the tokens."""
+    if not config.keeps_journal or config.run.sample_questions == 0:
+        return None
+    folder = recorded(RunDir(config.run.root, config.run.name).tokens).absolute()
+    return TokenLogPlan(folder=str(folder), questions=config.run.sample_questions)
 
 
 def buffer_plan(config: TrainConfig, incarnation: int, *, known: tuple[str, ...] = ()) -> BufferPlan:

@@ -14,10 +14,12 @@ from corewarding.launch.view.facts import Facts
 from corewarding.launch.view.run import ViewedRun
 from corewarding.launch.view.summary import ORDER
 from corewarding.launch.view.tail import frame_at
-from corewarding.launch.view.tokens import pieces, prompt_text
+from corewarding.launch.view.tokens.learnt import Noted, learnt, missing, noted
+from corewarding.launch.view.tokens.texts import pieces, prompt_text
 from corewarding.learner.replay.journal.history import group_of
 from corewarding.learner.replay.journal.records import Arrived, Held
 from corewarding.learner.replay.journal.segments import Position
+from corewarding.learner.token_log.entries import checksum
 from corewarding.rewards.answers.explain import explain_answer
 from corewarding.rewards.settings import VoteSettings
 
@@ -71,15 +73,31 @@ def asking(run: ViewedRun, n: int) -> dict[str, Any]:
 
 def tokens(run: ViewedRun, n: int, view: View, source: Source) -> list[dict[str, Any]]:
     """For each completion of a group its tokens' texts and log-probabilities (None without a tokenizer, or if there are too many),
-    their versions, and its prompt."""
+    their versions, what the learner made of them (None without an entry in the token log; `missing` says why), and its prompt."""
     row = run.db.execute(
-        "SELECT segment, offset FROM groups WHERE n = ? AND view = ? AND source = ?", (n, view, source)
+        "SELECT segment, offset, id, made FROM groups JOIN askings USING (n) WHERE n = ? AND view = ? AND source = ?",
+        (n, view, source),
     ).fetchone()
     if row is None:
         raise NoSuchSampleError(f"asking number {n} has no group {view}/{source}")
     records = frame_at(run.journal, Position(row["segment"], row["offset"]))
     found = next(group_of(one.completions) for one in records if isinstance(one, Arrived | Held))
-    return [_tokens(run, one) for one in found]
+    made: int | None = row["made"]
+    values = noted(run, row["id"], made)
+    fates = dict(
+        run.db.execute("SELECT i, fate FROM completions WHERE n = ? AND view = ? AND source = ?", (n, view, source))
+    )
+    return [
+        _tokens(run, one) | _learnt(run, one, values.get((one.id, checksum(one))), made, fates[one.id.sample_index])
+        for one in found
+    ]
+
+
+def _learnt(run: ViewedRun, one: Completion, entry: Noted | None, made: int | None, fate: str) -> dict[str, Any]:
+    num = len(one.token_ids)
+    if entry is None or len(entry.values.marks) != num:
+        return {"learnt": None, "missing": missing(run, made, fate)}
+    return {"learnt": learnt(run, one, entry) if num <= MAX_TOKENS else None, "missing": None}
 
 
 def _tokens(run: ViewedRun, one: Completion) -> dict[str, Any]:

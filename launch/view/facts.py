@@ -35,6 +35,7 @@ class Facts:
     key: Callable[[str], str]  # equivalent answers have equal keys
     model_path: str | None
     updates: int | None  # that the run shall make
+    masks_truncated: bool = False  # loss.mask_truncated
     notes: list[str] = field(default_factory=list)  # what could not be read, and what that means
     questions: dict[str, Question] = field(default_factory=dict)
     gold: GoldAnswers = field(default_factory=GoldAnswers.without)
@@ -62,6 +63,7 @@ class Facts:
             key=keyed,
             model_path=model if isinstance(model, str) else None,
             updates=updates if isinstance(updates, int) else None,
+            masks_truncated=_section(saved, "loss").get("mask_truncated") is True,
             notes=notes,
         )
 

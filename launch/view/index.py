@@ -19,7 +19,7 @@ from typing import Any
 from corewarding.launch.view.tail import BEGIN, fingerprint
 from corewarding.learner.replay.journal.segments import Position
 
-FORMAT = 1
+FORMAT = 2
 FILE = "view.sqlite"
 _TABLES = """
 CREATE TABLE about(name TEXT PRIMARY KEY, value TEXT);
@@ -37,6 +37,8 @@ CREATE TABLE completions(
   n INT, view TEXT, source TEXT, i INT, answer TEXT, key TEXT, tokens INT, truncated INT, first INT, last INT, fate TEXT, reason TEXT,
   reward REAL, advantage REAL, weight REAL, text TEXT);
 CREATE INDEX completions_place ON completions(n, view, source, i);
+CREATE TABLE token_log(asked TEXT, made INT, folder TEXT, segment INT, offset INT);
+CREATE INDEX token_log_asked ON token_log(asked, made);
 """
 
 
@@ -108,6 +110,13 @@ class Index:
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'waiting')",
             [(n, *kind, *row) for row in rows],
         )
+
+    def add_token_entries(self, rows: Iterable[Any]) -> None:
+        """rows: (asked, update, folder in the token log, segment, offset)."""
+        self.db.executemany("INSERT INTO token_log VALUES (?, ?, ?, ?, ?)", rows)
+
+    def forget_token_entries(self, folder: str) -> None:
+        self.db.execute("DELETE FROM token_log WHERE folder = ?", (folder,))
 
     def _opened(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.path, check_same_thread=False)

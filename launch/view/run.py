@@ -14,7 +14,8 @@ from corewarding.launch.report.run_directory import RunDir
 from corewarding.launch.view.facts import Facts
 from corewarding.launch.view.feed import Feed
 from corewarding.launch.view.index import Index
-from corewarding.launch.view.tokens import find_tokenizer
+from corewarding.launch.view.tokens.feed import TokenFeed
+from corewarding.launch.view.tokens.texts import find_tokenizer
 
 FOLLOW_S = 1.0
 """Seconds between two looks at the journal of a run that may still write it."""
@@ -48,12 +49,15 @@ class ViewedRun:
             self.facts.notes.append("no tokenizer of the model is on this machine: tokens are not shown one by one")
         self.facts.read_questions(self.run_dir)
         feed = Feed(self.index, self.facts, self.journal)
+        token_feed = TokenFeed(self.index, self.facts, self.run_dir.tokens)
         try:
             feed.catch_up(stop=self._ends.is_set)
             feed.judge_again()
+            token_feed.catch_up(stop=self._ends.is_set)
             self.is_read = True
             while follow and not self._ends.wait(FOLLOW_S):
                 feed.catch_up(stop=self._ends.is_set)
+                token_feed.catch_up(stop=self._ends.is_set)
         except UserError as error:
             self.problem = str(error)
         except sqlite3.OperationalError as error:  # a full disk, for example

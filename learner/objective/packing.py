@@ -40,6 +40,7 @@ class MicroBatch:
     temperature_T: Tensor  # [T] float32
     tokens: TokenBatch
     ids: tuple[CompletionId, ...]  # [S], in the order of tokens.sequence_T
+    lengths: tuple[int, ...]  # [S] tokens of each
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same micro-batch on `device`."""
@@ -198,6 +199,7 @@ def _micro_batch(rows: list[list[_Tree]], weights: dict[View, float], policy_ver
         temperature_T=per_token([s.temperature for s in samples]),
         tokens=tokens,
         ids=tuple(s.id for s in samples),
+        lengths=tuple(lengths),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from corewarding.dataflow.carriers import QuestionRollouts, ScoredGroup
-from corewarding.dataflow.ids import CompletionId
+from corewarding.dataflow.ids import CompletionId, drawn
 from corewarding.rewards.advantages import Normalize, advantages_of
 
 
@@ -18,19 +18,19 @@ def sample_rows(
     num_questions: int,
     normalize: Normalize = "std",
 ) -> list[dict[str, Any]]:
-    """One JSON-ready row per completion of the first `num_questions` questions, completions that only vote included.
+    """One JSON-ready row per completion of at most `num_questions` drawn questions, completions that only vote included.
 
     A row says which actor and weights wrote the completion and what it answered. If its group is trained, the row also has the
     label, the reward and the advantage.
     """
     judged: dict[CompletionId, tuple[ScoredGroup, float, float]] = {}
-    shown = {rollouts.asked for rollouts in taken[:num_questions]}
+    shown = drawn((rollouts.asked for rollouts in taken), update=update, num=num_questions)
     for group in (group for group in scored if group.id.asked in shown):
         advantages = advantages_of(group, normalize=normalize)
         for completion, reward, advantage in zip(group.completions, group.rewards, advantages, strict=True):
             judged[completion.id] = (group, float(reward), float(advantage))
     rows = []
-    for rollouts in taken[:num_questions]:
+    for rollouts in (rollouts for rollouts in taken if rollouts.asked in shown):
         for completion in rollouts.completions:
             row: dict[str, Any] = {
                 "update": update,

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from corewarding.dataflow.codec import decode_list
 from corewarding.learner.replay.journal.history import History
 from corewarding.learner.replay.journal.journal import records
 from corewarding.learner.replay.journal.records import Arrived, Refused
+from corewarding.learner.replay.journal.segments import read, segments
+from corewarding.learner.token_log.entries import TokenEntry, from_bytes, to_bytes
 from tests.more.cluster import environment
 from tests.more.runs import Run, started
 
@@ -85,6 +87,40 @@ def test_a_replay_rebuilds_every_weight_and_says_so(run: Run, tmp_path: Path) ->
     assert ours.keys() == theirs.keys()
     assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
     assert (tmp_path / "out" / "teacher" / "model.safetensors").is_file()
+
+
+def noted(tokens: Path) -> dict[tuple[int, str], list[TokenEntry]]:
+    """By update and question; a start that made an update again noted it again."""
+    found: dict[tuple[int, str], list[TokenEntry]] = defaultdict(list)
+    for segment in segments(tokens / "rank-0"):
+        for _, payload in read(segment, torn=[]):
+            entry = from_bytes(payload)
+            found[entry.update, str(entry.asked)].append(entry)
+    return found
+
+
+def same(one: TokenEntry, other: TokenEntry) -> bool:
+    """Bit for bit."""
+    return to_bytes(one) == to_bytes(other)
+
+
+def test_tokens_computed_again_are_bit_for_bit_those_that_the_learner_recorded(run: Run) -> None:
+    first = noted(run.folder / "tokens" / "recorded")
+    assert Counter(update for update, _ in first) == dict.fromkeys(range(1, UPDATES + 1), 4)
+    assert any(len(entries) > 1 for entries in first.values())
+    assert all(same(entries[0], entry) for entries in first.values() for entry in entries)
+    words = ["--update", UPDATES, "--recompute", "--tokens", "--json", "--limit", 100]
+    done = command("samples", run.folder, *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"update {UPDATES} of {run.folder}, made again from the checkpoint of update" in done.stderr
+    assert "differ" not in done.stderr
+    again = noted(run.folder / "tokens" / "recomputed")
+    assert Counter(update for update, _ in again) == {UPDATES: 4}
+    assert all(same(entries[0], first[name][0]) for name, entries in again.items())
+    tokens = [
+        one for row in map(json.loads, done.stdout.splitlines()) for group in row["groups"] for one in group["tokens"]
+    ]
+    assert Counter(one["learnt"] is None for one in tokens) == {True: 16, False: 16}  # of teacher and policy
 
 
 def test_the_journal_says_what_became_of_every_completion(run: Run) -> None:

@@ -53,23 +53,41 @@ def run(words: list[str]) -> int:
 
 def _configurations(arguments: ReplayArguments) -> tuple[RunDir, TrainConfig, TrainConfig]:
     """(the run, its configuration, the same with --what-if)."""
-    where = arguments.run_dir.resolve()
-    run_dir = RunDir(where.parent, where.name)
-    if not run_dir.config.is_file():
-        raise UserError(f"{arguments.run_dir} is no run directory: it holds no config.yaml")
-    run_dir.saved()
+    run_dir, then = _configured(arguments.run_dir)
     wrong = [word for word in arguments.what_if if "=" not in word]
     if wrong:
         raise UserError(f"--what-if {wrong[0]}: write KEY=VALUE, for example --what-if correction.mode=bypass")
-    configs = [
-        parse_config(ConfigArguments, [str(run_dir.config), *words], command="replay").settings
-        for words in ((), arguments.what_if)
-    ]
-    then, now = (
-        config.model_copy(update={"run": config.run.model_copy(update={"name": where.name, "root": str(where.parent)})})
-        for config in configs
-    )
-    return run_dir, then, now
+    return run_dir, then, _configured(arguments.run_dir, arguments.what_if)[1]
+
+
+def _configured(folder: Path, words: tuple[str, ...] = ()) -> tuple[RunDir, TrainConfig]:
+    """The run in a folder and its configuration. words: keys with other values."""
+    where = folder.resolve()
+    run_dir = RunDir(where.parent, where.name)
+    if not run_dir.config.is_file():
+        raise UserError(f"{folder} is no run directory: it holds no config.yaml")
+    run_dir.saved()
+    config = parse_config(ConfigArguments, [str(run_dir.config), *words], command="replay").settings
+    run = config.run.model_copy(update={"name": where.name, "root": str(where.parent)})
+    return run_dir, config.model_copy(update={"run": run})
+
+
+def recompute_tokens(folder: Path, first: int, last: int) -> None:
+    """Makes the updates `first` to `last` of a run again, and notes all their tokens in its token log."""
+    run_dir, config = _configured(folder)
+    from corewarding.launch.run.journal.recompute import recompute_here
+
+    found = recompute_here(run_dir, config, first=first, last=last)
+    updates = f"update {first}" if first == last else f"updates {first} to {last}"
+    for difference in found.differences:
+        say(f"note: {difference}", error=True)
+    if found.comparison.first_difference is not None:
+        say(
+            f"note: the weights differ from the run's from update {found.comparison.first_difference} on, so the values of {updates} "
+            "are near the run's own, and not the same",
+            error=True,
+        )
+    say(f"{updates} of {folder}, made again from {found.base}: all their tokens are in tokens/recomputed", error=True)
 
 
 def _print(found: Replayed, run_dir: RunDir, out: Path | None) -> None:

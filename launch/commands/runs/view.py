@@ -16,6 +16,7 @@ from pydantic import Field
 
 from corewarding.dataflow.errors import UserError
 from corewarding.launch.commands.runs.journal import journal_of
+from corewarding.launch.commands.runs.replay import recompute_tokens
 from corewarding.launch.config.arguments import ArgumentError, read_arguments
 from corewarding.launch.report.plain import say
 
@@ -60,24 +61,38 @@ class SampleFilters:
     """Also updates that a later start of the run made again."""
     order: Literal["update", "newest", "reward", "share"] = "update"
     """By update, the newest first, by lowest reward, or by the closest vote."""
+    recompute: tyro.conf.FlagCreatePairsOff[bool] = False
+    """First make the updates of --update, or --update-from to --update-to, again from the journal, to get the importance weights of
+    questions that the learner did not record; as corewarding replay does, with the run's configuration and plug-ins."""
 
     def chosen(self) -> Filter:
         from corewarding.launch.view.filters import Filter
 
         if self.update is not None and (self.update_from, self.update_to) != (None, None):
             raise ArgumentError("--update is one update: leave it out, or --update-from and --update-to")
-        values = {name: getattr(self, name) for name in SampleFilters.__dataclass_fields__ if name != "update"}
+        values = {
+            name: getattr(self, name)
+            for name in SampleFilters.__dataclass_fields__
+            if name not in ("update", "recompute")
+        }
         if self.update is not None:
             values |= {"update_from": self.update, "update_to": self.update}
         return Filter(**values)
+
+    @property
+    def updates(self) -> tuple[int, int] | None:
+        """The first and last update that are asked for; None without both bounds."""
+        first, last = (self.update, self.update) if self.update is not None else (self.update_from, self.update_to)
+        return None if first is None or last is None else (first, last)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewArguments(SampleFilters):
     """Serves a page on this machine alone, until Ctrl-C, with every question of the runs: its wordings, the groups of policy and
     teacher with each completion, how its answer was read, the vote, the label or why there is none, reward, advantage, what became
-    of it, and for each token its log-probability and the weights that wrote it. A second page, Run, has the alarms and curves of the
-    runs as a whole, and shows who waits for whom.
+    of it, and for each token its log-probability, the weights that wrote it, and, where the learner recorded them or --recompute
+    computes them, its importance weight and whether it entered the loss. A second page, Run, has the alarms and curves of the runs as
+    a whole, and shows who waits for whom.
 
     Everything comes from the run's files, so a run that crashed or is still going on can be viewed too. An index is kept in the run
     folder (view.sqlite) and may be removed.
@@ -99,6 +114,7 @@ def run(words: list[str]) -> int:
     arguments = read_arguments(ViewArguments, words, prog="corewarding view")
     _refuse_without_meaning(arguments)
     chosen = arguments.chosen()
+    recompute(arguments.run_dirs, arguments)
     with opened(arguments.run_dirs) as runs:
         if arguments.out is not None:
             return _write(runs, arguments.out, chosen, arguments.limit)
@@ -122,6 +138,21 @@ def _write(runs: list[ViewedRun], out: Path, chosen: Filter, limit: int) -> int:
     size, num = write_page(out, runs, chosen, limit)
     say(f"{out}: {num} completions, {size / 1e6:.1f} MB")
     return 0
+
+
+def recompute(folders: tuple[Path, ...], arguments: SampleFilters) -> None:
+    """Makes the updates that are asked for again, if --recompute says so, and notes all their tokens in the runs' token logs."""
+    if not arguments.recompute:
+        return
+    if (updates := arguments.updates) is None:
+        raise ArgumentError(
+            "--recompute makes updates again: say which, with --update 20, or with --update-from 18 --update-to 20"
+        )
+    if updates[0] > updates[1]:
+        raise ArgumentError(f"--update-from {updates[0]} comes after --update-to {updates[1]}")
+    for folder in folders:
+        journal_of(folder, "RUN")
+        recompute_tokens(folder, *updates)
 
 
 @contextlib.contextmanager

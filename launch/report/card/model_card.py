@@ -23,21 +23,25 @@ PAPER = "https://arxiv.org/abs/2508.00410"
 _PATHS = ("model.path", "data.train", "data.rephrased", "data.heldout")
 
 
-def write_card(run_dir: RunDir, out: Path, *, which: Literal["policy", "teacher"], update: int) -> None:
-    """Writes the card of the model in the folder `out`. update: after which its weights were saved."""
-    write_whole(out / FILE, card(run_dir, which=which, update=update))
+def write_card(
+    run_dir: RunDir, out: Path, *, which: Literal["policy", "teacher"], update: int, is_adapter: bool = False
+) -> None:
+    """Writes the card of the model in the folder `out`. update: after which its weights were saved. is_adapter: `out` holds an adapter
+    alone."""
+    write_whole(out / FILE, card(run_dir, which=which, update=update, is_adapter=is_adapter))
 
 
-def card(run_dir: RunDir, *, which: Literal["policy", "teacher"], update: int) -> str:
+def card(run_dir: RunDir, *, which: Literal["policy", "teacher"], update: int, is_adapter: bool = False) -> str:
     """The card: base model, rule, how far it was trained, accuracies before and after, and the keys that differ from the defaults."""
     saved = _saved(run_dir)
     rule = _code(saved.get("rule", TrainConfig().rule)) if saved else "an unknown rule"
     base = _base(run_dir, saved)
     front = {
-        "library_name": "transformers",
+        "library_name": "peft" if is_adapter else "transformers",
         "pipeline_tag": "text-generation",
         "tags": ["corewarding", "reinforcement-learning", "label-free"],
         **({"base_model": base} if _is_hub_id(base) else {}),
+        **({"base_model_relation": "adapter"} if _is_hub_id(base) and is_adapter else {}),
     }
     head = yaml.safe_dump(front, sort_keys=False)
     whose = "The policy" if which == "policy" else "The EMA teacher"
@@ -47,6 +51,7 @@ def card(run_dir: RunDir, *, which: Literal["policy", "teacher"], update: int) -
         f"{whose} after update {update} of a run with the reward rule {rule}, started from {_code(base or 'an unknown model')}. "
         f"Trained with corewarding {corewarding.__version__}; the method is [Co-rewarding]({PAPER}). The licence and the terms of "
         "the base model apply.",
+        *_adapter(saved, base, is_adapter),
         *_labels(run_dir),
         *_accuracies(run_dir, which, update),
         *_settings(saved),
@@ -74,6 +79,21 @@ def _base(run_dir: RunDir, saved: Mapping[str, Any]) -> str | None:
 
 def _is_hub_id(base: str | None) -> bool:
     return base is not None and "/" in base
+
+
+def _adapter(saved: Mapping[str, Any], base: str | None, is_adapter: bool) -> Iterator[str]:
+    """Of a run with learner.lora: whether the folder is the adapter alone, and of which model."""
+    learner = saved.get("learner")
+    lora = learner.get("lora") if isinstance(learner, dict) else None
+    rank = lora.get("rank") if isinstance(lora, dict) else None
+    size = f" of rank {rank}" if isinstance(rank, int) else ""
+    if is_adapter:
+        yield (
+            f"This is a LoRA adapter{size}, and no whole model: peft adds it to {_code(base or 'an unknown model')}, whose "
+            "weights are not in this folder (`peft.AutoPeftModelForCausalLM.from_pretrained` loads both)."
+        )
+    elif size:
+        yield f"A LoRA adapter{size} was trained, and is merged into these weights."
 
 
 def _labels(run_dir: RunDir) -> Iterator[str]:

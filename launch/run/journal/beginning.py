@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from corewarding.launch.run.inputs import Inputs
 from corewarding.launch.run.journal.redo import Comparison, redo
 from corewarding.launch.run.journal.resume import Resumption
 from corewarding.launch.run.journal.returning import ReturningLearner
-from corewarding.launch.run.plans import learner_plan
+from corewarding.launch.run.plans import learner_plan, token_log
 from corewarding.launch.run.preflight.needs import joins_cluster, process_environment
 from corewarding.launch.run.protocols import Log
 from corewarding.learner.checkpoint.store import Checkpoint, CheckpointStore
@@ -148,7 +149,7 @@ def _loading(log: Log) -> Callable[[int, int], None]:
 
 def learner_ranks(config: TrainConfig, incarnation: int, room: placement.Reservation) -> LearnerGroup:
     return LearnerGroup(
-        learner_plan(config),
+        dataclasses.replace(learner_plan(config), token_log=token_log(config)),
         incarnation=incarnation,
         bucket_bytes=int(config.publish.bucket_mb * 2**20),
         wire_dtype=config.engine.dtype,

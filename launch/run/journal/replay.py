@@ -26,6 +26,7 @@ from corewarding.launch.run.train import run_to_end
 from corewarding.learner.checkpoint.store import Checkpoint, CheckpointStore
 from corewarding.learner.group import LearnerGroup
 from corewarding.learner.replay.journal.history import History
+from corewarding.learner.settings import LearnerPlan
 
 SAY_EVERY = 10
 """Updates between two lines."""
@@ -101,7 +102,7 @@ async def _replay(
         differences=setting_differences(history.starts[-1].setting, setting(config)),
         what_if=what_if,
     )
-    learner = _learner(config, history.starts[-1].incarnation)
+    learner = replay_ranks(config, learner_plan(config), history.starts[-1].incarnation)
     try:
         await learner.start(config.learner.start_timeout_s)
         if checkpoint is not None:
@@ -128,8 +129,8 @@ def setting_differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return [f"{key}: {old} then, {new} now" for key, old, new in flat if old != new]
 
 
-def _learner(config: TrainConfig, incarnation: int) -> LearnerGroup:
-    plan = learner_plan(config)
+def replay_ranks(config: TrainConfig, plan: LearnerPlan, incarnation: int) -> LearnerGroup:
+    """Ranks as those of the run, which are not started yet."""
     return LearnerGroup(
         plan,
         incarnation=incarnation,

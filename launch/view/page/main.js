@@ -13,7 +13,8 @@ const POLL_MS = 1000;
 const runPicker = el("select.run", { "aria-label": "run", onchange: () => change({ run: runPicker.value, n: "" }) });
 const otherPicker = el("select.run.of-samples", { "aria-label": "compare with", onchange: () => change({ with: otherPicker.value }) });
 const colours = el("select.of-samples", { "aria-label": "colour of tokens", onchange: () => change({ colour: colours.value }, { replace: true }) },
-  el("option", { value: "" }, "colour by weights"), el("option", { value: "probability" }, "colour by probability"), el("option", { value: "none" }, "no colour"));
+  el("option", { value: "" }, "colour by weights"), el("option", { value: "importance" }, "colour by importance weight"),
+  el("option", { value: "probability" }, "colour by probability"), el("option", { value: "none" }, "no colour"));
 const facts = el("span.facts");
 const count = el("div.count", { role: "status" });
 const problem = el("p.problem", { hidden: true });

@@ -57,13 +57,17 @@ function verdicts(asking) {
 
 function groupSection(run, asking, group) {
   const cards = group.completions.map((one) => completionCard(asking, group, one));
+  const unknown = el("p.note.unknown", { hidden: true });
   const section = el("section.group." + group.source, null,
     el("h2.group-head", null, el("span.source", null, group.source), VIEWS[group.view],
-      el("span.note", null, plural(group.completions.length, "completion"))),
+      el("span.note", null, plural(group.completions.length, "completion"))), unknown,
     voteTable(asking, group), cards.map((card) => card.node));
   const load = async () => {
     const found = await source.tokens(run, asking.n, group.view, group.source);
     cards.forEach((card, at) => card.show(found[at]));
+    const why = found.find((one) => one.missing)?.missing;
+    unknown.hidden = !why;
+    fill(unknown, visible(why || ""));
     const prompt = found[0]?.prompt;
     section.closest(".question")?.querySelectorAll(`[data-prompt="${group.view}"]`).forEach((place) => fill(place, visible(prompt || "its text is not known here")));
   };
@@ -129,7 +133,8 @@ function completionCard(asking, group, one) {
     show(tokens) {
       if (!tokens) return;
       if (tokens.pieces) fill(body, tokenText(tokens, asking.made));
-      describe([...rows, ["sampled by", `${tokens.actor}, attempt ${tokens.attempt + 1}, ${fixed(tokens.seconds, 2)} s, temperature ${tokens.temperature}`]]);
+      describe([...rows, ["sampled by", `${tokens.actor}, attempt ${tokens.attempt + 1}, ${fixed(tokens.seconds, 2)} s, temperature ${tokens.temperature}`],
+        ["importance", tokens.learnt ? (tokens.learnt.recomputed ? "computed again from the journal" : "recorded by the learner") : null]]);
     },
   };
 }

@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.more.cluster import environment
-from tests.sampled_run import SampledRun
+from tests.sampled_run import SampledRun, note
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
@@ -91,6 +91,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
         writer.submit(first.make, 5).result()
         writer.submit(second.make, 3).result()
         writer.submit(first.wait, HOSTILE).result()
+        note(first.folder, 2)
         yield Runs(first, second, writer)
 
 
@@ -185,6 +186,25 @@ def test_hostile_text_is_shown_as_text_and_does_nothing(viewer: Viewer, address:
     long.get_by_role("button").click()
     expect(long).to_contain_text("the end")
     assert page.locator("main img, main script, main b > b").count() == 0
+    assert viewer.complaints == []
+
+
+def test_tokens_are_coloured_by_importance_weight_where_the_learner_recorded_them(viewer: Viewer, address: str) -> None:
+    page = viewer.open(address + "#update_from=2&update_to=2")
+    page.locator(".row").first.click()
+    page.get_by_label("colour of tokens").select_option("importance")
+    token = page.locator(".group.policy .token.over.cut").first
+    assert "rgba(0, 0, 0, 0)" not in token.evaluate("one => getComputedStyle(one).backgroundColor")
+    token.hover()
+    tip = page.locator(".tip")
+    for words in ("log p, learner", "importance ratio1.500", "weight1.500 → 1.250", "losstrained"):
+        expect(tip).to_contain_text(words)
+    expect(page.locator(".legend.of-importance")).to_be_visible()
+    expect(page.locator(".legend.of-version")).to_be_hidden()
+    expect(page.locator(".unknown:visible")).to_have_count(0)
+    viewer.filter("update_from=3&update_to=3&colour=importance")
+    page.locator(".row").first.click()
+    expect(page.locator(".unknown").first).to_contain_text("--update 3 --recompute` computes its importance weights")
     assert viewer.complaints == []
 
 

@@ -15,6 +15,12 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
+def test_the_badges_say_what_pyproject_says() -> None:
+    licence, python = ((ROOT / f"docs/figures/badges/{name}.svg").read_text() for name in ("licence", "python"))
+    assert f"licence: {PYPROJECT['project']['license']}" in licence
+    assert f"Python: {PYPROJECT['project']['requires-python'].removeprefix('>=')} and newer" in python
+
+
 def instructions(name: str) -> list[str]:
     return re.findall(rf"^{name} (.*)$", DOCKERFILE.replace("\\\n", " "), re.MULTILINE)
 

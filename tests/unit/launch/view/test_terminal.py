@@ -9,13 +9,14 @@ import pytest
 from corewarding.launch.cli import main
 from corewarding.launch.view.export import MODULES, STYLES
 from corewarding.launch.view.server import PAGE
-from tests.sampled_run import SampledRun
+from tests.sampled_run import SampledRun, note
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     made = SampledRun(tmp_path_factory.mktemp("runs") / "one")
     made.make(4)
+    note(made.folder, 2)
     made.wait(["\x1b[2J \\boxed{3}", "\\boxed{3.0}", "4", "\\boxed{5}"])
     return str(made.folder)
 
@@ -42,6 +43,36 @@ def test_json_lines(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["made"] for row in rows] == [3, 3, 3, 3, 4]
     assert all(len(group["completions"]) == 4 for row in rows for group in row["groups"])
+
+
+def test_tokens_are_printed_with_what_the_learner_made_of_them(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["samples", folder, "--update", "2", "--limit", "1", "--tokens"]) == 0
+    told = capsys.readouterr().out
+    line = re.search(r"^ +0 +v(\d) +(-\d\.\d+) +(-?\d\.\d+) +(-?\d\.\d+) +1\.500 +1\.250  '\S+'$", told, re.MULTILINE)
+    assert line is not None
+    sampler, learner, proximal = map(float, line.groups()[1:])
+    assert learner == proximal == pytest.approx(sampler + 0.405, abs=0.002)
+    assert main(["samples", folder, "--update", "3", "--limit", "1", "--tokens"]) == 0
+    assert "--update 3 --recompute` computes its importance weights" in capsys.readouterr().out
+    assert main(["samples", folder, "--update", "2", "--limit", "1", "--tokens", "--json"]) == 0
+    (row,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    seen = {(group["source"], one["learnt"] is None) for group in row["groups"] for one in group["tokens"]}
+    assert seen == {("policy", False), ("teacher", True)}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "--recompute makes updates again: say which, with --update 20"),
+        (["--update-from", "3"], "say which"),
+        (["--update-from", "3", "--update-to", "2"], "comes after"),
+    ],
+)
+def test_updates_to_compute_again_are_named(
+    folder: str, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["samples", folder, "--recompute", *words]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_file_holds_what_fits_and_no_more_than_its_limit(

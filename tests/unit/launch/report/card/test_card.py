@@ -56,6 +56,19 @@ def test_a_card_says_what_was_trained_and_how_good_it_is(run_dir: RunDir) -> Non
     assert "engine" not in text
 
 
+def test_an_adapter_says_so_and_of_which_model(run_dir: RunDir) -> None:
+    run_dir.config.write_text(yaml.safe_dump(CONFIG | {"learner": {"lora": {"rank": 8}}}))
+    text = card(run_dir, which="policy", update=7, is_adapter=True)
+    found = ModelCard(text).data
+    assert (found.library_name, found.base_model) == ("peft", "owner/Base-1B")
+    assert found.to_dict()["base_model_relation"] == "adapter"
+    assert "This is a LoRA adapter of rank 8, and no whole model: peft adds it to `owner/Base-1B`" in text
+    merged = card(run_dir, which="policy", update=7)
+    assert "A LoRA adapter of rank 8 was trained, and is merged into these weights." in merged
+    assert ModelCard(merged).data.library_name == "transformers"
+    assert "adapter" not in card(run_dir, which="policy", update=7).split("---")[1]
+
+
 def test_weights_that_were_not_evaluated_get_no_numbers(run_dir: RunDir) -> None:
     for text in (card(run_dir, which="teacher", update=7), card(run_dir, which="policy", update=6)):
         assert "have not been evaluated" in text
