@@ -246,7 +246,7 @@ def _merge(output: Tensor, logsumexp: Tensor, other: Tensor, other_logsumexp: Te
     """In place: the attention over two sets of keys, [L, H, D] and [L, H], from that over each."""
     total = torch.logaddexp(logsumexp, other_logsumexp)
     share = (logsumexp - total).exp_()[..., None]
-    output.mul_(share).add_(other.mul_(1 - share))
+    output.copy_(output * share + other * (1 - share))  # in float32, rounded once
     logsumexp.copy_(total)
 
 

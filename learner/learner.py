@@ -96,6 +96,7 @@ class Learner:
             betas=plan.train.betas,
             eps=plan.train.eps,
             weight_decay=plan.train.weight_decay,
+            fused=True,  # a kernel for all tensors, which needs no memory of their size
         )
         self.version = Version(incarnation=incarnation, updates=0)
         self._teacher_updates = 0

@@ -18,5 +18,6 @@ def check_weights(folder: str | Path) -> StoredModel:
     return StoredModel(
         num_parameters=sum(parameter.numel() for parameter in parameters.values()),
         num_bytes=sum(map(weights.num_bytes, parameters)),
+        largest=max(parameter.numel() for parameter in parameters.values()),
         fingerprint=fingerprint(folder),
     )

@@ -55,6 +55,7 @@ class StoredModel:
 
     num_parameters: int  # tied ones once
     num_bytes: int  # of these parameters, in the types of the folder
+    largest: int  # elements of the largest one
     fingerprint: str
 
 

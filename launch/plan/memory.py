@@ -90,13 +90,15 @@ def lasting_parts(config: TrainConfig, shape: ModelShape) -> Parts:
     return _kept(config, elements, trained_elements(config, shape), shape.stored_bytes * elements)
 
 
-def certain_bytes(config: TrainConfig, *, elements: int, trained: int, initial: int) -> int:
-    """What a rank needs for certain, in the optimizer step. On a GPU AdamW works on all tensors at once and needs the roots of all.
+def certain_bytes(config: TrainConfig, *, elements: int, trained: int, initial: int, largest: int) -> int:
+    """What a rank needs for certain, in the backward pass of its largest parameter, which is gathered whole.
 
     elements: of the model's parameters that it holds. trained: elements that it trains. initial: bytes of its parameters in the
-    model's folder.
+    model's folder. largest: elements of the largest parameter, on all ranks.
     """
-    return total(_kept(config, elements, trained, initial)) + (8 if rank_on_gpu(config) else 4) * trained
+    element = ELEMENT[config.learner.param_dtype]
+    gathered = element * largest + (element * largest if trained else 0)  # it, and its gradient before that is reduced
+    return total(_kept(config, elements, trained, initial)) + 4 * trained + gathered
 
 
 def _kept(config: TrainConfig, elements: int, trained: int, initial: int) -> Parts:
@@ -144,8 +146,6 @@ def rank_memory(config: TrainConfig, shape: ModelShape, live: Activations | None
         moments["head"] |= {"activations": live.kept, "head": live.head}
         moments["layers"] |= {"activations": live.kept + live.layer}
     moments["optimizer step"] = lasting | gradients
-    if rank_on_gpu(config):  # see certain_bytes
-        moments["optimizer step"] |= {"step": 4 * trained}
     return RankMemory(moments=moments, lasting=lasting)
 
 

@@ -128,7 +128,8 @@ def load(folder: Path, *, sets: ParameterSets, optimizer: torch.optim.Optimizer)
             moments = {key: torch.zeros_like(parameter) for key in _MOMENTS}
             for key, moment in moments.items():
                 _read(files, f"{key}/{name}", parameter, local_shard(moment))
-            optimizer.state[parameter] = {"step": torch.tensor(float(index.steps[name])), **moments}
+            step = torch.tensor(float(index.steps[name]), device=parameter.device)
+            optimizer.state[parameter] = {"step": step, **moments}
     return index.progress
 
 

@@ -1,6 +1,6 @@
 """Whether a model fits the memory of a node: what its processes keep for certain, against its GPUs and its main memory.
 
-All needs are lower bounds: activations, caches and gathered layers come on top. So what is refused here could never run.
+All needs are lower bounds: activations, caches and most of what is gathered come on top. So what is refused here could never run.
 Imports no torch.
 """
 
@@ -22,6 +22,7 @@ from corewarding.launch.run.preflight.needs import Kind
 from corewarding.weights.model_files import StoredModel
 
 SMI_S = 20.0
+MOST_RANKS = 4096
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -40,12 +41,13 @@ def memory_here() -> Memory:
     return Memory(main=min([psutil.virtual_memory().total, *allowed]), gpu=_smallest_gpu())
 
 
-def rank_bytes(config: TrainConfig, model: StoredModel) -> int:
-    """What one learner rank needs for certain."""
-    ranks = config.learner.ranks
+def rank_bytes(config: TrainConfig, model: StoredModel, ranks: int | None = None) -> int:
+    """What one learner rank needs for certain, of so many; None: of those that the configuration has."""
+    ranks = ranks or config.learner.ranks
     elements = model.num_parameters // ranks
     trained = 0 if config.learner.lora.is_on else elements  # adapters and what belongs to them are small
-    return certain_bytes(config, elements=elements, trained=trained, initial=model.num_bytes // ranks)
+    initial = model.num_bytes // ranks
+    return certain_bytes(config, elements=elements, trained=trained, initial=initial, largest=model.largest)
 
 
 def engine_bytes(config: TrainConfig, source: Source, model: StoredModel) -> int:
@@ -84,12 +86,14 @@ def too_large(config: TrainConfig, model: StoredModel, processes: Mapping[Kind, 
 def _rank_too_large(config: TrainConfig, model: StoredModel, gpu: int) -> Iterator[str]:
     need, share = rank_bytes(config, model), min(1.0, config.learner.gpus_per_rank or 1.0)
     if need > share * gpu:
-        enough = -(-need * config.learner.ranks // int(share * gpu))
+        enough = next(
+            (n for n in range(config.learner.ranks, MOST_RANKS) if rank_bytes(config, model, n) <= share * gpu), None
+        )
+        more = "" if enough is None else f"raise learner.ranks from {config.learner.ranks} to at least {enough}, or "
         yield (
             f"{_named(config, model)} does not fit: a learner rank needs at least {in_gb(need)} of weights, gradients, optimizer "
             f"and references, and learner.gpus_per_rank {config.learner.gpus_per_rank:g} of a GPU here is {in_gb(share * gpu)}; "
-            f"raise learner.ranks from {config.learner.ranks} to at least {enough}, or take a smaller model; `corewarding plan` shows "
-            "every part"
+            f"{more}take a smaller model; `corewarding plan` shows every part"
         )
 
 

@@ -59,7 +59,7 @@ def test_the_moments_of_an_update_by_hand() -> None:
     kept = rank.lasting | {"gradients": 496}
     assert rank.moments["head"] == kept | {"gathered": gathered, "activations": 1000, "head": 300}
     assert rank.moments["layers"] == kept | {"gathered": gathered + 2 * 40 + 4 * 60, "activations": 1100}
-    assert rank.moments["optimizer step"] == kept | {"step": 496}
+    assert rank.moments["optimizer step"] == kept
     assert rank.fullest == "layers"
     assert rank.peak == 5 * 496 + gathered + 80 + 240 + 1100
 
@@ -262,7 +262,7 @@ def test_the_nearest_change_is_a_smaller_micro_batch_where_that_is_enough() -> N
 
 def test_a_shared_gpu_may_give_the_learner_more_of_it() -> None:
     keys = {
-        "gpus_per_rank": 0.5,
+        "gpus_per_rank": 0.4,
         "activation_checkpointing": True,
         "micro_batch_tokens": 2048,
         "logprob_chunk_tokens": 256,

@@ -23,16 +23,18 @@ PARAMETERS = {"0.6B": 0.60, "1.7B": 1.72, "3B": 3.21, "4B": 4.02, "8B": 8.19, "3
 """Billions of parameters, by the end of a model's name; arithmetic-base is far below 0.01."""
 
 
-def model(billions: float) -> StoredModel:
-    """In bfloat16."""
+def model(billions: float, *, largest: float = 0) -> StoredModel:
+    """In bfloat16. largest: billions of elements of its largest parameter, which counts by itself."""
     num = round(billions * 1e9)
-    return StoredModel(num_parameters=num, num_bytes=2 * num, fingerprint="")
+    return StoredModel(num_parameters=num, num_bytes=2 * num, largest=round(largest * 1e9), fingerprint="")
 
 
-def said(config: TrainConfig, billions: float, *, main: float = 1e6, gpu: float | None = 80.0) -> list[str]:
+def said(
+    config: TrainConfig, billions: float, *, largest: float = 0, main: float = 1e6, gpu: float | None = 80.0
+) -> list[str]:
     processes = {kind: len(several) for kind, several in bundles(config).items()}
     memory = Memory(main=round(main * GB), gpu=None if gpu is None else round(gpu * GB))
-    return list(too_large(config, model(billions), processes, memory))
+    return list(too_large(config, model(billions, largest=largest), processes, memory))
 
 
 def on_gpus(**content: Any) -> TrainConfig:
@@ -43,23 +45,34 @@ def on_gpus(**content: Any) -> TrainConfig:
     )
 
 
-def test_a_rank_needs_20_bytes_of_a_parameter_and_more_for_references() -> None:
-    """16 for weight, gradient and two means, 4 for the roots of AdamW, which a CPU computes one tensor after the other."""
-    assert rank_bytes(on_gpus(rule="random", kl={"coef": 0}), model(1)) == 10 * GB
-    assert rank_bytes(on_gpus(rule="random", kl={"coef": 0.1, "reference": "initial"}), model(1)) == 11 * GB
-    assert rank_bytes(on_gpus(rule="co_rewarding_ii"), model(1)) == 12 * GB
+def test_a_rank_needs_16_bytes_of_a_parameter_and_more_for_references() -> None:
+    """For weight, gradient and two means; half of it on each of two ranks."""
+    assert rank_bytes(on_gpus(rule="random", kl={"coef": 0}), model(1)) == 8 * GB
+    assert rank_bytes(on_gpus(rule="random", kl={"coef": 0.1, "reference": "initial"}), model(1)) == 9 * GB
+    assert rank_bytes(on_gpus(rule="co_rewarding_ii"), model(1)) == 10 * GB
     assert rank_bytes(make_config({"rule": "random", "kl": {"coef": 0}}, where="test"), model(1)) == 16 * GB
 
 
+def test_the_largest_parameter_is_gathered_with_its_gradient() -> None:
+    """On every rank, in the type of the passes."""
+    for dtype, element in (("float32", 4), ("bfloat16", 2)):
+        config = on_gpus(rule="co_rewarding_ii", learner={"param_dtype": dtype})
+        assert rank_bytes(config, model(8, largest=0.5)) - rank_bytes(config, model(8)) == element * GB
+        assert rank_bytes(config, model(8, largest=0.5), 4) == 40 * GB + element * GB
+        frozen = on_gpus(rule="co_rewarding_ii", learner={"param_dtype": dtype, "lora": {"rank": 8}})
+        assert rank_bytes(frozen, model(8, largest=0.5)) - rank_bytes(frozen, model(8)) == element * GB // 2
+
+
 def test_32_billion_on_8_ranks_of_an_h100_is_refused() -> None:
-    """24 bytes of 32.76 billion on 8 ranks."""
+    """20 bytes of 32.76 billion on 8 ranks, and 8 of the 151,936 x 5,120 of its head."""
     (message,) = said(
         on_gpus(rule="co_rewarding_ii", learner={"ranks": 8}, rollout={"gpus_per_actor": 4}, engine=_SHARDED),
         32.76,
+        largest=0.778,
         gpu=81559 * 2**20 / GB,
     )
-    assert "a learner rank needs at least 98.3 GB" in message
-    assert "learner.gpus_per_rank 1 of a GPU here is 85.5 GB; raise learner.ranks from 8 to at least 10" in message
+    assert "a learner rank needs at least 88.1 GB" in message
+    assert "learner.gpus_per_rank 1 of a GPU here is 85.5 GB; raise learner.ranks from 8 to at least 9" in message
 
 
 def test_a_rank_that_trains_an_adapter_keeps_the_frozen_weights_alone() -> None:
@@ -84,7 +97,7 @@ def test_ranks_that_cannot_hold_their_shards_are_told_how_many_could() -> None:
     config = on_gpus(rule="co_rewarding_ii")
     assert said(config, 6.6) == []
     (message,) = said(config, 8.19)
-    assert "8,190.0 million parameters) does not fit: a learner rank needs at least 98.3 GB" in message
+    assert "8,190.0 million parameters) does not fit: a learner rank needs at least 81.9 GB" in message
     assert "learner.gpus_per_rank 1 of a GPU here is 80.0 GB; raise learner.ranks from 2 to at least 3" in message
     (message,) = said(on_gpus(rule="co_rewarding_ii", learner={"gpus_per_rank": 0.5}), 4.5)
     assert "learner.gpus_per_rank 0.5 of a GPU here is 40.0 GB" in message
