@@ -1,4 +1,5 @@
-# make train | make test | make test-more | make engines | make test-engines | make test-engine-runs | make lint | make docs | make clean
+# make train | make test | make test-more | make engines | make test-engines | make test-engine-runs | make test-gpu
+# make lint | make docs | make clean
 PYTHON ?= python3
 VENV ?= .venv
 # Installed first, because a plain `torch` pulls gigabytes of CUDA on Linux. With a GPU, TORCH="torch" takes the CUDA build;
@@ -13,7 +14,7 @@ export TOKENIZERS_PARALLELISM ?= false
 BIN := $(VENV)/bin
 OF_EVERY_ENGINE := $(addprefix tests/engines/test_,conformance.py weight_groups.py rules.py)
 
-.PHONY: train test test-unit test-more engines test-engines test-engine-runs lint docs clean
+.PHONY: train test test-unit test-more engines test-engines test-engine-runs test-gpu lint docs clean
 
 train: $(VENV)/.installed
 	$(BIN)/corewarding train $(CONFIG) $(ARGS)
@@ -40,6 +41,11 @@ test-engines: $(VENV)/.installed-test engines
 # Every fleet, 20 updates each: policy and teacher on vLLM, both on SGLang, and one on each.
 test-engine-runs: $(VENV)/.installed-test engines
 	CW_FLEETS=vllm,sglang,mixed $(BIN)/python -m pytest tests/engines/test_fleets.py -k twenty_updates $(ARGS)
+
+# On a machine with a GPU, in an environment that has torch, transformers and our light dependencies; what needs an engine's package or
+# Ray skips by name. `python -m benchmarks.gpu.all` measures.
+test-gpu:
+	$(PYTHON) -m pytest -rs tests/gpu $(ARGS)
 
 .venv-vllm/.installed: pyproject.toml actors/vllm/cpu/requirements.txt
 	$(PYTHON) -m venv .venv-vllm

@@ -67,6 +67,37 @@ def turn(
     return seconds
 
 
+def compare(
+    *, device: str, mb: int, receivers: int, rounds: int, bucket_mb: float, with_checksums: bool
+) -> tuple[float, dict[str, list[float]]]:
+    """GB of the stream, and seconds of each transfer by transport, in turns."""
+    apart = device == "cuda" and torch.cuda.device_count() > receivers
+    devices = [f"cuda:{rank if apart else 0}" if device == "cuda" else "cpu" for rank in range(receivers + 1)]
+    shards = [
+        Shard(name=f"w{i}", shape=(ELEMENTS,), start=0, local=torch.randn(ELEMENTS, device=devices[0]))
+        for i in range(max(1, mb * 2**20 // (2 * ELEMENTS)))
+    ]
+    sender = WeightSender(
+        0, 1, torch.device(devices[0]), bucket_bytes=int(bucket_mb * 2**20), wire_dtype=torch.bfloat16
+    )
+    context = multiprocessing.get_context("spawn")
+    pipes = []
+    for member in devices[1:]:
+        ours, theirs = context.Pipe()
+        context.Process(target=receiver, args=(member, theirs), daemon=True).start()
+        pipes.append(ours)
+    backends = ["gloo", "nccl"] if apart else ["gloo", "ipc"]
+    seconds: dict[str, list[float]] = {backend: [] for backend in backends}
+    epoch = 0
+    for _ in range(rounds):
+        for backend in backends:
+            epoch += 1
+            seconds[backend].append(turn(sender, backend, shards, pipes, epoch, with_checksums))
+    for pipe in pipes:
+        pipe.send(None)
+    return sum(shard.local.numel() for shard in shards) * 2 / 1e9, seconds
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mb", type=int, default=512)
@@ -77,43 +108,23 @@ def main() -> None:
         "--checksums", action="store_true", help="send checksums, as every checksum_every-th publish of a run does"
     )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    arguments = parser.parse_args()
+    its = parser.parse_args()
     torch.set_num_threads(1)
-    apart = arguments.device == "cuda" and torch.cuda.device_count() > arguments.receivers
-    devices = [
-        f"cuda:{rank if apart else 0}" if arguments.device == "cuda" else "cpu"
-        for rank in range(arguments.receivers + 1)
-    ]
-    shards = [
-        Shard(name=f"w{i}", shape=(ELEMENTS,), start=0, local=torch.randn(ELEMENTS, device=devices[0]))
-        for i in range(max(1, arguments.mb * 2**20 // (2 * ELEMENTS)))
-    ]
-    sender = WeightSender(
-        0, 1, torch.device(devices[0]), bucket_bytes=int(arguments.bucket_mb * 2**20), wire_dtype=torch.bfloat16
+    size, seconds = compare(
+        device=its.device,
+        mb=its.mb,
+        receivers=its.receivers,
+        rounds=its.rounds,
+        bucket_mb=its.bucket_mb,
+        with_checksums=its.checksums,
     )
-    context = multiprocessing.get_context("spawn")
-    pipes = []
-    for device in devices[1:]:
-        ours, theirs = context.Pipe()
-        context.Process(target=receiver, args=(device, theirs), daemon=True).start()
-        pipes.append(ours)
-    backends = ["gloo", "nccl"] if apart else ["gloo", "ipc"]
-    seconds: dict[str, list[float]] = {backend: [] for backend in backends}
-    epoch = 0
-    for _ in range(arguments.rounds):
-        for backend in backends:
-            epoch += 1
-            seconds[backend].append(turn(sender, backend, shards, pipes, epoch, arguments.checksums))
-    for pipe in pipes:
-        pipe.send(None)
-    size = sum(shard.local.numel() for shard in shards) * 2 / 1e9
     print(
         "| transport | receivers | GB/s, median | min | max | against gloo, median of rounds |\n|---|---|---|---|---|---|"
     )
     for backend, all_ in seconds.items():
         ratios = [gloo / own for gloo, own in zip(seconds["gloo"], all_, strict=True)]
         print(
-            f"| {backend} | {arguments.receivers} | {size / statistics.median(all_):.2f} | {size / max(all_):.2f} "
+            f"| {backend} | {its.receivers} | {size / statistics.median(all_):.2f} | {size / max(all_):.2f} "
             f"| {size / min(all_):.2f} | {statistics.median(ratios):.2f}x |"
         )
 
