@@ -1,5 +1,6 @@
 """What is measured on a GPU runs from end to end, here on a CPU and on small numbers."""
 
+import os
 import subprocess
 import sys
 
@@ -24,3 +25,11 @@ def test_without_a_gpu_it_says_so() -> None:
     )
     assert done.returncode == 1
     assert done.stderr.strip() == "no GPU is visible to torch; --device cpu --small tries the same code"
+
+
+def test_the_tests_for_a_gpu_pass_on_a_cpu() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "tests/gpu"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | {"CW_GPU_DEVICE": "cpu"}, timeout=600
+    )
+    assert done.returncode == 0, done.stdout
