@@ -4,7 +4,7 @@
 
 One buffer is given groups of completions of --tokens tokens for --seconds seconds, as fast as it takes them; prints completions per
 minute, megabytes written, and resident memory after a quarter of the time and at the end. Then each pair is two asynchronous runs of
-configs/cpu.yaml, in changing order; prints the completions per second of both and the CPU seconds of all processes, start included, and the medians of the ratios.
+configs/cpu.yaml, in changing order; prints the completions per second of both, and the median of the ratios.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -33,37 +32,26 @@ from tests.fakes import fake_group
 QUESTIONS, GROUP = 64, 8
 
 
-def speed(root: Path, retain: str, updates: int) -> tuple[float, float]:
-    """Completions per second of one run, and the CPU seconds of all its processes."""
+def speed(root: Path, retain: str, updates: int) -> float:
+    """Completions per second of one run."""
     words = ["--run.root", str(root), "--run.name", retain, "--journal.retain", retain, "--train.updates", str(updates)]
     words += ["--eval.num-questions", "4", "--eval.every-updates", "0", "--checkpoint.every-updates", "10"]
     command = [sys.executable, "-m", "corewarding.launch.cli", "train", "cpu", *words]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, check=True, capture_output=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     summary = json.loads((root / retain / "summary.json").read_text())
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return float(summary["completions_per_s"]), cpu
+    return float(summary["completions_per_s"])
 
 
 def pairs(number: int, updates: int) -> None:
-    rates, works = [], []
+    ratios = []
     for index in range(number):
         root = Path(tempfile.mkdtemp(prefix="journal-"))
         order = ("all", "off") if index % 2 else ("off", "all")
         found = {retain: speed(root, retain, updates) for retain in order}
-        (rate, work), (rate_without, work_without) = found["all"], found["off"]
-        rates.append(rate / rate_without)
-        works.append(work / work_without)
-        print(
-            f"with {rate:.2f}, without {rate_without:.2f} completions/s: {rates[-1]:.3f}; "
-            f"CPU {work:.1f} s, {work_without:.1f} s: {works[-1]:.3f}",
-            flush=True,
-        )
-    if rates:
-        print(
-            f"medians of {number} ratios: completions/s {statistics.median(rates):.3f}, CPU {statistics.median(works):.3f}"
-        )
+        ratios.append(found["all"] / found["off"])
+        print(f"with {found['all']:.2f}, without {found['off']:.2f} completions/s: {ratios[-1]:.3f}", flush=True)
+    if ratios:
+        print(f"median of {number} ratios: {statistics.median(ratios):.3f}")
 
 
 async def full_speed(seconds: float, tokens: int) -> None:

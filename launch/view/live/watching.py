@@ -46,7 +46,10 @@ async def _serve(order: dict[str, Any]) -> None:
     loop, ends = asyncio.get_running_loop(), asyncio.Event()
 
     def wait_for_the_command() -> None:
-        sys.stdin.buffer.read()
+        while os.read(
+            sys.stdin.fileno(), 1024
+        ):  # a thread that waits in Python's buffer at the end breaks the interpreter's end
+            pass
         loop.call_soon_threadsafe(ends.set)
 
     threading.Thread(target=wait_for_the_command, daemon=True).start()

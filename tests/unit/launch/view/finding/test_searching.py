@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from corewarding.launch.view.searching import FilterError, Search
+from corewarding.launch.view.finding.searching import FilterError, Search
 
 EXPRESSIONS = (
     "a", "ab", "b+a", "[^a]+", "[^b]*c", "a.c", "(?s)a.*c", r"\s", r"\n", r"a\b", r"\Ba", r"\bb", "^a", "c$", r"\Aab", "(?m)^b",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args, get_type_hints
 from urllib.parse import urlencode
 
-from corewarding.launch.view.searching import FilterError, Search
+from corewarding.launch.view.finding.searching import FilterError, Search
 
 Fate = Literal["trained", "voted", "withheld", "dropped", "waiting"]
 Differ = Literal["views", "sources"]

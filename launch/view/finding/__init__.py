@@ -1,0 +1,1 @@
+"""Which samples a filter or a search lets through."""
