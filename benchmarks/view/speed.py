@@ -24,7 +24,7 @@ from pathlib import Path
 from playwright.async_api import Page, async_playwright
 
 from corewarding.launch.view.export import write_page
-from corewarding.launch.view.finding.filters import Filter
+from corewarding.launch.view.filters import Filter
 from corewarding.launch.view.index import FILE
 from corewarding.launch.view.loopback import listening
 from corewarding.launch.view.run import ViewedRun

@@ -18,7 +18,7 @@ from corewarding.dataflow.errors import UserError
 from corewarding.dataflow.ids import SOURCES, VIEWS
 from corewarding.launch.report.tables.output import json_line
 from corewarding.launch.view.details import NoSuchSampleError, asking, number_of, tokens
-from corewarding.launch.view.finding.filters import Filter, rows_of
+from corewarding.launch.view.filters import Filter, rows_of
 from corewarding.launch.view.live.live import UPDATES, LiveRun, board
 from corewarding.launch.view.loopback import HOST, address_of, new_word
 from corewarding.launch.view.run import ViewedRun

@@ -86,7 +86,7 @@ class World:
                 f"policy-{index}.{restart}", self.folder, self.script, seconds_per_token, self.buffer
             )
 
-        timeout_s = keys.get("start_timeout_s", 60.0)
+        timeout_s = keys.get("start_timeout_s", 180.0)  # a loaded machine imports torch five times at once
         return RolloutGroup(
             "policy", factory, num_actors=num_actors, max_restarts=max_restarts, start_timeout_s=timeout_s
         )

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args, get_type_hints
 from urllib.parse import urlencode
 
-from corewarding.launch.view.finding.searching import FilterError, Search
+import re2
 
+from corewarding.dataflow.errors import UserError
+
+MAX_SEARCH = 300
+"""Most letters of a search."""
 Fate = Literal["trained", "voted", "withheld", "dropped", "waiting"]
 Differ = Literal["views", "sources"]
 Order = Literal["update", "newest", "reward", "share"]
@@ -24,6 +29,10 @@ _ROW = (
     "n, id, question, epoch, wording, made, fate, reason, again, labels, abstained, wrong, views_differ, sources_differ, num, "
     "truncated, reward AS mean, share, first, last, swapped, marks"
 )
+
+
+class FilterError(UserError):
+    """A filter that means nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,14 +85,13 @@ class Filter:
         on_completion, more = self._completion()
         alone = " AND ".join(["c.n = a.n", *on_completion])
         if self.search:
-            search = Search(self.search, is_regex=self.regex)
-            db.create_function("fits", 1, search.fits, deterministic=True)
-            own = "fits(CAST(a.id || char(10) || a.wording || char(10) || coalesce(a.labels, '') AS BLOB))"
+            matches, word = _matcher(db, self.search, is_regex=self.regex)
+            own = matches.format("a.id || char(10) || a.wording || char(10) || coalesce(a.labels, '')")
             where.append(
-                f"EXISTS (SELECT 1 FROM completions c WHERE {alone} AND c.rowid IN (SELECT value FROM json_each(?))) OR "
-                f"({own} AND EXISTS (SELECT 1 FROM completions c WHERE {alone}))"
+                f"EXISTS (SELECT 1 FROM completions c WHERE {alone} AND ({matches.format('c.text')})) OR "
+                f"(({own}) AND EXISTS (SELECT 1 FROM completions c WHERE {alone}))"
             )
-            more = [*more, json.dumps(search.completions(db)), *more]
+            more = [*more, *word, *word, *more]
         elif on_completion:
             where.append(f"EXISTS (SELECT 1 FROM completions c WHERE {alone})")
         conditions = " AND ".join(f"({one})" for one in where) or "1"
@@ -125,6 +133,30 @@ def _row(row: sqlite3.Row) -> dict[str, Any]:
         made[name] = bool(row[name])
     made["wrong"] = None if row["wrong"] is None else bool(row["wrong"])
     return made
+
+
+def _matcher(db: sqlite3.Connection, search: str, *, is_regex: bool) -> tuple[str, list[str]]:
+    """The condition that {} holds `search`, and its values."""
+    if len(search) > MAX_SEARCH:
+        raise FilterError(f"the search has {len(search)} letters; give at most {MAX_SEARCH}")
+    if not is_regex:
+        return "({}) LIKE ? ESCAPE '!'", ["%" + re.sub(r"([!%_])", r"!\1", search) + "%"]
+    options = re2.Options()
+    options.case_sensitive, options.log_errors = False, False
+    try:
+        re2.compile(search, options)  # whose error says why
+        found = re2.Set.SearchSet(options)  # with less around each call than a pattern
+        found.Add(search)
+        found.Compile()
+    except re2.error as error:
+        raise FilterError(f"{search[:80]!r} is no regular expression: {_told(error)}") from error
+    db.create_function("matches", 1, lambda text: bool(found.Match(text)), deterministic=True)
+    return "matches(CAST({} AS BLOB))", []
+
+
+def _told(error: Exception) -> str:
+    told = error.args[0] if error.args else ""
+    return told.decode(errors="replace") if isinstance(told, bytes) else str(told)
 
 
 def _value(kind: Any, text: str) -> Any:

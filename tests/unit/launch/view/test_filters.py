@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from corewarding.launch.view.details import asking
-from corewarding.launch.view.finding.filters import Filter, FilterError, rows_of
+from corewarding.launch.view.filters import Filter, FilterError, rows_of
 from corewarding.launch.view.run import ViewedRun
 from tests.sampled_run import SampledRun
 

@@ -1,1 +1,0 @@
-"""Which samples a filter or a search lets through."""
