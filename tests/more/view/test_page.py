@@ -1,8 +1,6 @@
 """The viewer's page in a real Chromium, served by the real command from a run whose journal holds hostile texts; and its file."""
 
-import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from tests.more.cluster import environment
+from tests.more.view.conftest import CHROMIUM
 from tests.sampled_run import SampledRun, note
 
-CHROMIUM = shutil.which("chromium")
 pytestmark = [
     pytest.mark.timeout(300),
     pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here (apt-get install chromium)"),
@@ -105,14 +103,6 @@ def address(runs: Runs) -> Iterator[str]:
         yield found[0]
         viewer.terminate()
         assert viewer.wait(30) == 0
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as driver:
-        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-        with driver.chromium.launch(executable_path=CHROMIUM, args=arguments) as found:
-            yield found
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The viewer's page "Run" in a real Chromium: a run that goes on, collapses and fails, seeds, hostile names, and one file."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -12,12 +11,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
 from corewarding.dataflow.spans import Span
 from corewarding.launch.report.run_lock import run_lock
 from tests.more.cluster import environment
-from tests.more.view.test_page import CHROMIUM, Viewer
+from tests.more.view.conftest import CHROMIUM
+from tests.more.view.test_page import Viewer
 from tests.sampled_run import SampledRun
 
 pytestmark = [
@@ -69,14 +69,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     root = tmp_path_factory.mktemp("runs")
     runs = [made(root / f"mine_seed-{seed}", 4, seed=seed) for seed in (0, 1, 2)]
     return [*runs, made(root / HOSTILE, 3, rule="co_rewarding_iii")]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as driver:
-        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-        with driver.chromium.launch(executable_path=CHROMIUM, args=arguments) as found:
-            yield found
 
 
 @pytest.fixture
