@@ -28,7 +28,7 @@ test-unit: $(VENV)/.installed-test
 
 # The slower rest: wheel, examples, README, submit, two nodes, faults.
 test-more: $(VENV)/.installed-test
-	$(BIN)/python -m pytest tests/more $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/more $(ARGS)
 
 # vLLM and SGLang for the CPU, each in its own environment, because their pins differ. With a GPU: the extras [vllm], [sglang].
 engines: .venv-vllm/.installed .venv-sglang/.installed

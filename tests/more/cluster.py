@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,11 @@ def free_port() -> int:
         return one.getsockname()[1]
 
 
+def ray_folder() -> str:
+    """An empty folder for one cluster's sockets and logs, with a short path: clusters beside each other share none."""
+    return tempfile.mkdtemp(prefix="ray-of-a-test-", dir="/tmp")
+
+
 @contextlib.contextmanager
 def cluster_of(
     folder: Path, env: dict[str, str], python: str | Path = sys.executable, *, resources: str = "{}"
@@ -47,7 +53,7 @@ def cluster_of(
     subprocess.run([*ray, "get-auth-token", "--generate"], env=env, check=True, capture_output=True)
     ports = [f"--port={free_port()}", f"--dashboard-port={port}", f"--dashboard-agent-listen-port={free_port()}"]
     words = ["start", "--head", "--block", *ports, "--num-cpus=2"]  # none is a port that another Ray here may hold
-    words += ["--resources", resources]
+    words += ["--resources", resources, f"--temp-dir={ray_folder()}"]
     log = folder / "log"
     with log.open("w") as out:
         head = subprocess.Popen([*ray, *words], env=env, cwd=folder, stdout=out, stderr=subprocess.STDOUT)

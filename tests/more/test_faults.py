@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from corewarding.learner.replay.journal.history import History
 from tests.more.runs import Run, started
 
 LONG = {"train__updates": 80, "data__num_train": 256}
@@ -73,13 +74,17 @@ def test_a_buffer_that_is_killed_comes_back_and_nothing_is_lost_or_trained_twice
 
 
 def test_a_learner_that_is_killed_comes_back_with_the_same_weights(tmp_path: Path) -> None:
-    with started(tmp_path, **ONCE, learner__ranks=2, checkpoint__every_updates=4) as run:
+    """Also when the journal goes no further back than the only checkpoint that is kept, and the buffer dies after it."""
+    kept = {"checkpoint__every_updates": 4, "checkpoint__keep": 1, "journal__retain": "since_oldest_checkpoint"}
+    with started(tmp_path, **ONCE, **kept, learner__ranks=2) as run:
         for done in (2, 6):
             run.reaches(done)
             os.kill(run.pids("ray::LearnerActor")[-1], signal.SIGKILL)
             run.reaches(len(run.updates()) + 2)
-        run.ends(0, "the learner is started again (2 of 3)", "are made again, bit for bit")
+        run.send(signal.SIGKILL, "ray::BufferActor")
+        run.ends(0, "the learner is started again (2 of 3)", "are made again, bit for bit", "goes on from the journal")
         assert run.updates() == list(range(1, ONCE["train__updates"] + 1))
+    assert History.of(run.folder / "journal").first > ONCE["train__updates"] - 4
     assert _trained(run) == dict.fromkeys(_trained(run), 8)
     assert len(_trained(run)) == ONCE["data__num_train"]
 

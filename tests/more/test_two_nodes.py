@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.more.cluster import ROOT, SMALL, environment, small
+from tests.more.cluster import ROOT, SMALL, environment, ray_folder, small
 from tests.one_plugin import WORDS, check, write_plugin
 
 pytestmark = pytest.mark.timeout(600)
@@ -60,7 +60,10 @@ def cluster(namespaces: list[str], tmp_path_factory: pytest.TempPathFactory) -> 
     subprocess.run([RAY, "get-auth-token", "--generate"], env=environment(), check=True, capture_output=True)
     folder = tmp_path_factory.mktemp("cluster")
     words = [
-        ["--head", f"--node-ip-address={HEAD}", "--port=6379", f"--dashboard-host={HEAD}", "--resources", '{"sampling": 2}'],
+        [
+            "--head", f"--node-ip-address={HEAD}", "--port=6379", f"--dashboard-host={HEAD}", "--resources", '{"sampling": 2}',
+            f"--temp-dir={ray_folder()}",
+        ],
         [f"--address={HEAD}:6379", f"--node-ip-address={OTHER}", "--resources", '{"training": 1}'],
     ]  # fmt: skip
     nodes = []
@@ -98,12 +101,12 @@ def _wait_for(condition: Callable[[], bool], what: str, *, seconds: float) -> No
         time.sleep(0.5)
 
 
-def ours() -> list[str]:
-    """Processes of a run, anywhere on the machine."""
+def ours(namespaces: list[str]) -> list[str]:
+    """Processes of a run on either node."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for pid in (pid for name in namespaces for pid in ip("netns", "pids", name).split()):
         with contextlib.suppress(OSError):
-            words = path.read_text().replace("\0", " ")
+            words = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
             found += [words] if any(name in words for name in OURS) else []
     return found
 
@@ -142,16 +145,16 @@ def test_ray_job_submit_takes_the_same_configuration(cluster: str, tmp_path: Pat
     assert json.loads((tmp_path / "plain" / "summary.json").read_text())["updates"] == 2
 
 
-def test_ray_job_stop_leaves_no_process_of_ours(cluster: str, tmp_path: Path) -> None:
+def test_ray_job_stop_leaves_no_process_of_ours(cluster: str, namespaces: list[str], tmp_path: Path) -> None:
     words = ["--no-wait", "--submission-id", "stopped", "--working-dir", str(ROOT / "configs"), "--"]
     train = [sys.executable, "-m", "corewarding.launch.cli", "train", "cpu.yaml", *small(train__updates=400), *DIVIDED]
     run = ["--run.root", str(tmp_path), "--run.name", "long"]
     assert call(cluster, RAY, "job", "submit", *address(), *words, *train, *run).returncode == 0
     log = tmp_path / "long" / "metrics.jsonl"
     _wait_for(lambda: log.exists() and '"kind": "update"' in log.read_text(), "an update", seconds=180)
-    assert len(ours()) >= 4
+    assert len(ours(namespaces)) >= 4
     assert call(cluster, RAY, "job", "stop", *address(), "stopped").returncode == 0
-    _wait_for(lambda: not ours(), "the end of all processes of the run", seconds=60)
+    _wait_for(lambda: not ours(namespaces), "the end of all processes of the run", seconds=60)
 
 
 def test_room_that_no_node_has_is_named(cluster: str, tmp_path: Path) -> None:
