@@ -1,24 +1,22 @@
-"""What the journal costs: a run with it and a run without it, in turns, and one buffer at full speed.
+"""What the journal costs: one buffer at full speed, and a run with it beside a run without it.
 
-    python -m benchmarks.journal.cost [--pairs 9] [--updates 30] [--seconds 120] [--tokens 500]
+    python -m benchmarks.journal.cost [--pairs 9] [--window 60] [--seconds 120] [--tokens 500]
 
 One buffer is given groups of completions of --tokens tokens for --seconds seconds, as fast as it takes them; prints completions per
-minute, megabytes written, and resident memory after a quarter of the time and at the end. Then each pair is two asynchronous runs of
-configs/cpu.yaml, in changing order; prints the completions per second of both, and the median of the ratios.
+minute, megabytes written, and resident memory after a quarter of the time and at the end. Then two asynchronous runs of
+configs/cpu.yaml, one without a journal, train at the same time on a core each, which they exchange in the middle of each of --pairs
+windows of --window seconds; prints the ratios of their completions per second, and the median. Needs two cores.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
+from benchmarks import side_by_side
 from corewarding.dataflow.codec import encode
 from corewarding.dataflow.ids import AskedId
 from corewarding.learner.replay.actor import BufferActor
@@ -30,28 +28,7 @@ from corewarding.questions.gold import GoldAnswers
 from tests.fakes import fake_group
 
 QUESTIONS, GROUP = 64, 8
-
-
-def speed(root: Path, retain: str, updates: int) -> float:
-    """Completions per second of one run."""
-    words = ["--run.root", str(root), "--run.name", retain, "--journal.retain", retain, "--train.updates", str(updates)]
-    words += ["--eval.num-questions", "4", "--eval.every-updates", "0", "--checkpoint.every-updates", "10"]
-    command = [sys.executable, "-m", "corewarding.launch.cli", "train", "cpu", *words]
-    subprocess.run(command, check=True, capture_output=True)
-    summary = json.loads((root / retain / "summary.json").read_text())
-    return float(summary["completions_per_s"])
-
-
-def pairs(number: int, updates: int) -> None:
-    ratios = []
-    for index in range(number):
-        root = Path(tempfile.mkdtemp(prefix="journal-"))
-        order = ("all", "off") if index % 2 else ("off", "all")
-        found = {retain: speed(root, retain, updates) for retain in order}
-        ratios.append(found["all"] / found["off"])
-        print(f"with {found['all']:.2f}, without {found['off']:.2f} completions/s: {ratios[-1]:.3f}", flush=True)
-    if ratios:
-        print(f"median of {number} ratios: {statistics.median(ratios):.3f}")
+BAR = 0.97
 
 
 async def full_speed(seconds: float, tokens: int) -> None:
@@ -91,12 +68,14 @@ def resident_mb() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=9)
-    parser.add_argument("--updates", type=int, default=30)
+    parser.add_argument("--window", type=float, default=60.0)
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--tokens", type=int, default=500)
     arguments = parser.parse_args()
     asyncio.run(full_speed(arguments.seconds, arguments.tokens))
-    pairs(arguments.pairs, arguments.updates)
+    words = {name: ["--journal.retain", name] for name in ("all", "off")}
+    found = side_by_side.ratios(words, windows=arguments.pairs, window_s=arguments.window)
+    side_by_side.report("with a journal, for a run without", found, BAR)
 
 
 if __name__ == "__main__":

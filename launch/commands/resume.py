@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from corewarding.launch.commands.train import train
 from corewarding.launch.config.arguments import ArgumentError
 from corewarding.launch.config.command_line import ConfigArguments, parse_config
 from corewarding.launch.config.recipes import ConfigError
@@ -25,6 +26,8 @@ class ResumeArguments(ConfigArguments):
 
     config: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """Run directory, for example runs/cpu."""
+    watch: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Serve the run's page on this machine while it trains, print its address, and open it where there is a display."""
 
 
 def run(words: list[str]) -> int:
@@ -38,8 +41,7 @@ def run(words: list[str]) -> int:
     if not run_dir.config.is_file():
         raise ConfigError(f"{folder} is no run directory: it holds no config.yaml")
     run_dir.saved()  # an empty file would be a run of defaults
-    config = parse_config(ResumeArguments, [str(run_dir.config), *words[1:]], command="resume").settings
+    arguments = parse_config(ResumeArguments, [str(run_dir.config), *words[1:]], command="resume")
+    config = arguments.settings
     keys = config.run.model_copy(update={"resume": "must", "name": where.name, "root": str(where.parent)})
-    from corewarding.launch.run.train import run_training
-
-    return run_training(config.model_copy(update={"run": keys}), own_process=True).exit_code
+    return train(config.model_copy(update={"run": keys}), watch=arguments.watch)

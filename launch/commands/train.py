@@ -11,9 +11,9 @@ from pathlib import Path
 
 import tyro
 
-from corewarding.launch.config.arguments import ArgumentError
 from corewarding.launch.config.command_line import ConfigArguments, parse_config
 from corewarding.launch.config.recipes import compose
+from corewarding.launch.config.tree import TrainConfig
 from corewarding.launch.report.plain import say
 from corewarding.launch.run.preflight.early import check_early
 
@@ -30,8 +30,6 @@ class TrainArguments(ConfigArguments):
 
 def run(words: list[str]) -> int:
     arguments = parse_config(TrainArguments, words, command="train")
-    if arguments.watch and not arguments.settings.keeps_journal:
-        raise ArgumentError("--watch reads the run's journal, and journal.retain is off: leave out one of them")
     check_early(arguments.settings)  # before the imports below, which take seconds
     if arguments.dry_run:
         from corewarding.launch.run.preflight.dry_run import check_training
@@ -41,10 +39,14 @@ def run(words: list[str]) -> int:
         if arguments.watch:
             say("--watch: nothing to watch, because --dry-run starts no run")
         return 0
+    return train(arguments.settings, watch=arguments.watch)
+
+
+def train(config: TrainConfig, *, watch: bool) -> int:
+    """Trains, and returns the exit code. watch: with the run's page beside it."""
     from corewarding.launch.view.live.watch import watched
 
-    run = arguments.settings.run
-    with watched(Path(run.root) / run.name) if arguments.watch else nullcontext():
+    with watched(Path(config.run.root) / config.run.name) if watch else nullcontext():
         from corewarding.launch.run.train import run_training
 
-        return run_training(arguments.settings, own_process=True).exit_code
+        return run_training(config, own_process=True).exit_code

@@ -50,7 +50,7 @@ class Index:
         can be written, the index is one of its own in a temporary folder."""
         self._journal = journal
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
-        self._lock = os.open(journal, os.O_RDONLY)
+        self._lock = os.open(run, os.O_RDONLY)
         self.path = run / FILE
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

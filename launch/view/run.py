@@ -17,12 +17,13 @@ from corewarding.launch.view.index import Index
 from corewarding.launch.view.tokens.feed import TokenFeed
 from corewarding.launch.view.tokens.texts import find_tokenizer
 
+NO_JOURNAL = "there are no samples to show: the run has asked no question yet, or keeps no journal (journal.retain: off)"
 FOLLOW_S = 1.0
 """Seconds between two looks at the journal of a run that may still write it."""
 
 
 class ViewedRun:
-    """A run folder with a journal. `read` or `start` fill its index."""
+    """A run folder, whose journal may not be there yet. `read` or `start` fill its index."""
 
     def __init__(self, run: Path, journal: Path) -> None:
         where = run.resolve()
@@ -101,5 +102,5 @@ class ViewedRun:
             "has_answers": len(facts.gold) > 0,
             "is_read": self.is_read,
             "problem": self.problem,
-            "notes": list(facts.notes),
+            "notes": [*facts.notes, *([] if self.journal.is_dir() else [NO_JOURNAL])],
         }

@@ -78,15 +78,9 @@ def run(words: list[str]) -> int:
 
 def journal_of(folder: Path, argument: str) -> Path:
     """The folder with the run's journal. UserError with the remedy if there is none."""
-    run_dir = RunDir(folder.parent, folder.name)
-    if not folder.is_dir():
-        raise UserError(f"{argument}={folder}: no such folder; give a run directory, for example runs/cpu")
+    run_dir = run_of(folder, argument)
     if run_dir.journal.is_dir():
         return run_dir.journal
-    if not run_dir.config.is_file():
-        raise UserError(
-            f"{argument}={folder} is no run directory: it holds no config.yaml; give one, for example runs/cpu"
-        )
     if _retained(run_dir) == "off":
         raise UserError(
             f"{argument}={folder} keeps no journal: journal.retain is off in its config.yaml; train with --journal.retain all"
@@ -94,6 +88,18 @@ def journal_of(folder: Path, argument: str) -> Path:
     raise UserError(
         f"{argument}={folder} holds no journal yet: the run has not asked a question; `corewarding resume {folder}` goes on with it"
     )
+
+
+def run_of(folder: Path, argument: str) -> RunDir:
+    """The run directory of a configuration, of a journal, or of both. UserError with the remedy if it is none."""
+    run_dir = RunDir(folder.parent, folder.name)
+    if not folder.is_dir():
+        raise UserError(f"{argument}={folder}: no such folder; give a run directory, for example runs/cpu")
+    if not (run_dir.journal.is_dir() or run_dir.config.is_file()):
+        raise UserError(
+            f"{argument}={folder} is no run directory: it holds no config.yaml; give one, for example runs/cpu"
+        )
+    return run_dir
 
 
 def _retained(run_dir: RunDir) -> object:

@@ -15,7 +15,7 @@ import tyro
 from pydantic import Field
 
 from corewarding.dataflow.errors import UserError
-from corewarding.launch.commands.runs.journal import journal_of
+from corewarding.launch.commands.runs.journal import journal_of, run_of
 from corewarding.launch.commands.runs.replay import recompute_tokens
 from corewarding.launch.config.arguments import ArgumentError, read_arguments
 from corewarding.launch.report.plain import say
@@ -94,8 +94,8 @@ class ViewArguments(SampleFilters):
     computes them, its importance weight and whether it entered the loss. A second page, Run, has the alarms and curves of the runs as
     a whole, and shows who waits for whom.
 
-    Everything comes from the run's files, so a run that crashed or is still going on can be viewed too. An index is kept in the run
-    folder (view.sqlite) and may be removed.
+    Everything comes from the run's files, so a run that crashed or is still going on can be viewed too; of a run without a journal the
+    page Run alone has something to show. An index is kept in the run folder (view.sqlite) and may be removed.
     """
 
     run_dirs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN [RUN ...]")]
@@ -115,7 +115,7 @@ def run(words: list[str]) -> int:
     _refuse_without_meaning(arguments)
     chosen = arguments.chosen()
     recompute(arguments.run_dirs, arguments)
-    with opened(arguments.run_dirs) as runs:
+    with opened(arguments.run_dirs, with_samples=arguments.out is not None) as runs:
         if arguments.out is not None:
             return _write(runs, arguments.out, chosen, arguments.limit)
         return asyncio.run(_serve(runs, arguments, chosen.query()))
@@ -156,11 +156,11 @@ def recompute(folders: tuple[Path, ...], arguments: SampleFilters) -> None:
 
 
 @contextlib.contextmanager
-def opened(folders: tuple[Path, ...]) -> Iterator[list[ViewedRun]]:
-    """The runs, with an index each that is not filled yet."""
+def opened(folders: tuple[Path, ...], *, with_samples: bool = True) -> Iterator[list[ViewedRun]]:
+    """The runs, with an index each that is not filled yet. with_samples: a run without a journal is refused."""
     if not folders:
         raise UserError("RUN is missing: give a run directory, for example runs/cpu")
-    journals = [journal_of(folder, "RUN") for folder in folders]
+    journals = [journal_of(one, "RUN") if with_samples else run_of(one, "RUN").journal for one in folders]
     names = [folder.resolve().name for folder in folders]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UserError(f"two runs are named {twice[0]}: the page tells them apart by name; view them one by one")

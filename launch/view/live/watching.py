@@ -25,7 +25,7 @@ from corewarding.launch.view.server import Server
 from corewarding.learner.replay.journal.segments import segments
 
 LOOK_S = 0.5
-"""Seconds between two looks for the run's journal."""
+"""Seconds between two looks for the run's files."""
 NICE = 10
 """The run's processes come first."""
 
@@ -71,9 +71,9 @@ async def _serve(order: dict[str, Any]) -> None:
 
 
 def has_begun(folder: Path, began_s: float) -> bool:
-    """Whether the run has written to its journal since. An earlier one may be removed before the run begins."""
-    found = segments(folder / "journal")
-    return bool(found) and found[-1].stat().st_mtime >= began_s
+    """Whether the run has written to its journal or its metrics since. Earlier ones may be removed before the run begins."""
+    found = [*segments(folder / "journal")[-1:], folder / "metrics.jsonl"]
+    return any(path.is_file() and path.stat().st_mtime >= began_s for path in found)
 
 
 def open_browser(page: Path, address: str) -> None:

@@ -171,7 +171,6 @@ OTHERS = [
     Bad("completion fish", ("must be one of 'bash', 'zsh', got 'fish'",)),
     Bad("submit", ("submit needs a configuration",)),
     Bad("submit cpu --watch", ("--watch", "a job runs on the cluster", "`corewarding view RUN --follow`")),
-    Bad("train cpu --watch --journal.retain off", ("--watch reads the run's journal", "journal.retain is off")),
     Bad("submit nope", ("no recipe 'nope'",)),
     Bad("submit cpu --adress x", ("--adress", "did you mean --address?")),
     Bad(
