@@ -1,13 +1,10 @@
 """A real Prometheus scrapes a run: every panel of the dashboard is answered. Each alert rule fires when it should, and only then."""
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
 import time
-import urllib.parse
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -15,16 +12,9 @@ import yaml
 
 from corewarding.launch.report.board.grafana import COMMAND, dashboard
 from tests.more.cluster import ROOT, environment, free_port, small
+from tests.more.report.prometheus import Prometheus, needs, prometheus
 
 FILES = ROOT / "docs" / "grafana"
-needs = pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed")
-
-
-def asked(port: int, path: str, **words: str) -> list[dict]:
-    with urllib.request.urlopen(
-        f"http://127.0.0.1:{port}/api/v1/{path}?{urllib.parse.urlencode(words)}", timeout=5
-    ) as answer:
-        return json.loads(answer.read())["data"]["result"]
 
 
 def test_the_dashboard_is_what_the_command_writes_and_each_panel_explains_itself():
@@ -35,48 +25,38 @@ def test_the_dashboard_is_what_the_command_writes_and_each_panel_explains_itself
 
 @needs
 def test_every_panel_is_answered_by_a_prometheus_that_scraped_a_run(tmp_path):
-    scraped, own = free_port(), free_port()
-    config = {"global": {"scrape_interval": "1s"}, "scrape_configs": [
-        {"job_name": "run", "static_configs": [{"targets": [f"127.0.0.1:{scraped}"]}]}]}  # fmt: skip
-    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
-    words = [f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data"]
-    words += [f"--web.listen-address=127.0.0.1:{own}"]
+    port = free_port()
     run = ["train", "cpu", *small(train__updates=1000, data__num_train=4096, eval__every_updates=2, run__root=tmp_path)]
-    trackers = ["report.trackers=[prometheus]", f"report.prometheus_port={scraped}", "run.name=seen"]
+    trackers = ["report.trackers=[prometheus]", f"report.prometheus_port={port}", "run.name=seen"]
     command = [sys.executable, "-m", "corewarding.launch.cli", *run, *trackers]
     began = time.time()
     with (
-        (tmp_path / "log").open("w") as log,
+        prometheus(tmp_path, [port]) as found,
         (tmp_path / "said").open("w") as said,
-        subprocess.Popen(["prometheus", *words], stderr=log) as prometheus,
         subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env=environment(), cwd=ROOT) as training,
     ):
         try:
-            while silent := unanswered(own, began):
+            while silent := unanswered(found, began):
                 assert training.poll() is None, (tmp_path / "said").read_text()[-3000:]
                 assert time.time() < began + 240, silent
                 time.sleep(0.5)
         finally:
             training.send_signal(signal.SIGINT)
             training.wait(60)
-            prometheus.terminate()
 
 
-def unanswered(port: int, began: float) -> list[str]:
+def unanswered(of: Prometheus, began: float) -> list[str]:
     """Titles of the panels for which Prometheus has no number yet."""
     window = {"start": str(began), "end": str(time.time()), "step": "1"}
     panels = [panel for panel in dashboard()["panels"] if panel["type"] != "row"]
-    try:
-        return [
-            panel["title"]
-            for panel in panels
-            if not any(
-                asked(port, "query_range", query=target["expr"].replace("$run", "seen"), **window)
-                for target in panel["targets"]
-            )
-        ]
-    except OSError:  # it does not answer yet
-        return [panel["title"] for panel in panels]
+    return [
+        panel["title"]
+        for panel in panels
+        if not any(
+            of.asks("query_range", query=target["expr"].replace("$run", "seen"), **window)
+            for target in panel["targets"]
+        )
+    ]
 
 
 SICK = {
