@@ -117,12 +117,14 @@ async function step(by) {
   if (row) change({ id: row.id, n: row.again ? String(row.n) : "" });
 }
 
+const seen = () => runs.map((run) => [run.askings, run.updates[1], run.is_read, run.problem, run.notes.length].join()).join("|");
+
 async function poll() {
-  const before = runs.map((run) => [run.askings, run.updates[1], run.is_read, run.problem].join()).join("|");
+  const before = seen();
   runs = await source.runs();
-  if (page() === "run" && (live.isGoingOn() || runs.some((run) => !run.is_read))) await live.load();
-  const now = runs.map((run) => [run.askings, run.updates[1], run.is_read, run.problem].join()).join("|");
-  if (before !== now) {
+  const isNew = seen() !== before;
+  if (page() === "run" && (isNew || live.isGoingOn() || runs.some((run) => !run.is_read))) await live.load();
+  if (isNew) {
     showRuns();
     list.forget();
     await showList({ keep: true });

@@ -4,8 +4,9 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -84,8 +85,9 @@ def viewer(browser: Browser) -> Iterator[Viewer]:
     page.close()
 
 
-@pytest.fixture(scope="module")
-def address(folders: list[Path]) -> Iterator[str]:
+@contextmanager
+def viewing(folders: Sequence[Path]) -> Iterator[str]:
+    """The address of `corewarding view --follow`."""
     command = [sys.executable, "-m", "corewarding.launch.cli", "view", *map(str, folders), "--follow"]
     with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -94,6 +96,12 @@ def address(folders: list[Path]) -> Iterator[str]:
         yield found[0]
         process.terminate()
         assert process.wait(30) == 0
+
+
+@pytest.fixture(scope="module")
+def address(folders: list[Path]) -> Iterator[str]:
+    with viewing(folders) as found:
+        yield found
 
 
 def test_seeds_are_a_band_and_hostile_names_are_text(viewer: Viewer, address: str) -> None:
@@ -138,6 +146,27 @@ def test_a_click_on_an_update_shows_its_samples(viewer: Viewer, address: str) ->
     expect(page.locator(".updates output")).to_have_text("update 2")
     page.go_back()
     expect(page.locator(".panel.ages .cell").first).to_be_visible()
+
+
+def test_a_run_that_failed_before_its_first_question_says_why(viewer: Viewer, tmp_path: Path) -> None:
+    """And its samples appear when it has started again."""
+    folder = tmp_path / "early"
+    made(folder, 1)
+    kept = {name: tmp_path / name for name in ("journal", "metrics.jsonl", "trace.jsonl")}
+    for name, place in kept.items():
+        (folder / name).rename(place)
+    (folder / "failure.txt").write_text("the model cannot be read\n")
+    with viewing([folder]) as found:
+        page = viewer.open(found)
+        expect(page.locator(".problem")).to_contain_text("the run has asked no question yet")
+        expect(page.locator(".count")).to_have_text("0 questions")
+        page.get_by_role("link", name="Run").click()
+        expect(page.locator(".alarms > *").first).to_contain_text("the model cannot be read")
+        for name, place in kept.items():
+            place.rename(folder / name)
+        page.get_by_role("link", name="Samples").click()
+        expect(page.locator(".count")).to_have_text("4 questions", timeout=20_000)
+        expect(page.locator(".problem")).to_be_hidden()
 
 
 def test_the_file_has_the_page_and_asks_for_nothing(viewer: Viewer, folders: list[Path], tmp_path: Path) -> None:

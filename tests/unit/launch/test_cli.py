@@ -27,11 +27,12 @@ def test_help_has_a_line_for_each_command_and_train_and_submit_list_their_own_fl
     assert [line.split()[0] for line in lines if line.startswith("  ")] == list(COMMANDS)
     assert all(len(line.split()) > 3 for line in lines if line.startswith("  "))
     for command, flags in {
-        "train": {"--dry-run", "--watch", "--train.lr"},
-        "submit": {"--dry-run", "--address", "--python"},
+        "train cpu": {"--dry-run", "--watch", "--train.lr"},
+        "resume": {"--watch", "--train.lr"},
+        "submit cpu": {"--dry-run", "--address", "--python"},
     }.items():
         with pytest.raises(SystemExit):
-            main([command, "cpu", "--help"])
+            main([*command.split(), "--help"])
         assert flags <= set(capsys.readouterr().out.replace(",", " ").split())
 
 

@@ -86,3 +86,12 @@ def test_the_journal_of_an_earlier_start_is_not_the_run(tmp_path: Path) -> None:
     assert not has_begun(tmp_path, 100.0)
     os.utime(segment, (101.0, 101.0))
     assert has_begun(tmp_path, 100.0)
+
+
+def test_a_run_without_a_journal_has_begun_with_its_first_numbers(tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.touch()
+    os.utime(metrics, (99.0, 99.0))
+    assert not has_begun(tmp_path, 100.0)
+    os.utime(metrics, (101.0, 101.0))
+    assert has_begun(tmp_path, 100.0)
