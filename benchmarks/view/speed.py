@@ -24,10 +24,10 @@ from pathlib import Path
 from playwright.async_api import Page, async_playwright
 
 from corewarding.launch.view.export import write_page
-from corewarding.launch.view.filters import Filter
 from corewarding.launch.view.index import FILE
 from corewarding.launch.view.loopback import listening
 from corewarding.launch.view.run import ViewedRun
+from corewarding.launch.view.search.filters import Filter
 from corewarding.launch.view.server import Server
 from tests.sampled_run import SampledRun
 

@@ -18,9 +18,9 @@ from corewarding.dataflow.ids import SOURCES, VIEWS
 from corewarding.launch.report.files import write_whole
 from corewarding.launch.report.tables.output import json_line
 from corewarding.launch.view.details import asking, tokens
-from corewarding.launch.view.filters import Filter, rows_of
 from corewarding.launch.view.live.live import LiveRun, board
 from corewarding.launch.view.run import ViewedRun
+from corewarding.launch.view.search.filters import Filter, rows_of
 from corewarding.launch.view.server import PAGE
 
 _LIVE = ("svg", "chart", "curves", "lanes", "strip", "top", "panel", "page")

@@ -14,10 +14,13 @@ from corewarding.launch.report.run_directory import RunDir
 from corewarding.launch.view.facts import Facts
 from corewarding.launch.view.feed import Feed
 from corewarding.launch.view.index import Index
+from corewarding.launch.view.search.texts import Texts
 from corewarding.launch.view.tokens.feed import TokenFeed
 from corewarding.launch.view.tokens.texts import find_tokenizer
 
-NO_JOURNAL = "there are no samples to show: the run has asked no question yet, or keeps no journal (journal.retain: off)"
+NO_JOURNAL = (
+    "there are no samples to show: the run has asked no question yet, or keeps no journal (journal.retain: off)"
+)
 FOLLOW_S = 1.0
 """Seconds between two looks at the journal of a run that may still write it."""
 
@@ -31,6 +34,7 @@ class ViewedRun:
         self.path, self.name, self.journal = run, where.name, journal
         self.facts = Facts.of(self.run_dir)
         self.index = Index(where, journal)
+        self.texts = Texts()
         self.tokenizer: Tokenizer | None = None
         self.is_read = False  # all that the journal held when it was opened is in the index
         self.problem: str | None = None  # what ended the reading

@@ -18,10 +18,10 @@ from corewarding.dataflow.errors import UserError
 from corewarding.dataflow.ids import SOURCES, VIEWS
 from corewarding.launch.report.tables.output import json_line
 from corewarding.launch.view.details import NoSuchSampleError, asking, number_of, tokens
-from corewarding.launch.view.filters import Filter, rows_of
 from corewarding.launch.view.live.live import UPDATES, LiveRun, board
 from corewarding.launch.view.loopback import HOST, address_of, new_word
 from corewarding.launch.view.run import ViewedRun
+from corewarding.launch.view.search.filters import Filter, rows_of
 
 PAGE = Path(__file__).with_name("page")
 MAX_ROWS = 500
@@ -133,7 +133,7 @@ class Server:
 
     def _samples(self, query: dict[str, str]) -> dict[str, Any]:
         run = self._run(query)
-        return {"numbers": Filter.of(query).numbers(run.db)}
+        return {"numbers": Filter.of(query).numbers(run.db, run.texts)}
 
     def _rows(self, query: dict[str, str]) -> list[dict[str, Any]]:
         run = self._run(query)

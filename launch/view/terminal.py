@@ -8,8 +8,8 @@ from typing import Any
 
 from corewarding.launch.report.plain import plain
 from corewarding.launch.view.details import asking, tokens
-from corewarding.launch.view.filters import Filter, rows_of
 from corewarding.launch.view.run import ViewedRun
+from corewarding.launch.view.search.filters import Filter, rows_of
 from corewarding.launch.view.tokens.learnt import TRAINED
 
 MAX_ANSWER = 60

@@ -21,8 +21,8 @@ from corewarding.launch.config.arguments import ArgumentError, read_arguments
 from corewarding.launch.report.plain import say
 
 if TYPE_CHECKING:
-    from corewarding.launch.view.filters import Filter
     from corewarding.launch.view.run import ViewedRun
+    from corewarding.launch.view.search.filters import Filter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class SampleFilters:
     questions that the learner did not record; as corewarding replay does, with the run's configuration and plug-ins."""
 
     def chosen(self) -> Filter:
-        from corewarding.launch.view.filters import Filter
+        from corewarding.launch.view.search.filters import Filter
 
         if self.update is not None and (self.update_from, self.update_to) != (None, None):
             raise ArgumentError("--update is one update: leave it out, or --update-from and --update-to")

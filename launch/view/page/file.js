@@ -17,7 +17,7 @@ const ORDERS = {
   share: (a, b) => (a.share ?? -1) - (b.share ?? -1) || a.n - b.n,
 };
 
-// The same filters as launch/view/filters.py.
+// The same filters as launch/view/search/.
 function fits(row, asking, filter, matches) {
   if (filter.fate && row.fate !== filter.fate) return false;
   if (filter.question && row.question !== filter.question) return false;

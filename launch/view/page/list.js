@@ -11,7 +11,7 @@ export function askingList(onSelect) {
   const spacer = el("div.spacer");
   const node = el("div.list", { tabIndex: 0, role: "listbox", "aria-label": "questions" }, spacer);
   const cache = new Map();
-  const asked = new Set();
+  const asked = new Map();
   let run = "";
   let numbers = [];
   let drawn = "";
@@ -19,12 +19,18 @@ export function askingList(onSelect) {
   node.addEventListener("scroll", () => requestAnimationFrame(draw), { passive: true });
   new ResizeObserver(() => draw()).observe(node);
 
+  // Resolves when the rows are here, whoever asked for them first.
   async function fetchRows(wanted) {
     const [from, missing] = [run, wanted.filter((n) => !cache.has(n) && !asked.has(n))];
-    if (!missing.length) return;
-    missing.forEach((n) => asked.add(n));
+    if (missing.length) {
+      const coming = arrive(from, missing).finally(() => missing.forEach((n) => asked.get(n) === coming && asked.delete(n)));
+      missing.forEach((n) => asked.set(n, coming));
+    }
+    await Promise.all(new Set(wanted.map((n) => asked.get(n))));
+  }
+
+  async function arrive(from, missing) {
     const rows = await source.rows(from, missing);
-    missing.forEach((n) => asked.delete(n));
     if (from !== run) return;
     for (const row of rows) cache.set(row.n, row);
     drawn = "";
@@ -74,6 +80,7 @@ export function askingList(onSelect) {
     draw: () => { drawn = ""; draw(); },
     show(name, found, { keep = false } = {}) {
       if (name !== run || !keep) cache.clear();
+      if (name !== run) asked.clear();
       [run, numbers, drawn] = [name, found, ""];
       if (!keep) node.scrollTop = 0;
       draw();

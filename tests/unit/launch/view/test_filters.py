@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from corewarding.launch.view.details import asking
-from corewarding.launch.view.filters import Filter, FilterError, rows_of
 from corewarding.launch.view.run import ViewedRun
+from corewarding.launch.view.search.filters import Filter, FilterError, rows_of
 from tests.sampled_run import SampledRun
 
 Asking = dict[str, Any]

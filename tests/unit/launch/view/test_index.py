@@ -13,9 +13,9 @@ import pytest
 
 from corewarding.launch.report.journal.lines import journal_lines
 from corewarding.launch.view.details import asking, number_of, tokens, why_abstained
-from corewarding.launch.view.filters import Filter, rows_of
 from corewarding.launch.view.index import FILE
 from corewarding.launch.view.run import ViewedRun
+from corewarding.launch.view.search.filters import Filter, rows_of
 from corewarding.learner.replay.journal.segments import segments
 from corewarding.rewards.settings import VoteSettings
 from tests.sampled_run import SampledRun

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from corewarding.launch.view.details import number_of, tokens
-from corewarding.launch.view.filters import Filter
 from corewarding.launch.view.run import ViewedRun
+from corewarding.launch.view.search.filters import Filter
 from corewarding.launch.view.tokens.feed import TokenFeed
 from corewarding.learner.replay.journal.segments import SegmentWriter, segments
 from corewarding.learner.token_log.entries import (

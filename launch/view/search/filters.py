@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args, get_type_hints
 from urllib.parse import urlencode
 
-import re2
+from corewarding.launch.view.search.texts import FilterError, Search, Texts
 
-from corewarding.dataflow.errors import UserError
-
-MAX_SEARCH = 300
-"""Most letters of a search."""
 Fate = Literal["trained", "voted", "withheld", "dropped", "waiting"]
 Differ = Literal["views", "sources"]
 Order = Literal["update", "newest", "reward", "share"]
@@ -29,10 +24,7 @@ _ROW = (
     "n, id, question, epoch, wording, made, fate, reason, again, labels, abstained, wrong, views_differ, sources_differ, num, "
     "truncated, reward AS mean, share, first, last, swapped, marks"
 )
-
-
-class FilterError(UserError):
-    """A filter that means nothing."""
+_OWN_WORDS = "SELECT n, CAST(id || char(10) || wording || char(10) || coalesce(labels, '') AS BLOB) FROM askings"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,24 +71,33 @@ class Filter:
         }
         return urlencode(words)
 
-    def numbers(self, db: sqlite3.Connection) -> list[int]:
-        """Of the askings that fit, in order. FilterError if the search is no expression."""
+    def numbers(self, db: sqlite3.Connection, texts: Texts | None = None) -> list[int]:
+        """Of the askings that fit, in order. texts: of earlier searches in this index. FilterError if the search is no expression."""
         where, values = self._asking()
         on_completion, more = self._completion()
-        alone = " AND ".join(["c.n = a.n", *on_completion])
-        if self.search:
-            matches, word = _matcher(db, self.search, is_regex=self.regex)
-            own = matches.format("a.id || char(10) || a.wording || char(10) || coalesce(a.labels, '')")
-            where.append(
-                f"EXISTS (SELECT 1 FROM completions c WHERE {alone} AND ({matches.format('c.text')})) OR "
-                f"(({own}) AND EXISTS (SELECT 1 FROM completions c WHERE {alone}))"
-            )
-            more = [*more, *word, *word, *more]
-        elif on_completion:
-            where.append(f"EXISTS (SELECT 1 FROM completions c WHERE {alone})")
+        if on_completion and not self.search:
+            where.append(f"EXISTS (SELECT 1 FROM completions c WHERE {' AND '.join(['c.n = a.n', *on_completion])})")
+            values += more
         conditions = " AND ".join(f"({one})" for one in where) or "1"
-        words = f"SELECT n FROM askings a WHERE {conditions} ORDER BY {_ORDERS[self.order]}"
-        return [row[0] for row in db.execute(words, [*values, *more])]
+        rows = db.execute(f"SELECT n FROM askings a WHERE {conditions} ORDER BY {_ORDERS[self.order]}", values)
+        numbers = [row[0] for row in rows]
+        if not self.search:
+            return numbers
+        found = self._found(db, Search(self.search, is_regex=self.regex), texts or Texts())
+        return [n for n in numbers if n in found]
+
+    def _found(self, db: sqlite3.Connection, search: Search, texts: Texts) -> set[int]:
+        """Numbers of the askings with a completion that fits and holds the search, or with a completion that fits and the search in
+        the asking's own words."""
+        on_completion, values = self._completion()
+        found = texts.found(db, search)
+        own = {row[0] for row in db.execute(_OWN_WORDS) if search.is_in(row[1])}
+        if not on_completion:
+            return own | set(found.values())
+        fits = dict(
+            db.execute(f"SELECT rowid, n FROM completions c WHERE {' AND '.join(on_completion)}", values).fetchall()
+        )
+        return (own & set(fits.values())) | {n for row, n in found.items() if row in fits}
 
     def _asking(self) -> tuple[list[str], list[Any]]:
         conditions: dict[str, Any] = {
@@ -133,30 +134,6 @@ def _row(row: sqlite3.Row) -> dict[str, Any]:
         made[name] = bool(row[name])
     made["wrong"] = None if row["wrong"] is None else bool(row["wrong"])
     return made
-
-
-def _matcher(db: sqlite3.Connection, search: str, *, is_regex: bool) -> tuple[str, list[str]]:
-    """The condition that {} holds `search`, and its values."""
-    if len(search) > MAX_SEARCH:
-        raise FilterError(f"the search has {len(search)} letters; give at most {MAX_SEARCH}")
-    if not is_regex:
-        return "({}) LIKE ? ESCAPE '!'", ["%" + re.sub(r"([!%_])", r"!\1", search) + "%"]
-    options = re2.Options()
-    options.case_sensitive, options.log_errors = False, False
-    try:
-        re2.compile(search, options)  # whose error says why
-        found = re2.Set.SearchSet(options)  # with less around each call than a pattern
-        found.Add(search)
-        found.Compile()
-    except re2.error as error:
-        raise FilterError(f"{search[:80]!r} is no regular expression: {_told(error)}") from error
-    db.create_function("matches", 1, lambda text: bool(found.Match(text)), deterministic=True)
-    return "matches(CAST({} AS BLOB))", []
-
-
-def _told(error: Exception) -> str:
-    told = error.args[0] if error.args else ""
-    return told.decode(errors="replace") if isinstance(told, bytes) else str(told)
 
 
 def _value(kind: Any, text: str) -> Any:

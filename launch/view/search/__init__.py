@@ -1,0 +1,1 @@
+"""What of a run's samples is shown: filters over the index, and the search in texts."""
