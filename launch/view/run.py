@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ NO_JOURNAL = (
 )
 FOLLOW_S = 1.0
 """Seconds between two looks at the journal of a run that may still write it."""
+
+SWITCH_S = 5e-4
+"""After so long the thread that fills an index lets one that answers the page go on; Python's own 5 ms add up to a second."""
 
 
 class ViewedRun:
@@ -60,6 +64,7 @@ class ViewedRun:
             feed.judge_again()
             token_feed.catch_up(stop=self._ends.is_set)
             self.is_read = True
+            self.texts.fill(self.index.db)
             while follow and not self._ends.wait(FOLLOW_S):
                 feed.catch_up(stop=self._ends.is_set)
                 token_feed.catch_up(stop=self._ends.is_set)
@@ -71,6 +76,7 @@ class ViewedRun:
     def start(self, *, follow: bool) -> None:
         """Fills the index in a thread of its own."""
         self.follows = follow
+        sys.setswitchinterval(SWITCH_S)
         self._thread = threading.Thread(target=self.read, kwargs={"follow": follow}, name=f"index of {self.name}")
         self._thread.start()
 

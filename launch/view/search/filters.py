@@ -90,7 +90,7 @@ class Filter:
         """Numbers of the askings with a completion that fits and holds the search, or with a completion that fits and the search in
         the asking's own words."""
         on_completion, values = self._completion()
-        found = texts.found(db, search)
+        found = texts.found(db, search, once=not on_completion)
         own = {row[0] for row in db.execute(_OWN_WORDS) if search.is_in(row[1])}
         if not on_completion:
             return own | set(found.values())

@@ -65,19 +65,26 @@ class Block:
         starts = [0, *accumulate(len(one) + 1 for one in texts)]
         return cls(list(rows), list(numbers), starts, b"\n".join((*texts, b"")))
 
-    def found(self, search: Search) -> Iterator[int]:
-        """Places of the texts that hold it."""
+    def found(self, search: Search, *, once: bool) -> Iterator[int]:
+        """Places of the texts that hold it. once: one of an asking is enough, and those that follow are left out."""
+        at, ends = 0, len(self.rows)
+        while (at := self._next(search, at)) < ends:
+            yield at
+            number, at = self.numbers[at], at + 1
+            while once and at < ends and self.numbers[at] == number:
+                at += 1
+
+    def _next(self, search: Search, at: int) -> int:
+        """Place of the first text from `at` on that holds it; the number of texts if none does."""
+        ends = len(self.rows)
         if not search.goes_over_joined:
-            yield from (at for at in range(len(self.rows)) if search.is_in(self._alone(at)))
-            return
-        place = 0
-        while (match := search.pattern.search(self.text, place)) is not None:
+            return next((place for place in range(at, ends) if search.is_in(self._alone(place))), ends)
+        while at < ends and (match := search.pattern.search(self.text, self.starts[at])) is not None:
             at = bisect_right(self.starts, match.start()) - 1
-            if at >= len(self.rows):
-                return
-            if match.end() < self.starts[at + 1] or search.is_in(self._alone(at)):
-                yield at
-            place = self.starts[at + 1]
+            if at >= ends or match.end() < self.starts[at + 1] or search.is_in(self._alone(at)):
+                return at
+            at += 1
+        return ends
 
     def _alone(self, at: int) -> bytes:
         return self.text[self.starts[at] : self.starts[at + 1] - 1]
@@ -97,9 +104,14 @@ class Texts:
         """Bytes that stay in memory."""
         return sum(len(block.text) for block in self._blocks)
 
-    def found(self, db: sqlite3.Connection, search: Search) -> dict[int, int]:
-        """The completions that hold it: row of the index, and number of the asking."""
-        return {block.rows[at]: block.numbers[at] for block in self._all(db) for at in block.found(search)}
+    def found(self, db: sqlite3.Connection, search: Search, *, once: bool = False) -> dict[int, int]:
+        """The completions that hold it: row of the index, and number of the asking. once: not all, but one of each asking at least."""
+        return {block.rows[at]: block.numbers[at] for block in self._all(db) for at in block.found(search, once=once)}
+
+    def fill(self, db: sqlite3.Connection) -> None:
+        """Takes what is there into memory, so that the first search need not."""
+        for _ in self._all(db):
+            pass
 
     def _all(self, db: sqlite3.Connection) -> Iterator[Block]:
         with self._lock:

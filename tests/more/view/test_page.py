@@ -148,6 +148,14 @@ def test_a_question_is_found_read_and_linked_to(viewer: Viewer, address: str) ->
     assert viewer.complaints == []
 
 
+def test_the_next_question_waits_for_rows_that_are_under_way(viewer: Viewer, address: str) -> None:
+    page = viewer.page
+    page.route("**/api/rows?*", lambda route: (page.wait_for_timeout(500), route.continue_()))
+    viewer.open(address + "#wrong=1")
+    page.keyboard.press("j")
+    expect(page.locator("h1")).to_contain_text("arith-train")
+
+
 def test_the_slider_and_the_search(viewer: Viewer, address: str) -> None:
     page = viewer.open(address)
     page.get_by_title("later updates").click()

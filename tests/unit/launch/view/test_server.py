@@ -1,6 +1,7 @@
 """The server answers whoever knows the word in its address and speaks to it by its own name, and changes nothing."""
 
 import contextlib
+import re
 from collections.abc import AsyncIterator, Iterator
 
 import aiohttp
@@ -110,3 +111,8 @@ def test_a_port_that_is_taken_is_named() -> None:
         taken.listen()
         with pytest.raises(UserError, match="--port"):
             listening(taken.getsockname()[1])
+
+
+def test_the_page_names_all_its_scripts_at_once() -> None:
+    named = set(re.findall(r'(?:href|src)="([a-z/]+\.js)"', (PAGE / "index.html").read_text()))
+    assert named == {path.relative_to(PAGE).as_posix() for path in PAGE.rglob("*.js")} - {"file.js"}

@@ -15,17 +15,20 @@ EXPRESSIONS = [
 ]  # fmt: skip
 
 
-def held(texts: list[str]) -> sqlite3.Connection:
+def held(texts: list[str], *, of_each: int = 1) -> sqlite3.Connection:
+    """of_each: texts of each asking."""
     db = sqlite3.connect(":memory:")
     db.row_factory = sqlite3.Row
     db.execute("CREATE TABLE completions(n INT, text TEXT)")
-    add(db, texts)
+    add(db, texts, of_each=of_each)
     return db
 
 
-def add(db: sqlite3.Connection, texts: list[str]) -> None:
+def add(db: sqlite3.Connection, texts: list[str], *, of_each: int = 1) -> None:
     (num,) = db.execute("SELECT count(*) FROM completions").fetchone()
-    db.executemany("INSERT INTO completions VALUES (?, ?)", [(100 + num + k, text) for k, text in enumerate(texts)])
+    db.executemany(
+        "INSERT INTO completions VALUES (?, ?)", [(100 + num + k // of_each, text) for k, text in enumerate(texts)]
+    )
 
 
 @given(st.lists(WORDS, max_size=8), st.sampled_from(EXPRESSIONS))
@@ -33,6 +36,9 @@ def test_a_text_is_found_as_if_it_were_alone(texts: list[str], expression: str) 
     search = Search(expression, is_regex=True)
     expected = {k + 1: 100 + k for k, text in enumerate(texts) if search.pattern.search(text) is not None}
     assert Texts().found(held(texts), search) == expected
+    once = Texts().found(held(texts, of_each=3), search, once=True)
+    assert set(once.values()) == {100 + (row - 1) // 3 for row in expected}
+    assert once.keys() <= expected.keys()
 
 
 @given(st.lists(WORDS, max_size=8), WORDS)
