@@ -132,7 +132,7 @@ async def filters(page: Page) -> None:
     for flag in FLAGS:
         await told(f"filter: {flag}", [partial(changed, page, "flag", flag)] * 6)
     words = [SEARCHES["search"] + "x" * k for k in range(5)]
-    await told("search, with 100 ms of waiting", [partial(changed, page, "search", word) for word in words])
+    await told("search, with 75 ms of waiting", [partial(changed, page, "search", word) for word in words])
     await changed(page, "flag", ".*")
     words = [SEARCHES["regular expression"] + "x?" * k for k in range(5)]
     await told("regular expression, the same", [partial(changed, page, "search", word) for word in words])

@@ -25,6 +25,8 @@ NO_JOURNAL = (
 FOLLOW_S = 1.0
 """Seconds between two looks at the journal of a run that may still write it."""
 
+FILL_AFTER_S = 2.0
+"""The page comes first; then its texts are taken into memory for the first search."""
 SWITCH_S = 5e-4
 """After so long the thread that fills an index lets one that answers the page go on; Python's own 5 ms add up to a second."""
 
@@ -64,7 +66,8 @@ class ViewedRun:
             feed.judge_again()
             token_feed.catch_up(stop=self._ends.is_set)
             self.is_read = True
-            self.texts.fill(self.index.db)
+            if self._thread is not None and not self._ends.wait(FILL_AFTER_S):
+                self.texts.fill(self.index.db)
             while follow and not self._ends.wait(FOLLOW_S):
                 feed.catch_up(stop=self._ends.is_set)
                 token_feed.catch_up(stop=self._ends.is_set)

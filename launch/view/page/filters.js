@@ -3,7 +3,7 @@
 import { el, number } from "./dom.js";
 import { FILTERS, change, state } from "./state.js";
 
-const WAIT_MS = 100;
+const WAIT_MS = 75;
 const FLAGS = [
   ["wrong", "wrong label", "A label is not the data set's answer"],
   ["abstained", "no label", "The vote abstained"],
