@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import webbrowser
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,8 @@ async def _serve(order: dict[str, Any]) -> None:
             sys.stdin.fileno(), 1024
         ):  # a thread that waits in Python's buffer at the end breaks the interpreter's end
             pass
-        loop.call_soon_threadsafe(ends.set)
+        with suppress(RuntimeError):  # the viewer has failed, and its loop is closed
+            loop.call_soon_threadsafe(ends.set)
 
     threading.Thread(target=wait_for_the_command, daemon=True).start()
     server = Server([], socket.socket(fileno=order["listener"]), word=order["word"])
