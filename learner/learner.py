@@ -185,7 +185,7 @@ class Learner:
         return pack(
             samples,
             micro_batch_tokens=settings.micro_batch_tokens,
-            row_tokens=settings.row_tokens,
+            row_tokens=settings.row_length(),
             ranks=self.world_size,
             policy_version=self.version.updates,
             aggregation=self.plan.loss.aggregation,

@@ -81,6 +81,10 @@ class LoraSettings(Settings):
         return any(target == ALL_LINEAR or f".{name}".endswith(f".{target}") for target in self.targets)
 
 
+SHORTEST_ROW = 512
+"""Tokens of a row, if the groups are shorter and no key says otherwise."""
+
+
 class LearnerSettings(Settings):
     """How the learner uses the machine."""
 
@@ -105,9 +109,10 @@ class LearnerSettings(Settings):
     logits are always float32."""
     micro_batch_tokens: Tokens = Field(16384, ge=1)
     """Tokens of one packed micro-batch on one rank; fewer need less memory."""
-    row_tokens: Tokens = Field(512, ge=1)
-    """Prompts with their completions are packed into rows of at most this many tokens (attention costs rows x row_tokens^2); a
-    longer sample gets its own row."""
+    row_tokens: Tokens | None = Field(None, ge=1)
+    """Prompts with their completions are packed into rows of at most this many tokens; a longer sample gets its own row. Attention
+    goes over each completion and its prompt alone, so longer rows cost no more, and more completions share a prompt. None: room for
+    all completions of a question's group with their prompt, at least 512 and at most micro_batch_tokens."""
     logprob_chunk_tokens: Tokens = Field(1024, ge=1)
     """Tokens whose logits are in memory at one time; fewer need less memory."""
     start_timeout_s: Seconds = Field(300.0, gt=0)
@@ -122,6 +127,12 @@ class LearnerSettings(Settings):
     """Recompute each layer in the backward pass instead of keeping its activations."""
     lora: LoraSettings = LoraSettings()
     """Adapters of low rank, which are trained instead of the model's weights."""
+
+    def row_length(self, group_tokens: int = 0) -> int:
+        """row_tokens, or what None stands for. group_tokens: of the longest prompt with all its completions."""
+        if self.row_tokens is not None:
+            return self.row_tokens
+        return max(SHORTEST_ROW, min(group_tokens, self.micro_batch_tokens))
 
 
 class LossSettings(Settings):

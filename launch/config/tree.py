@@ -228,6 +228,12 @@ class TrainConfig(Settings):
         return self.data.max_prompt_tokens + self.rollout.max_new_tokens
 
     @property
+    def row_tokens(self) -> int:
+        """Tokens of a packed row of the learner."""
+        group = self.data.max_prompt_tokens + self.rollout.group_size * self.rollout.max_new_tokens
+        return self.learner.row_length(group)
+
+    @property
     def keeps_journal(self) -> bool:
         return self.journal.retain != "off"
 

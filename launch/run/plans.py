@@ -50,7 +50,7 @@ def _plan(config: TrainConfig) -> LearnerPlan:
         export_dtype=config.checkpoint.model_dtype or config.learner.param_dtype,
         allow_unlisted=config.model.allow_unlisted,
         train=config.train,
-        learner=config.learner,
+        learner=config.learner.model_copy(update={"row_tokens": config.row_tokens}),
         loss=config.loss,
         correction=config.correction,
         teacher=config.teacher,

@@ -35,10 +35,9 @@ def check_packed(policy: PolicyModel, settings: LearnerSettings, *, folder: str,
     changes what the model says of the earlier ones. Collective: every rank compares all of it.
     """
     device = next(policy.parameters()).device
-    samples = {sample.id: sample for sample in _samples(policy, settings.row_tokens, longest)}
-    (micros,) = pack(
-        list(samples.values()), micro_batch_tokens=settings.micro_batch_tokens, row_tokens=settings.row_tokens
-    )
+    length = settings.row_length()
+    samples = {sample.id: sample for sample in _samples(policy, length, longest)}
+    (micros,) = pack(list(samples.values()), micro_batch_tokens=settings.micro_batch_tokens, row_tokens=length)
     differences, roundings = [], []
     for micro in micros:
         packed = policy(micro.to(device))[0].cpu().split([len(samples[one].token_ids) for one in micro.ids])
@@ -54,8 +53,8 @@ def check_packed(policy: PolicyModel, settings: LearnerSettings, *, folder: str,
     bound = min(LARGEST, max(BOUNDS[settings.param_dtype], ROUNDING * rounding))
     if not mean <= bound:
         raise ArchitectureError(
-            f"model.path {folder}: on rows of {settings.row_tokens} tokens (learner.row_tokens) and sequences of up to "
-            f"{max(longest, settings.row_tokens)}, packed log-probabilities differ from those of transformers by {mean:.2g} nats on "
+            f"model.path {folder}: on rows of {length} tokens (learner.row_tokens) and sequences of up to "
+            f"{max(longest, length)}, packed log-probabilities differ from those of transformers by {mean:.2g} nats on "
             f"average; with learner.param_dtype {settings.param_dtype} at most {bound:.2g} is allowed. Packed rows do not compute "
             f"what {class_of(policy.config)} does: take another model"
         )

@@ -11,6 +11,7 @@ from corewarding.launch.config.command_line import parse_config
 from corewarding.launch.config.load import load_config, make_config
 from corewarding.launch.config.recipes import ConfigError, recipes
 from corewarding.launch.config.tree import TrainConfig
+from corewarding.launch.run.plans import learner_plan
 from corewarding.launch.run.preflight.needs import needed
 
 CPU = str(Path(__file__).resolve().parents[4] / "configs" / "cpu.yaml")
@@ -196,3 +197,18 @@ def test_labels_from_elsewhere_make_another_rule() -> None:
     assert from_teacher.model_dump()["label"]["from"] == "teacher"
     assert from_teacher.completions_per_update == 32 * (8 + 16)  # the policy's are trained, the teacher's vote
     assert parse_train(["cpu", "label.from=other_view"]).reward_rule.needs_rephrased
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"learner": {"row_tokens": 300}}, 300),
+        ({"rollout": {"group_size": 4, "max_new_tokens": 16}, "data": {"max_prompt_tokens": 48}}, 512),
+        ({"rollout": {"group_size": 8, "max_new_tokens": 1000}, "data": {"max_prompt_tokens": 200}}, 8200),
+        ({"rollout": {"group_size": 8, "max_new_tokens": 3072}, "learner": {"micro_batch_tokens": 16384}}, 16384),
+    ],
+)
+def test_a_row_has_room_for_a_group_unless_the_key_says_otherwise(keys, expected):
+    config = make_config({"rule": "majority_vote", **keys}, where="test")
+    assert config.row_tokens == expected
+    assert learner_plan(config).learner.row_tokens == expected
