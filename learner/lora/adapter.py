@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from corewarding.dataflow.errors import UserError
-from corewarding.learner.settings import ALL_LINEAR, LoraSettings
+from corewarding.learner.lora.settings import ALL_LINEAR, LoraSettings
 from corewarding.weights.model_loading import empty_model
 
 NAME = "default"

@@ -27,7 +27,7 @@ from corewarding.learner.checkpoint.model_export import copy_templates, write_pa
 from corewarding.learner.checkpoint.tensor_files import Entry, ShardFiles, write_tensors
 from corewarding.learner.lora.adapter import peft_config
 from corewarding.learner.lora.merging import LowRank
-from corewarding.learner.settings import LoraSettings
+from corewarding.learner.lora.settings import LoraSettings
 from corewarding.weights.model_files import ModelFilesError, fingerprint
 from corewarding.weights.model_loading import BaseWeights, empty_model
 from corewarding.weights.names import Part, parts_of

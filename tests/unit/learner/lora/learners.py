@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from corewarding.learner.learner import Learner
-from corewarding.learner.settings import LearnerSettings, LoraSettings
+from corewarding.learner.lora.settings import LoraSettings
+from corewarding.learner.settings import LearnerSettings
 from tests.unit.learner.test_learner import plan_of
 
 RANK, ALPHA = 4, 10
