@@ -157,18 +157,18 @@ class WeightSender:
         self, bucket: Tensor, pieces: list[Piece], shards: Sequence[Shard], owners: list[list[tuple[int, int]]]
     ) -> None:
         """Casts what rank 0 holds, while the other ranks' parts arrive."""
-        own: list[tuple[Tensor, Tensor]] = []
+        own: list[tuple[Shard, int, Tensor]] = []
         coming: list[dist.Work | None] = []
         for piece in pieces:
             wire = wire_view(bucket, piece, self._wire_dtype)
             for rank, part in _parts(piece, owners[piece.index]):
                 slot = wire[part.offset : part.offset + part.count]
                 if rank == 0:
-                    own.append((slot, shards[piece.index].part(part.start, part.count)))
+                    own.append((shards[piece.index], part.start, slot))
                 else:
                     coming.append(dist.irecv(slot.view(torch.uint8), src=rank))
-        for slot, source in own:
-            slot.copy_(source)
+        for shard, start, slot in own:
+            shard.write(start, slot)
         _await(coming)
 
     def _send_to_root(
@@ -183,7 +183,8 @@ class WeightSender:
             for piece in pieces:
                 for rank, part in _parts(piece, owners[piece.index]):
                     if rank == self._rank:
-                        slot = wire[used : used + part.count].copy_(shards[piece.index].part(part.start, part.count))
+                        slot = wire[used : used + part.count]
+                        shards[piece.index].write(part.start, slot)
                         sent[turn % 2].append(dist.isend(slot.view(torch.uint8), dst=0))
                         used += part.count
         for works in sent:

@@ -51,13 +51,22 @@ class Shard:
     def stop(self) -> int:
         return self.start + self.local.numel()
 
+    @property
+    def device(self) -> torch.device:
+        """Of what is read: of parts and checksums."""
+        return self.local.device
+
     def part(self, start: int, count: int) -> Tensor:
         """[count] elements start, start + 1, ... of the full tensor as they are sent; this shard holds them."""
         return self.local[start - self.start : start - self.start + count]
 
+    def write(self, start: int, into: Tensor) -> None:
+        """Casts elements start, start + 1, ... of the full tensor into the flat `into`."""
+        into.copy_(self.part(start, len(into)))
+
     def checksum(self, dtype: torch.dtype) -> Tensor:
         """This part of the tensor's checksum when it is sent as `dtype`, as checksum_tensor gives it."""
-        total = torch.zeros((), dtype=torch.int64, device=self.local.device)
+        total = torch.zeros((), dtype=torch.int64, device=self.device)
         for start in range(self.start, self.stop, _GPU_CHUNK):
             part = self.part(start, min(_GPU_CHUNK, self.stop - start))
             total += checksum_tensor(part, start, dtype=dtype)
