@@ -30,6 +30,7 @@ from corewarding.learner.model import LoadedPolicy, forget_gathered, load_policy
 from corewarding.learner.objective.metrics import report
 from corewarding.learner.objective.packed_check import check_packed
 from corewarding.learner.objective.packing import MicroBatch, pack
+from corewarding.learner.offload import OffloadedAdamW
 from corewarding.learner.parameter_sets import ParameterSets
 from corewarding.learner.schedule import learning_rate
 from corewarding.learner.settings import LearnerPlan
@@ -87,10 +88,11 @@ class Learner:
         check_packed(self.model, plan.learner, folder=plan.model_path, longest=plan.longest_sequence)
         forget_gathered(self.model)
         if plan.keep_teacher:
-            self.sets.keep("teacher")
+            self.sets.keep("teacher", offloaded="teacher" in plan.learner.offload)
         if plan.kl_reference == "initial" and plan.kl_coef > 0:
-            self.sets.keep("initial", loaded.base_dtypes)
-        self.optimizer = torch.optim.AdamW(
+            self.sets.keep("initial", loaded.base_dtypes, offloaded="reference" in plan.learner.offload)
+        kind = OffloadedAdamW if "optimizer" in plan.learner.offload else torch.optim.AdamW
+        self.optimizer = kind(
             self.sets.parameters,
             lr=plan.train.lr,
             betas=plan.train.betas,
@@ -176,7 +178,8 @@ class Learner:
         if "teacher" not in self.sets.kept or settings.freeze or update % settings.update_every:
             return 0.0
         share = teacher.alpha(update, settings=settings, total_updates=self.plan.train.updates)
-        teacher.absorb(self.sets.shards_of("teacher"), self.sets.shards_of("policy"), share)
+        held, policy = self.sets.shards_of("teacher"), self.sets.shards_of("policy")
+        teacher.absorb(held, policy, share, offloaded=self.sets.is_offloaded("teacher"))
         self._teacher_updates = update
         return share
 

@@ -1,7 +1,8 @@
 """Policy, teacher and initial weights as named parameter sets over one sharded module.
 
 The module holds the policy. The other sets are copies of this rank's shards, which can be put into the module for a while: the teacher
-in float32, the initial weights in the type of the base model's folder, which keeps them exactly.
+in float32, the initial weights in the type of the base model's folder, which keeps them exactly. An offloaded set is in the host's
+memory, and so is the policy while that set is in the module.
 
 With adapters a set is a set of adapters; the module's other weights are frozen and common to all sets. The initial weights then are
 the module with its adapters off, without a copy.
@@ -21,8 +22,9 @@ from corewarding.dataflow.ids import Channel, SetName
 from corewarding.learner.lora.adapter import adapters_of, draw, switched_off
 from corewarding.learner.lora.merging import LowRank
 from corewarding.learner.model import PolicyModel, first_element, forget_gathered, local_shard, plain_parameters
+from corewarding.learner.offload import HostShard, bring, host_copies
 from corewarding.weights.names import parts_of
-from corewarding.weights.stream import Shard, checksum_tensor
+from corewarding.weights.stream import Shard
 
 
 class ParameterSets:
@@ -31,6 +33,7 @@ class ParameterSets:
     def __init__(self, model: PolicyModel) -> None:
         self._model = model
         self._kept: dict[SetName, list[Tensor]] = {}
+        self._offloaded: set[SetName] = set()
         named = plain_parameters(model)
         self._is_trained = [parameter.requires_grad for _, parameter in named]
         self.names = [name for name, parameter in named if parameter.requires_grad]
@@ -63,16 +66,24 @@ class ParameterSets:
         """The sets besides the policy."""
         return tuple(self._kept)
 
-    def keep(self, name: SetName, dtypes: Sequence[torch.dtype] | None = None) -> None:
+    def is_offloaded(self, name: SetName) -> bool:
+        """Whether the set is in the host's memory."""
+        return name in self._offloaded
+
+    def keep(self, name: SetName, dtypes: Sequence[torch.dtype] | None = None, *, offloaded: bool = False) -> None:
         """Stores a copy of what the module holds now as the set `name`, in float32 or in these types, by parameter.
 
-        With adapters the initial weights need no copy, and there is none.
+        offloaded: in the host's memory. With adapters the initial weights need no copy, and there is none.
         """
         if name == "initial" and self.adapters:
             return
         shards = self.shards_of("policy")
         wanted = [torch.float32] * len(shards) if dtypes is None else dtypes
-        self._kept[name] = [local.to(dtype, copy=True) for local, dtype in zip(shards, wanted, strict=True)]
+        if offloaded:
+            self._offloaded.add(name)
+            self._kept[name] = host_copies(shards, wanted)
+        else:
+            self._kept[name] = [local.to(dtype, copy=True) for local, dtype in zip(shards, wanted, strict=True)]
 
     @torch.no_grad()
     def shards_of(self, name: SetName) -> list[Tensor]:
@@ -93,30 +104,36 @@ class ParameterSets:
                 yield
             return
         assert name in self._kept, f"this learner keeps no {name} weights"
-        policy = [local.clone() for local in self.shards_of("policy")]
-        self._put(self._kept[name])
+        shards, offloaded = self.shards_of("policy"), self.is_offloaded(name)
+        policy = host_copies(shards, [s.dtype for s in shards]) if offloaded else [local.clone() for local in shards]
+        self._put(self._kept[name], offloaded=offloaded)
         try:
             yield
         finally:
-            self._put(policy)
+            self._put(policy, offloaded=offloaded)
 
     @torch.no_grad()
-    def _put(self, values: list[Tensor]) -> None:
+    def _put(self, values: list[Tensor], *, offloaded: bool) -> None:
         forget_gathered(self._model)
-        torch._foreach_copy_(self.shards_of("policy"), values)
+        if offloaded:
+            bring(values, self.shards_of("policy"))
+        else:
+            torch._foreach_copy_(self.shards_of("policy"), values)
 
     @torch.no_grad()
     def checksums(self) -> Tensor:
         """[sets, parameters] int64: this rank's part of the checksum of each trained parameter, of the policy and then of the sets
         that move. Added over the ranks they are the same for any division of the same weights."""
         moving: list[SetName] = ["policy", *(name for name in self.kept if name != "initial")]
-        starts = [first_element(parameter) for parameter in self.parameters]
+        named = list(zip(self.names, self.parameters, strict=True))
         rows = [
             [
-                checksum_tensor(local.reshape(-1), start)
-                for local, start in zip(self.shards_of(name), starts, strict=True)
+                self._shard(
+                    one, name=key, shape=tuple(p.shape), start=first_element(p), local=local.detach().reshape(-1)
+                ).checksum(local.dtype)
+                for (key, p), local in zip(named, self.shards_of(one), strict=True)
             ]
-            for name in moving
+            for one in moving
         ]
         return torch.stack([torch.stack(row) for row in rows])
 
@@ -137,15 +154,26 @@ class ParameterSets:
                 first = min(max(begin, part.start), part.start + part.size)
                 end = max(first, min(begin + len(flat), part.start + part.size))
                 own = flat[first - begin : end - begin] if end > first else flat[:0]
-                shard = Shard(name=part.name, shape=part.shape, start=first - part.start, local=own)
+                source = channel if name in held else "policy"  # of a set, or a frozen weight of the module
+                shard = self._shard(source, name=part.name, shape=part.shape, start=first - part.start, local=own)
                 shards.append(shard if added is None else added.merged_into(shard, offset=part.start))
         return shards
+
+    def _shard(self, which: SetName, *, name: str, shape: tuple[int, ...], start: int, local: Tensor) -> Shard:
+        """A shard of a set's tensor, which is read on the module's device."""
+        if not self.is_offloaded(which):
+            return Shard(name=name, shape=shape, start=start, local=local)
+        return HostShard(name=name, shape=shape, start=start, local=local, onto=self._device)
+
+    @property
+    def _device(self) -> torch.device:
+        return local_shard(next(self._model.parameters())).device
 
     @torch.no_grad()
     def _low_rank(self, weight: str, whole: Mapping[str, nn.Parameter], held: Mapping[str, Tensor]) -> LowRank:
         """The whole adapter of a weight, from the shards of all ranks."""
         adapter = self.adapters[weight]
-        a, b = (_gathered(whole[name], held[name]) for name in (adapter.a, adapter.b))
+        a, b = (_gathered(whole[name], held[name].to(self._device)) for name in (adapter.a, adapter.b))
         return LowRank(a=a, b=b, scale=adapter.scale)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, create_model
+from pydantic import AfterValidator, Field, create_model
 
 from corewarding.dataflow.settings import (
     Amount,
@@ -59,6 +59,16 @@ class TrainSettings(Settings):
 
 SHORTEST_ROW = 512
 """Tokens of a row, if the groups are shorter and no key says otherwise."""
+Offloadable: TypeAlias = Literal["optimizer", "teacher", "reference"]
+"""What a learner rank can keep in the host's memory."""
+STREAMED_ELEMENTS = 2**24
+"""Elements of each offloaded tensor that are on a GPU at one time while they are changed, twice: the next ones arrive meanwhile."""
+
+
+def _once(parts: tuple[Offloadable, ...]) -> tuple[Offloadable, ...]:
+    if len(set(parts)) < len(parts):
+        raise ValueError("must name each part once")
+    return parts
 
 
 class LearnerSettings(Settings):
@@ -101,6 +111,11 @@ class LearnerSettings(Settings):
     run and a learner that comes back bit-equal there, too. On the CPU they are without it."""
     activation_checkpointing: bool = False
     """Recompute each layer in the backward pass instead of keeping its activations."""
+    offload: Annotated[tuple[Offloadable, ...], AfterValidator(_once)] = ()
+    """What a rank keeps in the host's memory instead of its GPU's, with the same numbers bit for bit. Bytes of GPU memory that each
+    saves per trained parameter, divided by the ranks: `optimizer` 8; `teacher` 4; `reference` (the initial weights of the KL term) 2
+    or 4, as in the model's folder; the set of the KL term 4 more while it is used. It costs as much memory of the host, and the
+    transfer of all of it to the GPU, and back where it changes, in each update. On the CPU it saves nothing."""
     lora: LoraSettings = LoraSettings()
     """Adapters of low rank, which are trained instead of the model's weights."""
 

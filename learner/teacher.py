@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from corewarding.learner.offload import Piece, stream
 from corewarding.learner.settings import TeacherSettings
 
 
@@ -21,7 +22,17 @@ def alpha(update: int, *, settings: TeacherSettings, total_updates: int) -> floa
 
 
 @torch.no_grad()
-def absorb(teacher: Sequence[Tensor], policy: Sequence[Tensor], share: float) -> None:
-    """teacher <- (1 - share) teacher + share policy, in place on local fp32 shards."""
+def absorb(teacher: Sequence[Tensor], policy: Sequence[Tensor], share: float, *, offloaded: bool = False) -> None:
+    """teacher <- (1 - share) teacher + share policy, in place on local fp32 shards.
+
+    offloaded: the teacher is in the host's memory, and is streamed over the policy's device.
+    """
     assert all(t.dtype == torch.float32 for t in teacher), "the teacher is kept in float32"
-    torch._foreach_lerp_(list(teacher), list(policy), share)
+    if not offloaded:
+        torch._foreach_lerp_(list(teacher), list(policy), share)
+        return
+
+    def work(pieces: list[Piece], brought: list[list[Tensor]]) -> None:
+        torch._foreach_lerp_(brought[0], [piece.of(policy[piece.index].view(-1)) for piece in pieces], share)
+
+    stream([teacher], policy[0].device, work)

@@ -21,11 +21,11 @@ from torch import Tensor
 from corewarding.learner.checkpoint.manifest import INDEX, CheckpointError, read_object
 from corewarding.learner.checkpoint.tensor_files import ShardFiles, write_shards
 from corewarding.learner.model import first_element, local_shard
+from corewarding.learner.offload import MEANS, empty_states
 from corewarding.learner.parameter_sets import ParameterSets
 from corewarding.weights.stream import Shard
 
 FORMAT = 1
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,13 +123,13 @@ def load(folder: Path, *, sets: ParameterSets, optimizer: torch.optim.Optimizer)
         for (name, parameter), local in zip(parameters, sets.shards_of(kept), strict=True):
             _read(files, f"{kept}/{name}", parameter, local)
     optimizer.state.clear()
-    for name, parameter in parameters:
-        if name in index.steps:
-            moments = {key: torch.zeros_like(parameter) for key in _MOMENTS}
-            for key, moment in moments.items():
-                _read(files, f"{key}/{name}", parameter, local_shard(moment))
-            step = torch.tensor(float(index.steps[name]), device=parameter.device)
-            optimizer.state[parameter] = {"step": step, **moments}
+    moved = [(name, parameter) for name, parameter in parameters if name in index.steps]
+    states = empty_states(optimizer, [parameter for _, parameter in moved])
+    for (name, parameter), state in zip(moved, states, strict=True):
+        for key in MEANS:
+            _read(files, f"{key}/{name}", parameter, local_shard(state[key]))
+        state["step"].fill_(index.steps[name])
+        optimizer.state[parameter] = state
     return index.progress
 
 
@@ -151,7 +151,7 @@ def _shards(sets: ParameterSets, optimizer: torch.optim.Optimizer) -> list[Shard
             add(kept, name, parameter, local)
     for name, parameter in parameters:
         state: dict[str, Any] = optimizer.state.get(parameter, {})
-        for key in _MOMENTS:
+        for key in MEANS:
             if key in state:
                 add(key, name, parameter, local_shard(state[key]))
     return found
