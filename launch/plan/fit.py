@@ -1,7 +1,7 @@
 """Whether a run fits its GPUs, and the nearest change of its configuration that makes it fit.
 
 The changes are tried in the order of what they cost: first those that only cut the same work into smaller pieces, then those that
-compute something twice or round, then more GPUs.
+compute something twice or round, then state in the host's memory, then more GPUs.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from corewarding.launch.plan.memory import (
     RankMemory,
     engine_memory,
     micro_batch_tokens,
+    offloadable,
     rank_memory,
     rank_on_gpu,
 )
@@ -150,8 +151,8 @@ def changed_by(config: TrainConfig, change: Change) -> TrainConfig | None:
 
 
 def rank_changes(config: TrainConfig) -> Iterator[Change]:
-    """Changes of the learner: each by itself, then two together, then a larger share of the GPU, then more ranks with as few others
-    as possible."""
+    """Changes of the learner: each by itself, then two together, then a larger share of the GPU, then state in the host's memory, then
+    more ranks with as few others as possible."""
     learner = config.learner
     tokens = _halvings("learner.micro_batch_tokens", learner.micro_batch_tokens, config.longest_sequence)
     chunks = _halvings("learner.logprob_chunk_tokens", learner.logprob_chunk_tokens, SMALLEST_CHUNK)
@@ -162,10 +163,12 @@ def rank_changes(config: TrainConfig) -> Iterator[Change]:
     for one, other in ((tokens, chunks), (again, tokens), (again, chunks), (rounded, tokens)):
         yield from (a | b for a, b in product(one, other))
     yield from _shares(config)
+    away = _offloads(config)
+    yield from away
     least: Change = {}
     for ladder in (again, rounded, tokens, chunks):
         least |= ladder[-1] if ladder else {}
-    yield least
+    yield from (least | more for more in ({}, *away))
     ranks: list[Change] = [{"learner.ranks": num} for num in _more(learner.ranks)]
     yield from ranks
     yield from (least | num for num in ranks)
@@ -185,6 +188,13 @@ def _shares(config: TrainConfig) -> Iterator[Change]:
                 "rollout.gpus_per_actor": smaller,
                 "engine.memory_fraction": fraction,
             }
+
+
+def _offloads(config: TrainConfig) -> list[Change]:
+    """More and more of a rank's state in the host's memory; first what saves most for what it costs."""
+    there = config.learner.offload
+    more = [part for part in offloadable(config) if part not in there]
+    return [{"learner.offload": [*there, *more[: num + 1]]} for num in range(len(more))]
 
 
 def engine_changes(config: TrainConfig) -> Iterator[Change]:

@@ -3,7 +3,7 @@
 What a rank keeps is exact: float32 weights, gradients and the two means of AdamW (arXiv 1711.05101), the teacher in float32, the
 initial weights in the type of the model's folder, each cut by FSDP2 along the first axis and padded. What comes and goes is counted
 as FSDP2 makes it: while a group of parameters is computed the next one is already gathered, and gradients are reduced in float32
-from a flat copy.
+from a flat copy. What learner.offload names is in the host's memory, and on the GPU only what is streamed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from corewarding.actors.engines import ENGINES
 from corewarding.dataflow.ids import Source
 from corewarding.launch.config.tree import TrainConfig
+from corewarding.learner.settings import STREAMED_ELEMENTS, Offloadable
 from corewarding.weights.model_shape import ModelShape
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class RankMemory:
 
     moments: dict[str, Parts]
     lasting: Parts  # what is there between two updates
+    host: Parts  # what learner.offload keeps in the host's memory instead, and the policy beside it
 
     @property
     def peak(self) -> int:
@@ -87,7 +89,12 @@ def micro_batch_tokens(config: TrainConfig) -> int:
 def lasting_parts(config: TrainConfig, shape: ModelShape) -> Parts:
     """What a rank keeps from its first update on."""
     elements = shape.elements(config.learner.ranks)
-    return _kept(config, elements, trained_elements(config, shape), shape.stored_bytes * elements)
+    return _on_device(config, _state(config, elements, trained_elements(config, shape), shape.stored_bytes * elements))
+
+
+def host_bytes(config: TrainConfig, *, elements: int, trained: int, initial: int) -> int:
+    """What a rank keeps in the host's memory. The arguments are those of `certain_bytes`."""
+    return total(_on_host(config, _state(config, elements, trained, initial), trained))
 
 
 def certain_bytes(config: TrainConfig, *, elements: int, trained: int, initial: int, largest: int) -> int:
@@ -98,10 +105,54 @@ def certain_bytes(config: TrainConfig, *, elements: int, trained: int, initial: 
     """
     element = ELEMENT[config.learner.param_dtype]
     gathered = element * largest + (element * largest if trained else 0)  # it, and its gradient before that is reduced
-    return total(_kept(config, elements, trained, initial)) + 4 * trained + gathered
+    kept = _on_device(config, _state(config, elements, trained, initial))
+    return total(kept) + 4 * trained + max(gathered, _streamed(config, trained))
 
 
-def _kept(config: TrainConfig, elements: int, trained: int, initial: int) -> Parts:
+def offloaded(config: TrainConfig) -> frozenset[Offloadable]:
+    """What is in the host's memory instead of the GPU's: nothing where the rank is on the CPU."""
+    return frozenset(config.learner.offload if rank_on_gpu(config) else ())
+
+
+def offloadable(config: TrainConfig) -> list[Offloadable]:
+    """What a rank has that learner.offload can name."""
+    found: list[Offloadable] = ["optimizer"]
+    if config.keeps_teacher:
+        found.append("teacher")
+    if _keeps_initial(config):
+        found.append("reference")
+    return found
+
+
+def reference_pass(config: TrainConfig) -> Offloadable | None:
+    """The set that takes the policy's place for the KL term, by its name in learner.offload; None: no set does."""
+    if config.kl_coef > 0 and config.kl_reference == "teacher":
+        return "teacher"
+    return "reference" if _keeps_initial(config) else None
+
+
+def _keeps_initial(config: TrainConfig) -> bool:
+    return config.kl_reference == "initial" and config.kl_coef > 0 and not config.learner.lora.is_on
+
+
+def _on_device(config: TrainConfig, state: Parts) -> Parts:
+    away = offloaded(config)
+    return {part: size for part, size in state.items() if part not in away}
+
+
+def _on_host(config: TrainConfig, state: Parts, trained: int) -> Parts:
+    away = offloaded(config)
+    aside = {"policy set aside": 4 * trained} if reference_pass(config) in away else {}
+    return {part: size for part, size in state.items() if part in away} | aside
+
+
+def _streamed(config: TrainConfig, trained: int) -> int:
+    """Bytes of AdamW's means that are on the GPU while the optimizer makes its step; those of a teacher that is streamed after it are
+    fewer than the gradients before."""
+    return 8 * min(trained, 2 * STREAMED_ELEMENTS) if "optimizer" in offloaded(config) else 0
+
+
+def _state(config: TrainConfig, elements: int, trained: int, initial: int) -> Parts:
     adapters = config.learner.lora.is_on
     parts = {"parameters": 4 * elements, "optimizer": 8 * trained}
     if adapters:  # frozen weights stay as stored where the passes have that type
@@ -109,7 +160,7 @@ def _kept(config: TrainConfig, elements: int, trained: int, initial: int) -> Par
         parts |= {"parameters": frozen, "adapter": 4 * trained}
     if config.keeps_teacher:
         parts["teacher"] = 4 * trained
-    if config.kl_reference == "initial" and config.kl_coef > 0 and not adapters:
+    if _keeps_initial(config):
         parts["reference"] = initial
     return parts
 
@@ -136,8 +187,10 @@ def rank_memory(config: TrainConfig, shape: ModelShape, live: Activations | None
         layer = trained * config.learner.ranks // shape.layers
         gathered, reduced = gathered + 3 * element * layer, (element + 8) * layer
     moments: dict[str, Parts] = {}
+    away = offloaded(config)
     if config.kl_reference != "none" and config.kl_coef > 0:
-        moments["reference pass"] = lasting | {"policy set aside": 4 * trained, "gathered": gathered}
+        aside = {} if reference_pass(config) in away else {"policy set aside": 4 * trained}
+        moments["reference pass"] = lasting | aside | {"gathered": gathered}
         if live is not None:
             moments["reference pass"]["activations"] = live.without_gradient
     moments["head"] = lasting | gradients | {"gathered": gathered}
@@ -145,8 +198,11 @@ def rank_memory(config: TrainConfig, shape: ModelShape, live: Activations | None
     if live is not None:
         moments["head"] |= {"activations": live.kept, "head": live.head}
         moments["layers"] |= {"activations": live.kept + live.layer}
-    moments["optimizer step"] = lasting | gradients
-    return RankMemory(moments=moments, lasting=lasting)
+    streamed = {"streamed": _streamed(config, trained)} if "optimizer" in away else {}
+    moments["optimizer step"] = lasting | gradients | streamed
+    elements = shape.elements(config.learner.ranks)
+    host = _on_host(config, _state(config, elements, trained, shape.stored_bytes * elements), trained)
+    return RankMemory(moments=moments, lasting=lasting, host=host)
 
 
 def engine_memory(config: TrainConfig, source: Source, shape: ModelShape) -> EngineMemory | None:

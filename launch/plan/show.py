@@ -47,6 +47,12 @@ def rank_table(rank: RankMemory, *, ranks: int, device: str) -> Table:
     return table
 
 
+def host_words(rank: RankMemory) -> str:
+    """What a rank needs of the host's memory, because learner.offload names it."""
+    parts = ", ".join(f"{part} {in_gb(size)}" for part, size in rank.host.items())
+    return f"learner.offload: each learner rank keeps {in_gb(total(rank.host))} in the memory of its host ({parts})"
+
+
 def engine_table(engines: Mapping[Any, EngineMemory], shares: Mapping[Any, int | None]) -> Table:
     """A row for each part, a column for each source. shares: bytes of a GPU that each may fill; None: not known."""
     unit = _unit(max(total(one.parts) for one in engines.values()))
@@ -138,6 +144,8 @@ def show(plan: Plan, console: Console) -> None:
     say(f"model: {memory.model.name}; {memory.model.shape.num_parameters:,} parameters")
     on_gpu = rank_on_gpu(config)
     console.print(rank_table(memory.rank, ranks=config.learner.ranks, device="on a GPU" if on_gpu else "on the CPU"))
+    if memory.rank.host:
+        say(host_words(memory.rank))
     if memory.engines:
         shares = {
             source: None if plan.gpu is None else int(engine_share(config, source)[0] * plan.gpu)
@@ -165,7 +173,12 @@ def as_json(plan: Plan) -> dict[str, Any]:
     return {
         "model": memory.model.name,
         "num_parameters": memory.model.shape.num_parameters,
-        "rank": {"peak": memory.rank.peak, "moment": memory.rank.fullest, "moments": memory.rank.moments},
+        "rank": {
+            "peak": memory.rank.peak,
+            "moment": memory.rank.fullest,
+            "moments": memory.rank.moments,
+            "host": memory.rank.host,
+        },
         "engines": {
             source: {"parts": one.parts, "kv_token": one.kv_token, "longest_tokens": one.longest}
             for source, one in memory.engines.items()
@@ -199,4 +212,6 @@ def _number(size: int, unit: int) -> str:
 
 
 def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{','.join(map(_value, value))}]"
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -9,7 +9,14 @@ from corewarding.actors.engines import ENGINES
 from corewarding.dataflow.ids import Source
 from corewarding.launch.config.tree import TrainConfig
 from corewarding.launch.plan.gpus import Gpu
-from corewarding.launch.plan.memory import ELEMENT, QUANTIZED, rank_on_gpu
+from corewarding.launch.plan.memory import (
+    ELEMENT,
+    QUANTIZED,
+    offloaded,
+    rank_on_gpu,
+    reference_pass,
+    trained_elements,
+)
 from corewarding.launch.plan.simulation import Device, Forecast, Group, Rates, Simulation, System
 from corewarding.launch.run.plans import admission_limits
 from corewarding.launch.run.preflight.needs import weight_backend
@@ -101,7 +108,7 @@ def stated_rates(config: TrainConfig, shape: ModelShape, gpu: Gpu, assumed: Assu
     cache = shape.kv_token_bytes(ELEMENT[engine.dtype]) * seen / bandwidth
     publish_s, acknowledge_s = publication_s(config, shape, gpu, assumed)
     return Rates(
-        update_s=0.0,
+        update_s=offload_s(config, shape, assumed),
         token_s=flops / (assumed.mfu * gpu.bf16_flops * learner.ranks),
         step_s=shape.num_active * element / bandwidth,
         sequence_s=decode + cache,
@@ -114,6 +121,22 @@ def stated_rates(config: TrainConfig, shape: ModelShape, gpu: Gpu, assumed: Assu
         },
         prompts=(prompt,),
     )
+
+
+def offload_s(config: TrainConfig, shape: ModelShape, assumed: Assumed = Assumed()) -> float:
+    """Seconds of an update in which a rank waits for what learner.offload names. What is streamed arrives and leaves at the same time;
+    for the pass of a reference the policy leaves, the reference arrives, and the policy comes back. A digest reads the teacher."""
+    away, trained = offloaded(config), trained_elements(config, shape)
+    moved = 8.0 * trained * ("optimizer" in away)
+    if "teacher" in away and not config.teacher.freeze:
+        moved += 4 * trained / config.teacher.update_every
+    if "teacher" in away and config.keeps_journal:
+        moved += 4 * trained
+    which = reference_pass(config)
+    if which in away:
+        initial = shape.stored_bytes * shape.elements(config.learner.ranks)
+        moved += 8 * trained + (4 * trained if which == "teacher" else initial)
+    return moved / assumed.host_bytes_s
 
 
 def publication_s(config: TrainConfig, shape: ModelShape, gpu: Gpu, assumed: Assumed) -> tuple[float, float]:

@@ -17,7 +17,15 @@ import psutil
 from corewarding.actors.engines import ENGINES
 from corewarding.dataflow.ids import Source
 from corewarding.launch.config.tree import TrainConfig
-from corewarding.launch.plan.memory import ELEMENT, QUANTIZED, certain_bytes, in_gb, rank_on_gpu
+from corewarding.launch.plan.memory import (
+    ELEMENT,
+    QUANTIZED,
+    certain_bytes,
+    host_bytes,
+    in_gb,
+    offloadable,
+    rank_on_gpu,
+)
 from corewarding.launch.run.preflight.needs import Kind
 from corewarding.weights.model_files import StoredModel
 
@@ -43,11 +51,19 @@ def memory_here() -> Memory:
 
 def rank_bytes(config: TrainConfig, model: StoredModel, ranks: int | None = None) -> int:
     """What one learner rank needs for certain, of so many; None: of those that the configuration has."""
-    ranks = ranks or config.learner.ranks
+    return certain_bytes(config, largest=model.largest, **_shares(config, model, ranks or config.learner.ranks))
+
+
+def offloaded_bytes(config: TrainConfig, model: StoredModel) -> int:
+    """What one learner rank on a GPU keeps in the main memory."""
+    return host_bytes(config, **_shares(config, model, config.learner.ranks))
+
+
+def _shares(config: TrainConfig, model: StoredModel, ranks: int) -> dict[str, int]:
+    """What one rank has of the model."""
     elements = model.num_parameters // ranks
     trained = 0 if config.learner.lora.is_on else elements  # adapters and what belongs to them are small
-    initial = model.num_bytes // ranks
-    return certain_bytes(config, elements=elements, trained=trained, initial=initial, largest=model.largest)
+    return {"elements": elements, "trained": trained, "initial": model.num_bytes // ranks}
 
 
 def engine_bytes(config: TrainConfig, source: Source, model: StoredModel) -> int:
@@ -60,13 +76,16 @@ def engine_bytes(config: TrainConfig, source: Source, model: StoredModel) -> int
 
 def too_large(config: TrainConfig, model: StoredModel, processes: Mapping[Kind, int], memory: Memory) -> Iterator[str]:
     """What does not fit on a node, with the remedy. processes: their numbers there."""
-    on_main = []
+    on_main, remedy = [], ""
     if ranks := processes.get("learner", 0):
         need = rank_bytes(config, model)
         if not rank_on_gpu(config):
             on_main.append((ranks, "learner rank", need))
         elif memory.gpu is not None:
             yield from _rank_too_large(config, model, memory.gpu)
+        if away := offloaded_bytes(config, model):
+            on_main.append((ranks, "offloaded part of a learner rank", away))
+            remedy = "name less in learner.offload, "
     sources: tuple[Source, ...] = ("policy", "teacher")
     for source in sources:
         if num := processes.get(source, 0):
@@ -79,7 +98,7 @@ def too_large(config: TrainConfig, model: StoredModel, processes: Mapping[Kind, 
         words = ", ".join(f"{num} x {what} of {in_gb(each)}" for num, what, each in on_main)
         yield (
             f"{_named(config, model)} does not fit: its processes here keep at least {in_gb(need)} ({words}), and this machine "
-            f"has {in_gb(memory.main)}; take a smaller model or GPUs, or spread the processes over more nodes"
+            f"has {in_gb(memory.main)}; {remedy}take a smaller model or GPUs, or spread the processes over more nodes"
         )
 
 
@@ -90,6 +109,8 @@ def _rank_too_large(config: TrainConfig, model: StoredModel, gpu: int) -> Iterat
             (n for n in range(config.learner.ranks, MOST_RANKS) if rank_bytes(config, model, n) <= share * gpu), None
         )
         more = "" if enough is None else f"raise learner.ranks from {config.learner.ranks} to at least {enough}, or "
+        if set(offloadable(config)) - set(config.learner.offload):
+            more += "keep state in the host's memory with learner.offload, or "
         yield (
             f"{_named(config, model)} does not fit: a learner rank needs at least {in_gb(need)} of weights, gradients, optimizer "
             f"and references, and learner.gpus_per_rank {config.learner.gpus_per_rank:g} of a GPU here is {in_gb(share * gpu)}; "

@@ -36,13 +36,13 @@ def test_what_does_not_fit_is_said_with_the_remedy(capsys: pytest.CaptureFixture
     assert plan(words) == 1
     printed = " ".join(capsys.readouterr().out.split())
     assert "learner rank does not fit: it needs" in printed
-    assert "the nearest change that makes it fit: learner.ranks=16" in printed
+    assert "the nearest change that makes it fit: learner.offload=[optimizer]" in printed
     assert plan([*words, "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert found["num_parameters"] == 32_762_123_264
     assert found["forecast"]["staleness_mean"] <= 4
     assert found["publication_bytes"]["policy"] == 65_524_246_528
-    assert found["fits"][0]["remedy"] == {"learner.ranks": 16}
+    assert found["fits"][0]["remedy"] == {"learner.offload": ["optimizer"]}
 
 
 def test_a_model_that_cannot_be_reached_needs_its_config(

@@ -241,13 +241,19 @@ def test_other_sizes_have_more_or_fewer_layers() -> None:
     assert shape_on_meta(config).num_parameters == pytest.approx(20e9, rel=0.02)
 
 
-def test_32_billion_on_8_ranks_needs_more_ranks() -> None:
+def test_32_billion_on_8_ranks_needs_the_memory_of_the_host_or_more_ranks() -> None:
     config = on_gpu(ranks=8, activation_checkpointing=True, micro_batch_tokens=8192)
     (rank, *_) = MemoryPlan(config, _sized(config, "32B")).fits(80 * GB)
     assert rank.what == "learner rank"
     assert not rank.fits
     assert rank.needs > 98 * GB
-    assert rank.remedy == {"learner.ranks": 16}
+    assert rank.remedy == {"learner.offload": ["optimizer"]}
+    everything = on_gpu(
+        ranks=2, activation_checkpointing=True, micro_batch_tokens=8192, offload=("optimizer", "teacher")
+    )
+    (rank, *_) = MemoryPlan(everything, _sized(everything, "32B")).fits(80 * GB)
+    assert rank.remedy is not None
+    assert rank.remedy.keys() == {"learner.ranks"}
 
 
 def test_the_nearest_change_is_a_smaller_micro_batch_where_that_is_enough() -> None:

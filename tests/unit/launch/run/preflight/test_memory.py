@@ -13,6 +13,7 @@ from corewarding.launch.run.preflight.memory import (
     Memory,
     engine_bytes,
     memory_here,
+    offloaded_bytes,
     rank_bytes,
     too_large,
 )
@@ -80,6 +81,25 @@ def test_a_rank_that_trains_an_adapter_keeps_the_frozen_weights_alone() -> None:
     for dtype, element in (("float32", 4), ("bfloat16", 2)):
         lora = on_gpus(rule="co_rewarding_ii", learner={"lora": {"rank": 8}, "param_dtype": dtype})
         assert rank_bytes(lora, model(1)) == element * GB // 2
+
+
+def test_what_is_offloaded_is_in_the_main_memory() -> None:
+    """Half a billion elements a rank. On the GPU: weight, gradient, and 2^25 elements of both means. On the host: 8 + 4 bytes, and 4
+    for the policy while the teacher is in its place."""
+    config = on_gpus(rule="co_rewarding_ii", learner={"offload": ["optimizer", "teacher"]})
+    assert rank_bytes(config, model(1)) == 4 * GB + 8 * 2**25
+    assert rank_bytes(config, model(1, largest=0.5)) == 4 * GB + 4 * GB
+    assert offloaded_bytes(config, model(1)) == 8 * GB
+    assert offloaded_bytes(on_gpus(rule="co_rewarding_ii"), model(1)) == 0
+    assert said(config, 1, main=17) == []
+    (message,) = said(config, 1, main=15)
+    assert (
+        "keep at least 16.0 GB (2 x offloaded part of a learner rank of 8.0 GB), and this machine has 15.0 GB"
+        in message
+    )
+    assert "name less in learner.offload, take a smaller model" in message
+    (message,) = said(on_gpus(rule="co_rewarding_ii"), 8.19)
+    assert "to at least 3, or keep state in the host's memory with learner.offload, or take a smaller model" in message
 
 
 def test_an_engine_keeps_its_weights_unless_they_are_elsewhere() -> None:
