@@ -75,7 +75,7 @@ def test_the_memory_of_the_host_is_said() -> None:
 
 
 def test_seconds_of_an_update_by_hand() -> None:
-    """A billion elements at 20 GB/s: means 8 bytes; teacher 4, 4 for the digest, and for the pass of the reference 4 out, 4 in, 4 back."""
+    """A billion elements at 20 GB/s: means 8 bytes; teacher 4, 4 for its digest, and in the reference pass 4 out, 4 in, 4 back."""
     assert offload_s(on_gpu(offload=("optimizer",)), _of(10**9)) == pytest.approx(0.4)
     assert offload_s(on_gpu(offload=("teacher",)), _of(10**9)) == pytest.approx(0.2 + 0.2 + 0.6)
     assert offload_s(on_gpu(), _of(10**9)) == 0
