@@ -77,12 +77,13 @@ def test_none_fires_on_a_healthy_run_until_it_stalls(tmp_path: Path, rules: Path
 @pytest.mark.parametrize(
     ("name", "keys", "wanted"),
     [
+        ("starved", {"engine__slots": 1, "rule": "majority_vote"}, {"LearnerIdles"}),
         (
-            "starved",  # one completion at a time, and two updates ahead
-            {"engine__slots": 1, "staleness__max": 2, "staleness__pipeline_depth": 2, "rule": "majority_vote"},
-            {"LearnerIdles", "StalenessAtBound"},
+            "collapsing",  # and its learner, which takes one sample at a time, is two updates behind
+            {"rule": "entropy", "train__lr": 3e-3, "staleness__max": 2, "staleness__pipeline_depth": 2}
+            | {"learner__micro_batch_tokens": 64, "learner__row_tokens": 64},
+            {"RunCollapses", "StalenessAtBound"},
         ),
-        ("collapsing", {"rule": "entropy", "train__lr": 3e-3}, {"RunCollapses"}),
     ],
 )
 def test_a_sick_run_fires_its_alert(
