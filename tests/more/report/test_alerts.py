@@ -72,6 +72,8 @@ def test_none_fires_on_a_healthy_run_until_it_stalls(tmp_path: Path, rules: Path
             time.sleep(0.5)
         run.send(signal.SIGSTOP, "ray::LearnerActor")
         until_fires(found, run, "healthy", {"RunStalls"})
+        time.sleep(HEALTHY_S)
+        assert firing(found, "healthy") == {"RunStalls"}  # for as long as it lasts
 
 
 @pytest.mark.parametrize(
