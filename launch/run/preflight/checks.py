@@ -25,8 +25,8 @@ from corewarding.launch.run.preflight.needs import Kind, bundles, fit_gpus, join
 from corewarding.launch.run.preflight.node import NodePlan, late_problems, node_problems
 from corewarding.weights.model_files import StoredModel
 
-NODES_S = 60.0
-"""How long nodes may take to answer; the first answer needs a new Python process there."""
+NODES_S = 180.0
+"""How long nodes may take to answer: a new Python process there imports torch, perhaps from a slow disk."""
 
 
 def prepare(config: TrainConfig, *, revision: str | None = None) -> Inputs:
