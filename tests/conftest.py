@@ -1,5 +1,10 @@
-"""Fixtures of all tests, and `pytest --hypothesis-profile benchmark`: the laws on 10,000 examples each."""
+"""Fixtures of all tests, and `pytest --hypothesis-profile benchmark`: the laws on 10,000 examples each.
 
+CW_TESTS_END: the moment, in seconds since 1970, from which on no test begins: what is left is skipped, and says so.
+"""
+
+import os
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -19,6 +24,11 @@ settings.load_profile("unhurried")
 settings.register_profile("benchmark", max_examples=10_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 TABLES = (REWARD_RULES, READERS, ENGINES, NAMED_SETS, QUESTION_METRICS, CORRECTION_MODES)
+
+
+def pytest_runtest_setup() -> None:
+    if time.time() > float(os.environ.get("CW_TESTS_END", "inf")):
+        pytest.skip("the time for tests is over (CW_TESTS_END)")
 
 
 @pytest.fixture(scope="module", autouse=True)
