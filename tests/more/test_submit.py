@@ -13,7 +13,7 @@ from corewarding.launch.commands.submit import CONFIG_NAME, prepare
 from corewarding.launch.config.load import make_config
 from tests.more.cluster import SMALL, cluster_of, environment, free_port, small
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
