@@ -9,7 +9,7 @@ import pytest
 from tests.more.cluster import ROOT, environment
 
 EXAMPLES = ROOT / "examples"
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(600)
 
 
 def call(folder: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
