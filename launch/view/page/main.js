@@ -50,7 +50,7 @@ function showRuns() {
   colours.value = state.colour || "";
   document.body.dataset.colour = state.colour || "version";
   fill(facts, plural(run.askings, "question") + ", ", plural(run.completions, "completion"),
-    run.updates[1] === null ? "" : `, ${plural(run.updates[1], "update")}`, run.planned ? ` of ${number(run.planned)}` : "",
+    run.updates[1] === null ? "" : `, ${plural(run.updates[1], "update")}${run.planned ? ` of ${number(run.planned)}` : ""}`,
     run.is_read || run.problem ? null : el("span.reading", null, "reading the journal \u2026"));
   const notes = [run.problem, ...run.notes].filter(Boolean);
   problem.hidden = !notes.length;
