@@ -114,8 +114,8 @@ class SlotCache(Cache):
             layer.keys[rows, :, :length] = other.keys[sources]
             layer.values[rows, :, :length] = other.values[sources]
 
-    def move(self, source: int, target: int, length: int) -> None:
-        """Copies the first `length` tokens of row `source` to row `target`."""
+    def copy(self, sources: Tensor, targets: Tensor, length: int) -> None:
+        """Copies the first `length` tokens of each row of `sources` to the row of `targets` in its place. No row may be in both."""
         for layer in self._layers:
-            layer.keys[target, :, :length] = layer.keys[source, :, :length]
-            layer.values[target, :, :length] = layer.values[source, :, :length]
+            layer.keys[targets, :, :length] = layer.keys[sources, :, :length]
+            layer.values[targets, :, :length] = layer.values[sources, :, :length]

@@ -7,20 +7,23 @@ token, `keep_kv` keeps the old cache, `drain` first steps until none runs.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from corewarding.actors.embedded.model import Decoder
 from corewarding.actors.embedded.sampling import sample, uniforms
 from corewarding.actors.embedded.slots import Slots
 from corewarding.actors.engine import EngineContext
-from corewarding.actors.stepped import Request, SteppedEngine
+from corewarding.actors.stepped import Pending, Request, SteppedEngine
 from corewarding.dataflow.ids import Version
 from corewarding.dataflow.spans import now_s
 from corewarding.weights.receiver import WeightReceiver
+
+PATIENCE = 4  # steps that a sequence with a free slot waits for others to start with
 
 
 class EmbeddedEngine(SteppedEngine):
@@ -40,6 +43,10 @@ class EmbeddedEngine(SteppedEngine):
             fixed_shape=settings.deterministic,
         )
         self._slots = Slots(settings.slots, context.max_model_len)
+        self._ends: dict[
+            bytes, Tensor
+        ] = {}  # of running prompts under these weights: [H], the hidden state at the last token
+        self._held_back = 0  # steps
         self._eos = np.array(sorted(context.eos_token_ids), np.int64)
         super().__init__("embedded", context, WeightReceiver(self._decoder.parameters(), self._device))
         self._start()
@@ -49,82 +56,116 @@ class EmbeddedEngine(SteppedEngine):
             super()._run()
 
     def step(self) -> None:
-        self._admit()
+        if self._may_admit():
+            self._admit()
         self._decode()
 
     def num_running(self) -> int:
-        return self._slots.count
+        return self._slots.num_running
 
     def drop(self, request: Request) -> None:
-        for row in reversed(range(self._slots.count)):
-            owner = self._slots.owner[row]
-            if owner is not None and owner.request is request:
-                self._free(row)
+        for row in [row for row, owner in self._slots.running() if owner.request is request]:
+            self._slots.release(row)
 
     def _admit(self) -> None:
-        """Fills free slots. Sequences of one group that start together share one prefill of their prompt."""
+        """Fills free slots. Sequences with the same prompt share one prefill of it, also while an earlier one of them still runs."""
         while self._waiting and self._slots.num_free:
-            first = self._slots.count
-            prompts: list[np.ndarray] = []
-            sources: list[int] = []
-            longest, before = 0, None
+            running = {_prompt(owner): row for row, owner in self._slots.running() if self._slots.fresh[row]}
+            self._ends = {prompt: end for prompt, end in self._ends.items() if prompt in running}
+            prompts: dict[bytes, NDArray[np.int32]] = {}
+            rows: list[int] = []
+            sources: list[bytes] = []
+            longest = 0
             while self._waiting and self._slots.num_free:
                 pending = self._waiting[0]
-                if pending.request is not before:
-                    length = max(longest, len(pending.task.prompt_token_ids))
-                    if prompts and length * (len(prompts) + 1) > self._prefill_tokens:
+                prompt = _prompt(pending)
+                if prompt not in prompts:
+                    longest = max(longest, len(pending.task.prompt_token_ids))
+                    if prompts and longest * (len(prompts) + 1) > self._prefill_tokens:
                         break
-                    prompts.append(pending.task.prompt_token_ids)
-                    longest, before = length, pending.request
+                    prompts[prompt] = pending.task.prompt_token_ids
                 self._waiting.popleft()
                 pending.started_s = now_s()
-                self._slots.take(pending)
-                sources.append(len(prompts) - 1)
-            hidden = self._decoder.prefill(prompts, np.arange(first, self._slots.count), np.array(sources))
-            self._prefilled += sum(map(len, prompts))
-            self._emit(self._decoder.logits(hidden)[sources], slice(first, self._slots.count))
+                rows.append(self._slots.take(pending))
+                sources.append(prompt)
+            self._place(prompts, rows, sources, running)
+            places = {prompt: place for place, prompt in enumerate(prompts)}
+            logits = self._decoder.logits(torch.stack([self._ends[prompt] for prompt in prompts]))
+            self._emit(logits[[places[prompt] for prompt in sources]], np.array(rows))
+
+    def _place(
+        self,
+        prompts: Mapping[bytes, NDArray[np.int32]],
+        rows: Sequence[int],
+        sources: Sequence[bytes],
+        running: Mapping[bytes, int],
+    ) -> None:
+        """Fills the cache of `rows` with their prompts: copies those whose end is known from a running row, prefills the others."""
+        new = [prompt for prompt in prompts if prompt not in self._ends]
+        known = {row: running[prompt] for row, prompt in zip(rows, sources, strict=True) if prompt in self._ends}
+        if known:
+            longest = max(len(tokens) for prompt, tokens in prompts.items() if prompt in self._ends)
+            self._decoder.copy(list(known.values()), list(known), longest)
+        if new:
+            places = {prompt: place for place, prompt in enumerate(new)}
+            filled = [(row, places[prompt]) for row, prompt in zip(rows, sources, strict=True) if prompt in places]
+            hidden = self._decoder.prefill([prompts[prompt] for prompt in new], *np.array(filled).T)
+            self._prefilled += sum(len(prompts[prompt]) for prompt in new)
+            self._ends.update(zip(new, hidden, strict=True))
+
+    def _may_admit(self) -> bool:
+        """A prefill costs about as much as a step, however short: sequences start together, once an eighth of the slots is free."""
+        free = self._slots.num_free
+        if not (self._waiting and free):
+            return False
+        self._held_back += 1
+        enough = min(len(self._waiting), len(self._slots.owner) // 8)
+        if free < enough and self.num_running() and self._held_back < PATIENCE:
+            return False
+        self._held_back = 0
+        return True
 
     def _decode(self) -> None:
         """Samples one token for every running sequence."""
-        slots, n = self._slots, self._slots.count
+        slots = self._slots
+        sources, targets = slots.close_holes()
+        if sources:
+            self._decoder.copy(sources, targets, int(slots.length[targets].max()))
+        n = slots.count
         if n == 0:
             return
         logits = self._decoder.step(slots.last_tokens(), slots.length[:n])
         slots.length[:n] += 1
         self._steps += 1
-        self._emit(logits, slice(0, n))
+        self._emit(logits, np.arange(n))
 
-    def _emit(self, logits: Tensor, rows: slice) -> None:
-        """Samples a token for each of `rows` from logits [rows, V], records it and delivers finished sequences."""
+    def _emit(self, logits: Tensor, rows: NDArray[np.int64]) -> None:
+        """Samples a token for each of `rows` from logits [len(rows), V], records it and delivers finished sequences."""
         slots = self._slots
         draws = torch.from_numpy(uniforms(slots.key[rows], slots.num_new[rows])).to(self._device)
-        temperatures = torch.from_numpy(slots.temperature[rows].copy()).to(self._device)
+        temperatures = torch.from_numpy(slots.temperature[rows]).to(self._device)
         chosen, logprobs = sample(logits, temperatures, draws)
         tokens = chosen.cpu().numpy()
         slots.record(rows, tokens, logprobs.cpu().numpy(), self._version.updates)
         self._tokens += len(tokens)
         stopped = np.isin(tokens, self._eos)
-        ended = np.flatnonzero(stopped | (slots.num_new[rows] >= slots.max_new[rows]))
-        for offset in reversed(ended.tolist()):
-            self._finish(rows.start + offset, stopped=bool(stopped[offset]))
+        for index in np.flatnonzero(stopped | (slots.num_new[rows] >= slots.max_new[rows])).tolist():
+            self._finish(int(rows[index]), stopped=bool(stopped[index]))
 
     def _finish(self, row: int, *, stopped: bool) -> None:
         owner = self._slots.owner[row]
         assert owner is not None
         sequence = self._slots.sequence(row, "stop" if stopped else "length", now_s())
-        self._free(row)
+        self._slots.release(row)
         self._deliver(owner, sequence)
-
-    def _free(self, row: int) -> None:
-        moved = self._slots.release(row)
-        if moved != row:
-            self._decoder.move(moved, row, int(self._slots.length[row]))
 
     def swap(self, weights: Mapping[str, Tensor], version: Version) -> None:
         if self._inflight == "drain":
             self._drain(version, self._decode)
         began = time.perf_counter()
         self._decoder.load(weights)
+        self._ends.clear()
+        self._slots.fresh[:] = False
         if self._inflight == "recompute":
             self._rebuild()
         self._version = version
@@ -132,10 +173,14 @@ class EmbeddedEngine(SteppedEngine):
 
     def _rebuild(self) -> None:
         """Recomputes every running sequence's cache under the new weights, longest first."""
-        order = sorted(range(self._slots.count), key=lambda row: int(self._slots.length[row]))
+        order = sorted((row for row, _ in self._slots.running()), key=lambda row: int(self._slots.length[row]))
         while order:
             longest = int(self._slots.length[order[-1]])
             rows = [order.pop() for _ in range(min(len(order), max(1, self._prefill_tokens // longest)))]
             prefixes = [self._slots.cached_tokens(row) for row in rows]
             self._decoder.prefill(prefixes, np.array(rows), np.arange(len(rows)))
             self._prefilled += sum(map(len, prefixes))
+
+
+def _prompt(pending: Pending) -> bytes:
+    return pending.task.prompt_token_ids.tobytes()

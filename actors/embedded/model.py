@@ -116,9 +116,9 @@ class Decoder:
         values: Tensor = self._model.lm_head(hidden)
         return values
 
-    def move(self, source: int, target: int, length: int) -> None:
-        """Moves row `source` to row `target`."""
-        self._cache.move(source, target, length)
+    def copy(self, sources: Sequence[int], targets: Sequence[int], length: int) -> None:
+        """Copies the first `length` tokens of each source row's cache to the target row in its place. No row may be in both."""
+        self._cache.copy(torch.tensor(sources, device=self._device), torch.tensor(targets, device=self._device), length)
 
     @torch.inference_mode()
     def _check_rows(self) -> None:

@@ -1,9 +1,12 @@
-"""The running sequences as arrays: row i of every array is slot i, and the first `count` rows are running.
+"""The running sequences as arrays: row i of every array is slot i. A step computes the first `count` rows.
 
-When a sequence ends, the last running row moves into its row, so the batch has no holes.
+A sequence that ends leaves a hole, which the next one to start takes. What is left of them is closed before a step: the last rows move
+into the holes.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,39 +21,54 @@ class Slots:
 
     def __init__(self, num_slots: int, max_len: int) -> None:
         self.count = 0
+        self._holes: list[int] = []
         self.owner: list[Pending | None] = [None] * num_slots
         self.length = np.zeros(num_slots, np.int64)  # tokens in the KV cache
         self.num_new = np.zeros(num_slots, np.int64)
         self.max_new = np.zeros(num_slots, np.int64)
         self.temperature = np.zeros(num_slots, np.float32)
         self.key = np.zeros(num_slots, np.uint64)
+        self.fresh = np.zeros(num_slots, bool)  # started under the weights that are in place
         self.tokens = np.zeros((num_slots, max_len), np.int32)
         self.logprobs = np.zeros((num_slots, max_len), np.float32)
         self.versions = np.zeros((num_slots, max_len), np.int32)
 
     @property
+    def num_running(self) -> int:
+        return self.count - len(self._holes)
+
+    @property
     def num_free(self) -> int:
-        return len(self.owner) - self.count
+        return len(self.owner) - self.num_running
+
+    def running(self) -> Iterator[tuple[int, Pending]]:
+        """(row, its sequence) of all running rows."""
+        return ((row, owner) for row, owner in enumerate(self.owner[: self.count]) if owner is not None)
 
     def take(self, pending: Pending) -> int:
-        """Gives `pending` the next row. Its prompt must then be prefilled."""
-        row, task = self.count, pending.task
-        self.count += 1
+        """Gives `pending` a free row. Its prompt must then enter the cache."""
+        task = pending.task
+        if self._holes:
+            row = self._holes.pop()
+        else:
+            row, self.count = self.count, self.count + 1
         self.owner[row] = pending
         self.length[row] = len(task.prompt_token_ids)
         self.num_new[row] = 0
         self.max_new[row] = task.max_new_tokens
         self.temperature[row] = task.temperature
         self.key[row] = pending.stream_key
+        self.fresh[row] = True
         return row
 
-    def record(self, rows: slice, tokens: NDArray[np.int64], logprobs: NDArray[np.float32], version: int) -> None:
+    def record(
+        self, rows: NDArray[np.int64], tokens: NDArray[np.int64], logprobs: NDArray[np.float32], version: int
+    ) -> None:
         """Appends one sampled token to each of `rows`, stamped with the version of the weights."""
-        index = np.arange(rows.start, rows.stop)
         place = self.num_new[rows]
-        self.tokens[index, place] = tokens
-        self.logprobs[index, place] = logprobs
-        self.versions[index, place] = version
+        self.tokens[rows, place] = tokens
+        self.logprobs[rows, place] = logprobs
+        self.versions[rows, place] = version
         self.num_new[rows] += 1
 
     def last_tokens(self) -> NDArray[np.int64]:
@@ -77,16 +95,30 @@ class Slots:
             finished_s=now_s,
         )
 
-    def release(self, row: int) -> int:
-        """Frees `row`. Returns the row that must move into it, or `row` itself if it was the last."""
-        self.count -= 1
-        last = self.count
-        if row != last:
-            n = int(self.num_new[last])
-            for column in (self.length, self.num_new, self.max_new, self.temperature, self.key):
-                column[row] = column[last]
-            for table in (self.tokens, self.logprobs, self.versions):
-                table[row, :n] = table[last, :n]
-            self.owner[row] = self.owner[last]
-        self.owner[last] = None
-        return last
+    def release(self, row: int) -> None:
+        """Frees `row`."""
+        self.owner[row] = None
+        self._holes.append(row)
+
+    def close_holes(self) -> tuple[list[int], list[int]]:
+        """Moves the last running rows into the holes, so that the first `count` rows run. Returns the rows before and after."""
+        sources, targets = [], []
+        for hole in sorted(self._holes):
+            while self.count and self.owner[self.count - 1] is None:
+                self.count -= 1
+            if hole >= self.count:
+                break
+            self.count -= 1
+            self._move(self.count, hole)
+            sources.append(self.count)
+            targets.append(hole)
+        self._holes.clear()
+        return sources, targets
+
+    def _move(self, source: int, target: int) -> None:
+        n = int(self.num_new[source])
+        for column in (self.length, self.num_new, self.max_new, self.temperature, self.key, self.fresh):
+            column[target] = column[source]
+        for table in (self.tokens, self.logprobs, self.versions):
+            table[target, :n] = table[source, :n]
+        self.owner[target], self.owner[source] = self.owner[source], None

@@ -96,6 +96,35 @@ async def test_tokens_depend_on_the_completion_not_on_slots_or_order(folders: li
     assert tokens[0] == tokens[1]
 
 
+async def test_a_prompt_is_prefilled_once_for_all_sequences_that_read_it(folders: list[str]) -> None:
+    """4 slots, a group of 20: later members find the prompt in the cache of one that runs. A second task asks the same prompt."""
+    engine = start(folders[0], slots=4, eos=tuple(range(8)))
+    first, second = task_of(9, group_size=20, max_new_tokens=60), task_of(9, group_size=3, temperature=0.6, attempt=1)
+    both = await asyncio.gather(run(engine, first), run(engine, second))
+    for task, sequences in zip((first, second), both, strict=True):
+        for sequence in sequences:
+            np.testing.assert_allclose(sequence.behavior_logprobs, logprobs_of(folders[0], task, sequence), atol=1e-4)
+    assert len({len(sequence.token_ids) for sequence in both[0]}) > 3  # so that they start one after the other
+    assert engine.stats().prefill_tokens == len(first.prompt_token_ids)
+    await engine.close()
+
+
+@pytest.mark.parametrize("inflight", ["recompute", "keep_kv"])
+async def test_what_starts_after_a_swap_reads_its_prompt_with_the_new_weights(
+    folders: list[str], inflight: InflightMode
+) -> None:
+    engine = start(folders[0], slots=6, inflight=inflight)
+    task = task_of(9, group_size=24, max_new_tokens=100)
+    running = asyncio.create_task(run(engine, task))
+    await swap_when(engine, folders[1], 100)
+    sequences = await running
+    later = [sequence for sequence in sequences if set(sequence.token_versions.tolist()) == {5}]
+    assert len(later) == 18
+    for sequence in later:
+        np.testing.assert_allclose(sequence.behavior_logprobs, logprobs_of(folders[1], task, sequence), atol=2e-4)
+    await engine.close()
+
+
 async def test_end_of_sequence_is_kept_and_frees_the_slot(folders: list[str]) -> None:
     eos = tuple(range(20))
     engine = start(folders[0], slots=2, eos=eos)
@@ -252,8 +281,9 @@ def test_draws_are_uniform_and_follow_the_distribution() -> None:
 
 
 async def test_deterministic_samples_do_not_depend_on_what_else_is_sampled(folders: list[str]) -> None:
-    """Compares, to the last bit, a task alone with the same task among earlier, simultaneous and later ones."""
-    mine = task_of(5, max_new_tokens=60)
+    """Compares, to the last bit, a task alone with the same task among earlier, simultaneous and later ones, where its members do not
+    all start together."""
+    mine = task_of(5, group_size=10, max_new_tokens=60)
     alone = start(folders[0], slots=32, deterministic=True)
     expected = await run(alone, mine)
     await alone.close()
@@ -261,7 +291,8 @@ async def test_deterministic_samples_do_not_depend_on_what_else_is_sampled(folde
         engine = start(folders[0], slots=32, deterministic=True)
         running = []
         for number in order:
-            running.append(asyncio.create_task(run(engine, task_of(number, max_new_tokens=8 * number + 20))))
+            task = mine if number == 5 else task_of(number, max_new_tokens=8 * number + 20)
+            running.append(asyncio.create_task(run(engine, task)))
             await asyncio.sleep(0.01 * (number % 3))
         got = (await asyncio.gather(*running))[order.index(5)]
         await engine.close()
