@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
-from corewarding.actors.engine import EngineContext, EngineError
+from corewarding.actors.engine import EngineContext, EngineError, engine_seed
 from corewarding.actors.engines import make_engine
 from corewarding.actors.settings import EngineSettings
 from corewarding.dataflow.carriers import RolloutTask
@@ -70,6 +70,7 @@ class EngineChat:
                 max_model_len=max_model_len,
                 eos_token_ids=self._template("").eos_token_ids,
                 device=device,
+                seed=engine_seed(seed, "chat", 0),
             )
         )
 

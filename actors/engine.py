@@ -44,6 +44,13 @@ class EngineContext:
     device: str = "cpu"  # "cpu" or "cuda"
     version: Version = FIRST_VERSION  # of the weights in model_path
     inflight: InflightMode = "recompute"
+    seed: int = 0  # of what the engine draws outside of the completions' own streams; 31 bits
+
+    @property
+    def request_seeds(self) -> bool:
+        """For an engine that can do without: whether each completion has its own stream."""
+        chosen = self.settings.request_seeds
+        return self.device == "cpu" if chosen is None else chosen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -137,6 +144,12 @@ def check_length(task: RolloutTask, max_model_len: int) -> None:
             f"task {task.id}: {len(task.prompt_token_ids)} prompt tokens + rollout.max_new_tokens "
             f"{task.max_new_tokens} exceed engine.max_model_len {max_model_len}"
         )
+
+
+def engine_seed(run_seed: int, actor_id: str, incarnation: int) -> int:
+    """EngineContext.seed of an actor: engines with the same weights and prompts must not draw alike."""
+    name = f"{run_seed}/{actor_id}/{incarnation}"
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "little") >> 1
 
 
 def stream_key(run_seed: int, completion: CompletionId) -> int:

@@ -38,6 +38,8 @@ class EngineKind:
     """The same task gives the same tokens again."""
     deterministic: bool = False
     """Supports `engine.deterministic`."""
+    own_stream: bool = False
+    """Can draw without a seed for each completion (`engine.request_seeds: false`)."""
     tensor_parallel: bool = False
     """Supports `engine.tensor_parallel` above 1."""
     takes_arguments: bool = False
@@ -71,6 +73,7 @@ _KINDS = {
         remedy="make engines makes .venv-vllm/bin/python, which engine.python then names; or pip install 'corewarding[vllm]'",
         tested=("0.32.0",),
         python_of="actor",
+        own_stream=True,
         tensor_parallel=True,
         takes_arguments=True,
         takes_memory_fraction=True,
@@ -82,6 +85,7 @@ _KINDS = {
         tested=("0.5.23",),
         python_of="server",
         seeded=False,  # only in its deterministic mode, which has no CPU kernels
+        own_stream=True,
         tensor_parallel=True,
         takes_arguments=True,
         takes_url=True,

@@ -84,6 +84,10 @@ class EngineSettings(Settings):
     """Makes tokens and logprobs depend, to the last bit, only on weights, prompt and seed, not on other sequences: every step
     computes all slots over the whole cache, and every prompt is prefilled alone. Needs the embedded engine and one thread; slower
     while slots are free."""
+    request_seeds: bool | None = None
+    """Gives every completion its own random stream, so that the same weights give it the same tokens again (SGLang only in its
+    deterministic mode). false: an engine draws from one stream of its own (vllm, sglang), which is faster on a GPU, where vLLM samples
+    each seeded sequence by a call of its own. None: false for vllm and sglang on a GPU, else true."""
     cores: tuple[Core, ...] | None = Field(None, min_length=1)
     """CPU cores, by number, for all threads of an engine's process; None: any."""
     tensor_parallel: Annotated[int, Unit("GPUs")] = Field(1, ge=1)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from corewarding.actors.engine import EngineContext
+from corewarding.actors.engine import EngineContext, engine_seed
 from corewarding.actors.engines import make_engine
 from corewarding.actors.rollout_actor import RolloutActor
 from corewarding.actors.settings import EngineSettings
@@ -199,6 +199,7 @@ async def _sample(
             max_model_len=plan.engine.max_model_len or evaluation.heldout.longest + plan.max_new_tokens,
             eos_token_ids=template.eos_token_ids,
             device="cuda" if torch.cuda.is_available() else "cpu",
+            seed=engine_seed(plan.seed, "eval", 0),
         )
     )
 

@@ -33,7 +33,7 @@ def server_arguments(context: EngineContext) -> dict[str, Any]:
         "quantization": settings.quantization,
         "mem_fraction_static": settings.memory_fraction,
         "weight_version": str(context.version.updates),
-        "random_seed": 0,
+        "random_seed": context.seed,
         "log_level": "warning",
     }
     if context.device == "cpu":

@@ -82,7 +82,7 @@ class SglangEngine(RequestedEngine):
                 "max_new_tokens": task.max_new_tokens,
                 "stop_token_ids": self._stop_tokens,
                 "ignore_eos": not self._stop_tokens,
-                "sampling_seed": stream_key(task.run_seed, task.id.completion(index)) >> 1,  # SGLang takes 63 bits
+                **self._seed(task, index),
                 "skip_special_tokens": False,
                 "no_stop_trim": True,
             },
@@ -97,6 +97,11 @@ class SglangEngine(RequestedEngine):
         sequence = _sequence(index, answer, versions, started_s)
         self._tokens += len(sequence.token_ids)
         return sequence
+
+    def _seed(self, task: RolloutTask, index: int) -> dict[str, int]:
+        if not self._context.request_seeds:
+            return {}
+        return {"sampling_seed": stream_key(task.run_seed, task.id.completion(index)) >> 1}  # SGLang takes 63 bits
 
     async def _streamed(self, body: Mapping[str, Any]) -> tuple[Any, list[int]]:
         """The last event, and the version under which each token came."""

@@ -49,7 +49,7 @@ class VllmEngine(SteppedEngine):
     def __init__(self, context: EngineContext) -> None:
         """EngineSettingsError, in vLLM's own words, if it refuses the model or an argument."""
         settings, device = context.settings, torch.device(context.device)
-        self._num_slots = settings.slots
+        self._num_slots, self._request_seeds = settings.slots, context.request_seeds
         self._stop_tokens = sorted(context.eos_token_ids)
         self._running: dict[str, Pending] = {}
         self._last_request = 0
@@ -79,7 +79,7 @@ class VllmEngine(SteppedEngine):
         request_id = str(self._last_request)
         parameters = SamplingParams(
             temperature=task.temperature,
-            seed=pending.stream_key >> 1,  # vLLM takes 63 bits
+            seed=pending.stream_key >> 1 if self._request_seeds else None,  # vLLM takes 63 bits
             max_tokens=task.max_new_tokens,
             stop_token_ids=self._stop_tokens,
             ignore_eos=True,  # the model's own; we pass stop tokens
@@ -161,7 +161,7 @@ def _load(context: EngineContext, device: torch.device) -> LLMEngine:
         "enable_prefix_caching": True,
         "async_scheduling": False,  # a step returns the tokens it sampled
         "disable_log_stats": True,
-        "seed": 0,
+        "seed": context.seed,
         "weight_transfer_config": WeightTransferConfig(backend=BACKEND),
         "worker_extension_cls": "corewarding.actors.vllm.worker.Extension",
     }

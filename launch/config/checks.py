@@ -189,6 +189,7 @@ def _capabilities(engine: _Engine) -> Iterator[str]:
         ("arguments", bool(its.arguments), "takes_arguments"),
         (f"tensor_parallel {its.tensor_parallel}", its.tensor_parallel > 1, "tensor_parallel"),
         ("url", its.url is not None, "takes_url"),
+        ("request_seeds false", its.request_seeds is False, "own_stream"),
     ):
         if used and not getattr(kind, capability):
             yield f"{name}.{key} needs {name}.kind {kinds_with(capability)}, got {its.kind}"

@@ -6,11 +6,12 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from ray.actor import ActorHandle
 
-from corewarding.actors.engine import EngineContext
+from corewarding.actors.engine import EngineContext, engine_seed
 from corewarding.actors.engines import ENGINES
 from corewarding.actors.group import RolloutGroup
 from corewarding.actors.member import gather_all, log_of
@@ -144,11 +145,12 @@ def rollout_group(
     logs = logs_of(config)
 
     def make(index: int, restart: int) -> Any:
+        actor_id = log_of(logs, source, index, restart).stem
         return remote.options(**room.options(source, index)).remote(
-            actor_id=log_of(logs, source, index, restart).stem,
+            actor_id=actor_id,
             log=log_of(logs, source, index, restart),
             source=source,
-            context=context,
+            context=replace(context, seed=engine_seed(config.train.seed, actor_id, version.incarnation)),
             system_prompt=config.data.system_prompt,
             buffer=buffer,
             fallbacks=config.vote.fallbacks,

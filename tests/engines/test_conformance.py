@@ -60,6 +60,18 @@ async def test_logprobs_seeds_lengths_and_many_requests(kind: str, tied: list[st
     await engine.close()
 
 
+async def test_engines_that_draw_from_streams_of_their_own_draw_differently(kind: str, tied: list[str]) -> None:
+    """Otherwise a policy and a teacher with the same weights would give the same answers."""
+    if not ENGINES[kind].own_stream:
+        pytest.skip(f"{kind} gives every completion its own stream")
+    drawn = []
+    for seed in (0, 1):
+        engine = start(kind, tied[0], slots=4, seed=seed, request_seeds=False)
+        drawn.append([s.token_ids.tolist() for s in await run(engine, task_of(1, max_new_tokens=12))])
+        await engine.close()
+    assert len({tuple(tokens) for group in drawn for tokens in group}) == 8
+
+
 async def test_stop_tokens_end_a_completion_and_are_kept(kind: str, tied: list[str]) -> None:
     eos = tuple(range(16))
     engine = start(kind, tied[0], slots=4, eos=eos)

@@ -42,8 +42,10 @@ def start(
     eos: tuple[int, ...] = (),
     inflight: InflightMode = "recompute",
     device: str = "cpu",
+    seed: int = 0,
     **keys: Any,
 ) -> RolloutEngine:
+    keys.setdefault("request_seeds", True)  # also on a GPU, where that is not the default
     if ENGINES[kind].python_of == "server":
         keys.setdefault("python", SGLANG_PYTHON)
     return make_engine(
@@ -54,6 +56,7 @@ def start(
             eos_token_ids=eos,
             device=device,
             inflight=inflight,
+            seed=seed,
         )
     )
 
