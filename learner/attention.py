@@ -72,6 +72,7 @@ def _attention(
     return packed_attention(query, key, value, attention_mask.rows, window=window, scale=scale), None
 
 
+@torch.compiler.disable
 def packed_attention(
     query: Tensor, key: Tensor, value: Tensor, layout: Layout, *, window: int | None, scale: float
 ) -> Tensor:

@@ -72,6 +72,11 @@ class PolicyModel(nn.Module):
         model.set_output_embeddings(head)  # type: ignore[operator]
         use_packed_attention(model)
 
+    def compile_layers(self) -> None:
+        """Compiles each layer for all shapes of rows; the layers share what is compiled, with hooks and checkpoints outside of it."""
+        for layer in self.layers:
+            layer.forward = torch.compile(layer.forward, dynamic=True)
+
     @property
     def config(self) -> Any:
         """transformers' configuration of the model."""
@@ -180,6 +185,8 @@ def loading(folder: str, settings: LearnerSettings, device: torch.device, world_
     if settings.activation_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     policy = PolicyModel(model, chunk_tokens=settings.logprob_chunk_tokens)
+    if settings.compile:
+        policy.compile_layers()
     mesh = init_device_mesh(device.type, (world_size,))
     shard(policy, mesh, param_dtype=getattr(torch, settings.param_dtype))
     allocate(policy, device)

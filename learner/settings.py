@@ -111,6 +111,8 @@ class LearnerSettings(Settings):
     run and a learner that comes back bit-equal there, too. On the CPU they are without it."""
     activation_checkpointing: bool = False
     """Recompute each layer in the backward pass instead of keeping its activations."""
+    compile: bool = False
+    """torch.compile for each layer, without its attention: faster passes after a first update that takes a minute or more longer."""
     offload: Annotated[tuple[Offloadable, ...], AfterValidator(_once)] = ()
     """What a rank keeps in the host's memory instead of its GPU's, with the same numbers bit for bit. Bytes of GPU memory that each
     saves per trained parameter, divided by the ranks: `optimizer` 8; `teacher` 4; `reference` (the initial weights of the KL term) 2

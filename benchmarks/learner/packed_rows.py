@@ -1,10 +1,11 @@
 """What an update's forward and backward cost per token on the CPU, by the shape of the rows.
 
-    python -m benchmarks.learner.packed_rows [--rounds 3] [--long 3072]
+    python -m benchmarks.learner.packed_rows [--rounds 3] [--long 3072] [--compile]
 
 A decoder of two layers (width 256, 8 heads) on one thread; a process's CPU seconds are measured, so other work on the machine matters
 little. Three comparisons, in turns, the fastest of the rounds each: the same short samples in rows of 512 and of 4,096 tokens; one
 tree of 8 long completions beside separate rows; and memory beyond the weights, in a process of its own for each length of a row.
+--compile: instead, the layers as they are and compiled (learner.compile), by rows of 512 and 2,048.
 """
 
 from __future__ import annotations
@@ -32,8 +33,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--long", type=int, default=3072, help="tokens of each long completion")
+    parser.add_argument("--compile", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if arguments.compile:
+        compare_compiled(arguments.rounds)
+        return
     model = decoder()
     short, long = (
         samples(questions=16, prompt=60, completion=50),
@@ -56,6 +61,23 @@ def main() -> None:
             print(
                 f"one row of {row_tokens:,}: {pool.apply(peak_mb, (row_tokens,)):.0f} MB beyond the model", flush=True
             )
+
+
+def compare_compiled(rounds: int) -> None:
+    plain, compiled = decoder(), decoder()
+    compiled.compile_layers()
+    several = samples(questions=16, prompt=60, completion=50)
+    began = time.monotonic()
+    microseconds(compiled, several, 1024)
+    print(f"first pass of compiled layers: {time.monotonic() - began:.0f} s")
+    for row_tokens in (512, 2048):
+        microseconds(compiled, several, row_tokens)
+        costs = [
+            (microseconds(plain, several, row_tokens), microseconds(compiled, several, row_tokens))
+            for _ in range(rounds)
+        ]
+        before, after = (min(column) for column in zip(*costs, strict=True))
+        print(f"rows of {row_tokens:,}: {before:.0f} us a token, compiled {after:.0f} us, ratio {after / before:.2f}")
 
 
 def decoder() -> PolicyModel:

@@ -10,7 +10,6 @@ from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from corewarding.actors.embedded.engine import EmbeddedEngine
-from corewarding.actors.embedded.sampling import sample, uniforms
 from corewarding.actors.engine import EngineContext, EngineError, EngineSettingsError, SampledSequence
 from corewarding.actors.settings import EngineSettings, InflightMode
 from corewarding.dataflow.carriers import RolloutTask
@@ -263,21 +262,6 @@ async def test_pause_holds_and_resume_goes_on(folders: list[str]) -> None:
     await engine.resume()
     assert len(await running) == 4
     await engine.close()
-
-
-def test_draws_are_uniform_and_follow_the_distribution() -> None:
-    keys = np.arange(20_000, dtype=np.uint64)
-    draws = uniforms(keys, np.zeros(20_000, np.int64))
-    assert draws.min() >= 0
-    assert draws.max() < 1
-    assert abs(draws.mean() - 0.5) < 0.01
-    probabilities = torch.tensor([0.5, 0.2, 0.2, 0.05, 0.05])
-    logits = probabilities.log().expand(20_000, -1)
-    tokens, logprobs = sample(logits, torch.ones(20_000), torch.from_numpy(draws))
-    expected = probabilities * 20_000
-    chi2 = ((torch.bincount(tokens, minlength=5) - expected) ** 2 / expected).sum()
-    assert chi2 < 18.5  # 0.1% of chi-square with 4 degrees of freedom
-    torch.testing.assert_close(logprobs.exp(), probabilities[tokens])
 
 
 async def test_deterministic_samples_do_not_depend_on_what_else_is_sampled(folders: list[str]) -> None:

@@ -1,9 +1,10 @@
 """The draw of a token, beside the same draw in float64 over the whole vocabulary."""
 
+import numpy as np
 import pytest
 import torch
 
-from corewarding.actors.embedded.sampling import BLOCK, sample
+from corewarding.actors.embedded.sampling import BLOCK, sample, uniforms
 
 ALMOST_1 = 1 - 2.0**-53
 
@@ -48,3 +49,18 @@ def test_greedy_takes_the_largest_with_its_logprob_at_temperature_1() -> None:
     tokens, logprobs = sample(logits, torch.zeros(16), draws)
     assert tokens.tolist() == logits.argmax(-1).tolist()
     torch.testing.assert_close(logprobs, logits.log_softmax(-1).max(-1).values)
+
+
+def test_draws_are_uniform_and_follow_the_distribution() -> None:
+    keys = np.arange(20_000, dtype=np.uint64)
+    draws = uniforms(keys, np.zeros(20_000, np.int64))
+    assert draws.min() >= 0
+    assert draws.max() < 1
+    assert abs(draws.mean() - 0.5) < 0.01
+    probabilities = torch.tensor([0.5, 0.2, 0.2, 0.05, 0.05])
+    logits = probabilities.log().expand(20_000, -1)
+    tokens, logprobs = sample(logits, torch.ones(20_000), torch.from_numpy(draws))
+    expected = probabilities * 20_000
+    chi2 = ((torch.bincount(tokens, minlength=5) - expected) ** 2 / expected).sum()
+    assert chi2 < 18.5  # 0.1% of chi-square with 4 degrees of freedom
+    torch.testing.assert_close(logprobs.exp(), probabilities[tokens])
