@@ -2,9 +2,13 @@
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,6 +42,13 @@ def frail(context):
 """
 
 
+@pytest.fixture
+def rays() -> Iterator[Path]:
+    """A folder for Ray's files, whose path is short: sockets are in it."""
+    with tempfile.TemporaryDirectory(prefix="rays-") as folder:
+        yield Path(folder)
+
+
 def train(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "corewarding.launch.cli", "train", "cpu", *SMALL, *words, "run.name=a"]
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {"PYTHONPATH": str(ROOT)}
@@ -66,6 +77,41 @@ def test_an_engine_that_dies_at_start_ends_the_run_while_another_still_hangs(tmp
     assert done.returncode == 0, done.stderr[-2000:]
     assert not (tmp_path / "runs" / "a" / "failure.txt").exists()
     assert json.loads((tmp_path / "runs" / "a" / "summary.json").read_text())["updates"] == 1
+
+
+def test_a_refusal_that_comes_when_ray_runs_leaves_nothing(tmp_path: Path, rays: Path) -> None:
+    damaged = tmp_path / "model"
+    shutil.copytree(ROOT / "models" / "arithmetic-base", damaged)
+    os.truncate(damaged / "model.safetensors", 1_000_000)
+    done = train(tmp_path, f"model.path={damaged}", RAY_TMPDIR=str(rays))
+    assert_one_message(done, 2, "model.safetensors was cut or damaged")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+    assert list(rays.glob("*/session_*/logs/gcs_server*")) == []
+    assert [line for line in done.stdout.splitlines() if "ray" in line.lower()] == []
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
+def test_a_signal_while_ray_starts_ends_it_in_order(tmp_path: Path, rays: Path, number: int, code: int) -> None:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    command = [sys.executable, "-m", "corewarding.launch.cli", "train", "cpu", *SMALL, "run.name=a"]
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=env | {"PYTHONPATH": str(ROOT), "RAY_TMPDIR": str(rays)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as run:
+        while not list(rays.glob("*/session_*/logs/gcs_server*")):
+            assert run.poll() is None
+            time.sleep(0.02)
+        run.send_signal(number)
+        said, _ = run.communicate()
+    assert (run.returncode, len(said.splitlines())) == (code, 1), said
+    assert "before the first update; nothing was saved" in said
+    assert not (tmp_path / "runs").exists()
+    assert list(rays.glob("*/session_*")) == []
 
 
 def test_a_rank_that_fails_at_start_names_the_cause_and_the_corrected_command_starts(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private import node, ray_constants
+from ray._private import node, ray_constants, utils
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # compiled, without stubs
 
 from corewarding.dataflow.errors import UserError
@@ -38,7 +38,7 @@ def start(*, metrics_port: int | None = None, **options: Any) -> Path:
 
     metrics_port: of loopback, for a page of numbers that everyone on this machine may read; None: there is no such page.
     """
-    with _on_loopback(), _with_a_token(), _without_helpers():
+    with _on_loopback(), _with_a_token(), _without_helpers(), _signals_kept():
         context: Any = ray.init(
             address="local",  # also where another cluster runs on this machine
             include_dashboard=False,
@@ -90,6 +90,17 @@ def _without_helpers() -> Iterator[None]:
     finally:
         for name, method in before.items():
             setattr(node.Node, name, method)
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Ray's handler of SIGTERM would leave Python at once, in the middle of the start; a run has one of its own (stopping.py)."""
+    before = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = before
 
 
 @contextlib.contextmanager
