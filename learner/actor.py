@@ -56,7 +56,7 @@ class LearnerActor:
         keep_log(log)
         self._plan, self._rank, self._world_size, self._incarnation = plan, rank, world_size, incarnation
         self._bucket_bytes, self._wire_dtype = bucket_bytes, wire_dtype
-        self._manifests: dict[Channel, WeightManifest] = {}
+        self._announced: dict[Channel, tuple[WeightManifest, Channel]] = {}  # what was announced, and whose weights
 
     def meeting_point(self, loopback: bool) -> tuple[str, int, bytes]:
         """Rank 0 opens a store. Its address, as the other ranks and the engines reach it, its port, and the key of the ranks."""
@@ -147,15 +147,17 @@ class LearnerActor:
             assert isinstance(message, Rendezvous)
             self._sender.connect(message)
 
-    def announce(self, channel: Channel, with_checksums: bool) -> bytes:
+    def announce(self, channel: Channel, with_checksums: bool, weights: Channel) -> bytes:
+        """weights: whose weights go to the engines of `channel`."""
         manifest = self._sender.manifest(
-            channel, self._learner.version_of(channel), self._learner.shards(channel), with_checksums=with_checksums
+            channel, self._learner.version_of(weights), self._learner.shards(weights), with_checksums=with_checksums
         )
-        self._manifests[channel] = manifest
+        self._announced[channel] = manifest, weights
         return encode(manifest)
 
     def send(self, channel: Channel) -> None:
-        self._sender.send(channel, self._manifests[channel], self._learner.shards(channel))
+        manifest, weights = self._announced[channel]
+        self._sender.send(channel, manifest, self._learner.shards(weights))
 
     def close_channel(self, channel: Channel) -> None:
         if self._rank == 0:

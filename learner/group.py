@@ -161,8 +161,10 @@ class LearnerGroup:
     async def connect_channel(self, rendezvous: Rendezvous) -> None:
         await self._all("connect", encode(rendezvous))
 
-    async def announce(self, channel: Channel, group_epoch: int, with_checksums: bool) -> WeightManifest:
-        manifest: WeightManifest = decode(await self._all("announce", channel, with_checksums))
+    async def announce(
+        self, channel: Channel, group_epoch: int, with_checksums: bool, weights: Channel
+    ) -> WeightManifest:
+        manifest: WeightManifest = decode(await self._all("announce", channel, with_checksums, weights))
         assert manifest.group_epoch == group_epoch, f"{channel}: group {manifest.group_epoch}, expected {group_epoch}"
         return manifest
 

@@ -85,7 +85,9 @@ class LocalLearner:
     async def connect_channel(self, rendezvous: Rendezvous) -> None:
         await asyncio.to_thread(self.sender.connect, rendezvous)
 
-    async def announce(self, channel: Channel, group_epoch: int, with_checksums: bool) -> WeightManifest:
+    async def announce(
+        self, channel: Channel, group_epoch: int, with_checksums: bool, weights: Channel
+    ) -> WeightManifest:
         version = Version(incarnation=0, updates=self.updates)
         manifest = self.sender.manifest(channel, version, self.shards(), with_checksums=with_checksums)
         assert manifest.group_epoch == group_epoch
@@ -107,7 +109,7 @@ class LocalLearner:
 
     async def transfer(self, *engines: RolloutEngine) -> None:
         """Gives the present weights to the group's engines: begin, receive and commit."""
-        manifest = await self.announce("policy", self.group_epoch, True)
+        manifest = await self.announce("policy", self.group_epoch, True, "policy")
         for engine in engines:
             await engine.begin(manifest)
         await asyncio.gather(self.send("policy"), *(engine.receive() for engine in engines))

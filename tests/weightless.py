@@ -120,7 +120,9 @@ class IdleLearner:
 
     async def connect_channel(self, rendezvous: Rendezvous) -> None: ...
 
-    async def announce(self, channel: Channel, group_epoch: int, with_checksums: bool) -> WeightManifest:
+    async def announce(
+        self, channel: Channel, group_epoch: int, with_checksums: bool, weights: Channel
+    ) -> WeightManifest:
         return WeightManifest(
             channel=channel, version=self._version, group_epoch=group_epoch, bucket_bytes=16, tensors=()
         )

@@ -15,10 +15,11 @@ A StopRequest gives up whatever waits, lets an update under way finish, and save
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 from corewarding.dataflow.carriers import RolloutTask
 from corewarding.dataflow.errors import TaskFailedError
-from corewarding.dataflow.ids import Channel
+from corewarding.dataflow.ids import Channel, Source
 from corewarding.dataflow.metrics import Metrics
 from corewarding.dataflow.spans import now_s
 from corewarding.evals.heldout import EvalResult
@@ -59,6 +60,7 @@ class Controller:
         self._stop.told = self._say_stopping
         self._started_at = parts.version.updates
         self._supervisor = Supervisor()
+        self._sampling: Counter[Source] = Counter()  # groups that were asked of actors and have not ended
         self._feed = QuestionFeed(parts)
         self._weights = WeightChannels(
             parts.publishers, learner=parts.learner, buffer=parts.buffer, trace=log.trace, every=_every(config)
@@ -146,8 +148,16 @@ class Controller:
         if self._weights.version("policy") != self.version:  # the last update may have been between two publications
             await self._weights.publish(["policy"])
             await self._weights.acknowledged()
+        if self.before is not None and self._teacher_is_free():
+            await self._weights.lend()
         self.after = await self._evaluations.full(self.version.updates, "after")
         self.answers_read = await self._buffer.answers_read()
+
+    def _teacher_is_free(self) -> bool:
+        """Whether its engines are like the policy's, live and idle: what they still sampled would count as the teacher's."""
+        if "teacher" not in self._groups or self._config.engine_of("teacher") != self._config.engine:
+            return False
+        return bool(self._groups["teacher"].healthy()) and not self._sampling["teacher"]
 
     async def _know_initial(self) -> None:
         """Gives the buffer the initial model's answers, if the rule needs them."""
@@ -193,9 +203,13 @@ class Controller:
 
     async def _roll_out(self, task: RolloutTask) -> None:
         """One group: sampled by the actors of its source, and delivered by them to the buffer, or its question is dropped."""
+        source = task.id.source
+        self._sampling[source] += 1  # stays where this is cancelled: the actor goes on
         try:
-            await self._groups[task.id.source].run(task)
+            await self._groups[source].run(task)
+            self._sampling[source] -= 1
         except TaskFailedError as error:
+            self._sampling[source] -= 1
             await self._feed.give_up(error, task.id.asked)
 
     async def _update(self, update: int) -> None:

@@ -60,11 +60,13 @@ async def placed(
         for source, num in _num_actors(config, inputs).items()
     }
     lock = asyncio.Lock()
+    publishers = _publishers(config, learner, groups, lock)
 
     async def evaluate(moment: Moment) -> EvalResult | None:
         alike = [group for source, group in groups.items() if config.engine_of(source) == config.engine]
         initial = moment == "before" and version.updates == 0  # until an update, the teacher's weights are the policy's
-        return await _evaluate(config, inputs, alike if initial else [groups["policy"]], quick=moment == "quick")
+        having = [group for group in alike if initial or publishers[group.source].weights == "policy"]
+        return await _evaluate(config, inputs, having, quick=moment == "quick")
 
     try:
         starts = [group.start() for group in groups.values()]
@@ -86,7 +88,7 @@ async def placed(
             learner=learner,
             learner_lock=lock,
             groups=groups,
-            publishers=_publishers(config, learner, groups, lock),
+            publishers=publishers,
             checkpoints=store,
             log=log,
             unanswered=() if resumption is None else resumption.unanswered,

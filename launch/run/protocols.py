@@ -190,6 +190,10 @@ class PublishResult:
 class ChannelPublisher(Protocol):
     """Publishes the weights of one channel."""
 
+    def carry(self, weights: Channel) -> None:
+        """From the next publication on, the engines of the channel get these weights."""
+        ...
+
     async def publish(self, version: Version, sent: asyncio.Event | None = None) -> PublishResult:
         """Returns when all live engines have acknowledged `version`. sent: set when the weights have left the learner."""
         ...

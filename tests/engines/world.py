@@ -78,7 +78,7 @@ class Learner(LocalLearner):
     async def manifest_of(self, folder: str, updates: int) -> WeightManifest:
         """Announces the folder's weights as version `updates`."""
         self._folder, self.updates = folder, updates
-        return await self.announce("policy", self.group_epoch, True)
+        return await self.announce("policy", self.group_epoch, True, "policy")
 
     async def publish(self, folder: str, updates: int, *engines: RolloutEngine) -> None:
         """Gives the folder's weights to all engines: begin, receive and commit."""

@@ -89,11 +89,15 @@ class ReturningLearner:
         await self._once(lambda ranks: ranks.connect_channel(rendezvous), TransportError)
         self._connected[rendezvous.channel] = ranks
 
-    async def announce(self, channel: Channel, group_epoch: int, with_checksums: bool) -> WeightManifest:
+    async def announce(
+        self, channel: Channel, group_epoch: int, with_checksums: bool, weights: Channel
+    ) -> WeightManifest:
         """TransportError, before any rank begins, if the weight group was that of ranks which died."""
         if self._connected.get(channel) is not self._ranks:
             raise TransportError(f"the {channel} weight group was that of ranks which died")
-        return await self._once(lambda ranks: ranks.announce(channel, group_epoch, with_checksums), TransportError)
+        return await self._once(
+            lambda ranks: ranks.announce(channel, group_epoch, with_checksums, weights), TransportError
+        )
 
     async def send(self, channel: Channel) -> None:
         await self._once(lambda ranks: ranks.send(channel), TransportError)

@@ -80,6 +80,17 @@ class WeightChannels:
             publications.append(_Publication(channel, version, began_s, result))
         self.last = asyncio.create_task(self._acknowledge(publications), name="publication")
 
+    async def lend(self) -> None:
+        """Gives the teacher's engines the policy's present weights, for good; returns when they have them.
+
+        For the end of a run, when nothing is sampled from the teacher any more. The buffer is not told, because what it counts is
+        the teacher's own versions, with which a resumed run goes on.
+        """
+        await self.acknowledged()
+        publisher = self._publishers["teacher"]
+        publisher.carry("policy")
+        await publisher.publish(await self._learner.version("policy"))
+
     async def acknowledged(self) -> None:
         """Returns when the engines have the last publication. Raises its error."""
         if self.last is not None:

@@ -62,6 +62,15 @@ class Publisher:
         self._lock = asyncio.Lock()  # one transfer at a time
         group.on_restart = self.bring_up
 
+    @property
+    def weights(self) -> Channel:
+        """Whose weights the engines of this channel get."""
+        return self._transfer.weights
+
+    def carry(self, weights: Channel) -> None:
+        """From the next publication on, the engines get these weights; so do engines that start again."""
+        self._transfer.weights = weights
+
     async def open(self) -> None:
         """Builds the weight group of all live receivers. PublishError if it cannot be built."""
         async with self._lock:

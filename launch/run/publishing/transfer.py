@@ -34,8 +34,10 @@ class ChannelLearner(Protocol):
 
     async def connect_channel(self, rendezvous: Rendezvous) -> None: ...
 
-    async def announce(self, channel: Channel, group_epoch: int, with_checksums: bool) -> WeightManifest:
-        """The manifest of the weights that send() would send now."""
+    async def announce(
+        self, channel: Channel, group_epoch: int, with_checksums: bool, weights: Channel
+    ) -> WeightManifest:
+        """The manifest of the weights that send() would send now. weights: whose they are."""
         ...
 
     async def send(self, channel: Channel) -> None:
@@ -59,6 +61,8 @@ class ChannelTransfer:
         learner_lock: asyncio.Lock,
     ) -> None:
         self._channel, self._learner, self._group = channel, learner, group
+        self.weights: Channel = channel
+        """Whose weights are transferred."""
         self._settings, self._backend, self._learner_lock = settings, backend, learner_lock
         self._group_epoch = 0
         self._joined: list[Member] = []  # of the present weight group, by rank
@@ -111,7 +115,9 @@ class ChannelTransfer:
         timeout_s = self._settings.timeout_s
         async with self._learner_lock:
             try:
-                manifest = await self._learner.announce(self._channel, self._group_epoch, self._with_checksums())
+                manifest = await self._learner.announce(
+                    self._channel, self._group_epoch, self._with_checksums(), self.weights
+                )
             except TransportError as error:  # the ranks that had joined are gone
                 self._broke(error)
                 await self._abandon(members, fencing=fencing)

@@ -98,7 +98,7 @@ async def test_updates_are_refused_out_of_order(engine_of: EngineOf) -> None:
     await learner.meet(engine)
     with pytest.raises(TransportError, match="no update is open"):
         await engine.receive()
-    manifest = await learner.announce("policy", 1, True)
+    manifest = await learner.announce("policy", 1, True, "policy")
     await engine.begin(manifest)
     with pytest.raises(TransportError, match="is open"):
         await engine.begin(manifest)

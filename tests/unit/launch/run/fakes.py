@@ -240,9 +240,13 @@ class FakePublisher:
         self.world, self.channel = world, channel
         self.committing = Gate()
         self.error: Exception | None = None
+        self.weights: Channel = channel
+
+    def carry(self, weights: Channel) -> None:
+        self.weights = weights
 
     async def publish(self, version: Version, sent: asyncio.Event | None = None) -> PublishResult:
-        self.world.events.append(("send", self.channel, version.updates))
+        self.world.events.append(("send" if self.weights == self.channel else "lend", self.channel, version.updates))
         if sent is not None:
             sent.set()
         await self.committing.passed()

@@ -92,6 +92,31 @@ async def test_weights_are_published_every_so_many_updates_and_the_last_ones_alw
     assert world.evaluated[-1] == (False, 3, 3)  # the final evaluation is of the final weights
 
 
+async def test_the_teacher_s_engines_get_the_policy_s_last_weights_unless_they_still_sample(world_of):
+    world = world_of(train={"updates": 2})
+    await world.run()
+    assert world.of("lend") == [("lend", "teacher", 2)]
+    assert [event for event in world.of("acknowledged") if event[1] == "teacher"] == [
+        ("acknowledged", "teacher", update) for update in range(3)
+    ]
+    world = world_of(depth=1, train={"updates": 4}, run={"max_wall_s": 1e-9})
+    world.learner.updating.close()
+    _, running = world.start()
+    await world.until(lambda: ("update begins", 1) in world.events)
+    world.workers["teacher"].sampling.close()
+    world.learner.updating.open()
+    await world.until(lambda: ("logged", 1) in world.events)
+    await running
+    assert world.of("lend") == []
+    assert world.evaluated[-1] == (False, 1, 1)
+
+
+async def test_unlike_engines_of_the_teacher_are_left_alone(world_of):
+    world = world_of(train={"updates": 2}, teacher_engine={"slots": 7})
+    await world.run()
+    assert world.of("lend") == []
+
+
 # ---- evaluations and checkpoints --------------------------------------------------------------------------------------
 
 

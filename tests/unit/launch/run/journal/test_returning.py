@@ -121,7 +121,7 @@ async def test_calls_that_meet_one_death_bring_one_group_back() -> None:
 async def test_a_transfer_that_meets_a_death_is_broken(call: str) -> None:
     world = World(Ranks("first", dies_at=call), Ranks("second"))
     await world.learner.connect_channel(POLICY)
-    words = ("policy", 1, True) if call == "announce" else ("policy",)
+    words = ("policy", 1, True, "policy") if call == "announce" else ("policy",)
     with pytest.raises(TransportError, match="came back without what it had begun"):
         await getattr(world.learner, call)(*words)
     assert (await world.learner.version()).updates == 0
@@ -131,14 +131,14 @@ async def test_a_weight_group_of_dead_ranks_is_broken_before_any_rank_begins() -
     first, second = Ranks("first"), Ranks("second")
     world = World(first, second)
     await world.learner.connect_channel(POLICY)
-    await world.learner.announce("policy", 1, True)
+    await world.learner.announce("policy", 1, True, "policy")
     first.dies_at = "update"
     await world.learner.update(b"1")
     with pytest.raises(TransportError, match="ranks which died"):
-        await world.learner.announce("policy", 1, True)
+        await world.learner.announce("policy", 1, True, "policy")
     assert "announce" not in second.calls
     await world.learner.connect_channel(POLICY)
-    await world.learner.announce("policy", 2, True)
+    await world.learner.announce("policy", 2, True, "policy")
 
 
 async def test_more_deaths_than_allowed_end_the_run_and_so_does_a_group_that_cannot_be_restored() -> None:
