@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from tests.integration.test_training import rows_of, small
 
 pytestmark = pytest.mark.timeout(400)
 UPDATES, SELF_TEST = 3, 8
-KEYS = {
+KEYS: dict[str, dict[str, Any]] = {
     "staleness": {"max": 0, "pipeline_depth": 0},
     "engine": {"slots": 32, "deterministic": True},
     "train": {"questions_per_update": 4, "updates": UPDATES, "lr": 1e-3},
