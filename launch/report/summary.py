@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -16,16 +14,6 @@ from corewarding.launch.report.files import write_whole
 from corewarding.launch.report.plain import say
 from corewarding.launch.report.run_directory import RunDir
 from corewarding.launch.report.terminal import output_console
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunResult:
-    """The result of a finished run."""
-
-    folder: Path  # the run directory
-    summary: dict[str, Any]  # of summary.json
-    stopped_early: str | None  # the reason, if the run ended before train.updates
-    exit_code: int = 0  # of the command; run.sigterm_exit_code if SIGTERM ended the run
 
 
 def build_summary(

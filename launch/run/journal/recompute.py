@@ -10,14 +10,14 @@ import dataclasses
 from corewarding.launch.config.tree import TrainConfig
 from corewarding.launch.report.run_directory import RunDir
 from corewarding.launch.run.inputs import located
-from corewarding.launch.run.journal.model_record import recorded_revision
 from corewarding.launch.run.journal.redo import Comparison, redo
 from corewarding.launch.run.journal.replay import Replayed, ReplayError, replay_ranks, setting_differences
 from corewarding.launch.run.journal.start import setting
+from corewarding.launch.run.model_record import recorded_revision
 from corewarding.launch.run.placement import connected
 from corewarding.launch.run.plans import learner_plan
 from corewarding.launch.run.preflight.model import find_model
-from corewarding.launch.run.session import run_to_end
+from corewarding.launch.run.train import run_to_end
 from corewarding.learner.checkpoint.store import Checkpoint, CheckpointStore
 from corewarding.learner.replay.journal.history import History
 from corewarding.learner.token_log.entries import recomputed

@@ -14,15 +14,15 @@ from corewarding.launch.report.changes import changes_between
 from corewarding.launch.report.plain import say
 from corewarding.launch.report.run_directory import RunDir
 from corewarding.launch.run.inputs import located, read_inputs
-from corewarding.launch.run.journal.model_record import recorded_revision
 from corewarding.launch.run.journal.redo import Comparison, redo
 from corewarding.launch.run.journal.start import setting
 from corewarding.launch.run.journal.what_if import WhatIf, refuse_unsampled
+from corewarding.launch.run.model_record import recorded_revision
 from corewarding.launch.run.placement import connected
 from corewarding.launch.run.plans import learner_plan
 from corewarding.launch.run.preflight.model import find_model
 from corewarding.launch.run.preflight.needs import joins_cluster, process_environment
-from corewarding.launch.run.session import run_to_end
+from corewarding.launch.run.train import run_to_end
 from corewarding.learner.checkpoint.store import Checkpoint, CheckpointStore
 from corewarding.learner.group import LearnerGroup
 from corewarding.learner.replay.journal.history import History

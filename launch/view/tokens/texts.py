@@ -13,7 +13,7 @@ from tokenizers.decoders import DecodeStream
 from corewarding.dataflow.errors import UserError
 from corewarding.launch.config.paths import PACKAGE
 from corewarding.launch.report.run_directory import RunDir
-from corewarding.launch.run.journal.model_record import recorded_revision
+from corewarding.launch.run.model_record import recorded_revision
 
 _FILE = "tokenizer.json"
 

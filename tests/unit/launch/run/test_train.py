@@ -10,7 +10,7 @@ import pytest
 
 from corewarding.dataflow.errors import RunError
 from corewarding.launch.run.ending.supervision import all_start
-from corewarding.launch.run.session import run_to_end
+from corewarding.launch.run.train import run_to_end
 
 
 async def work(result):
