@@ -33,7 +33,7 @@ from corewarding.learner.objective.packing import MicroBatch, pack
 from corewarding.learner.offload import OffloadedAdamW
 from corewarding.learner.parameter_sets import ParameterSets
 from corewarding.learner.schedule import learning_rate
-from corewarding.learner.settings import LearnerPlan
+from corewarding.learner.settings import LearnerPlan, TeacherSettings
 from corewarding.learner.token_log.log import TokenLog, Watched
 from corewarding.weights.architectures import check_architecture
 from corewarding.weights.model_config import model_config
@@ -89,7 +89,7 @@ class Learner:
         forget_gathered(self.model)
         if plan.keep_teacher:
             self.sets.keep("teacher", offloaded="teacher" in plan.learner.offload)
-        if plan.kl_reference == "initial" and plan.kl_coef > 0:
+        if plan.keeps_initial:
             self.sets.keep("initial", loaded.base_dtypes, offloaded="reference" in plan.learner.offload)
         kind = OffloadedAdamW if "optimizer" in plan.learner.offload else torch.optim.AdamW
         self.optimizer = kind(
@@ -123,13 +123,17 @@ class Learner:
         metrics = self.accumulate(micros, plan, watched) if trains else {}
         lr = learning_rate(batch.update, plan.train)
         if trains:
-            metrics["train/grad_norm"] = self._clip(batch.update, metrics["loss/total"])
+            metrics["train/grad_norm"] = self._clip(batch.update, metrics["loss/total"], plan.train.grad_clip)
             for group in self.optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"], group["weight_decay"] = lr, plan.train.weight_decay
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.version = Version(incarnation=self.version.incarnation, updates=batch.update)
-        metrics |= {"train/lr": lr, "teacher/alpha": self._teach(), "train/num_samples": float(len(batch.samples))}
+        metrics |= {
+            "train/lr": lr,
+            "teacher/alpha": self._teach(plan.teacher),
+            "train/num_samples": float(len(batch.samples)),
+        }
         if self._token_log is not None and watched is not None:
             self._token_log.write(watched)
         wall = time.perf_counter() - began
@@ -158,7 +162,7 @@ class Learner:
         found = passes.accumulate(self.model, micro_batches, sets=self.sets, plan=plan or self.plan, watched=watched)
         return report(found)
 
-    def _clip(self, update: int, loss: float) -> float:
+    def _clip(self, update: int, loss: float, longest: float) -> float:
         """Clips the gradient and returns its norm before that; LearnerError where loss or norm is not finite."""
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
@@ -169,12 +173,12 @@ class Learner:
                 f"update {update}: loss/total is {loss} and train/grad_norm {full}; the weights are still those of "
                 f"{self.version}. Lower train.lr, or look at the samples of this update"
             )
-        torch.nn.utils.clip_grads_with_norm_(parameters, self.plan.train.grad_clip, norm)
+        torch.nn.utils.clip_grads_with_norm_(parameters, longest, norm)
         return full
 
-    def _teach(self) -> float:
+    def _teach(self, settings: TeacherSettings) -> float:
         """The teacher's step, if one is due; returns alpha, or 0 without a step."""
-        settings, update = self.plan.teacher, self.version.updates
+        update = self.version.updates
         if "teacher" not in self.sets.kept or settings.freeze or update % settings.update_every:
             return 0.0
         share = teacher.alpha(update, settings=settings, total_updates=self.plan.train.updates)

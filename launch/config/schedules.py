@@ -16,12 +16,17 @@ SCHEDULED = (
     "staleness.max",
     "staleness.pipeline_depth",
     "train.lr",
+    "train.weight_decay",
+    "train.grad_clip",
     "loss.eps_low",
     "loss.eps_high",
     "loss.dual_clip",
     "correction.mode",
     "correction.cap",
     "correction.veto",
+    "kl.coef",
+    "teacher.alpha_start",
+    "teacher.alpha_end",
 )
 """The keys that may change between two updates. Every other one is built into a process, a file or a count when a run starts."""
 

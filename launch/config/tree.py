@@ -118,9 +118,9 @@ class TrainConfig(Settings):
     ends with all names, those of plug-ins included."""
     schedules: dict[str, dict[int, Scheduled]] = Field(default_factory=dict)
     """Keys that change during the run, as {staleness.max: {0: 1, 100: 4}}: 1 from the start, 4 after 100 updates. These can:
-    staleness.max, staleness.pipeline_depth, train.lr, loss.eps_low, loss.eps_high, loss.dual_clip, correction.mode, correction.cap,
-    correction.veto. A new bound holds for the questions that start from then on (with staleness.on_exceed withhold: for the updates
-    from then on)."""
+    staleness.max, staleness.pipeline_depth, train.lr, train.weight_decay, train.grad_clip, loss.eps_low, loss.eps_high,
+    loss.dual_clip, correction.mode, correction.cap, correction.veto, kl.coef, teacher.alpha_start, teacher.alpha_end. A new bound
+    holds for the questions that start from then on (with staleness.on_exceed withhold: for the updates from then on)."""
     model: ModelSettings = ModelSettings()
     """The model that is trained."""
     data: DataSettings = DataSettings()
@@ -205,8 +205,14 @@ class TrainConfig(Settings):
         return self.kl.reference or self.reward_rule.kl_reference
 
     @property
+    def has_kl_term(self) -> bool:
+        """Whether the loss of any update has a KL term. Its reference is then kept from the start of the run."""
+        later = self.schedules.get("kl.coef", {}).values()
+        return self.kl_reference != "none" and (self.kl_coef > 0 or any(coef != 0 for coef in later))
+
+    @property
     def keeps_teacher(self) -> bool:
-        return self.reward_rule.needs_teacher or (self.kl_reference == "teacher" and self.kl_coef > 0)
+        return self.reward_rule.needs_teacher or (self.kl_reference == "teacher" and self.has_kl_term)
 
     @property
     def model_folder(self) -> str:

@@ -126,13 +126,13 @@ def offloadable(config: TrainConfig) -> list[Offloadable]:
 
 def reference_pass(config: TrainConfig) -> Offloadable | None:
     """The set that takes the policy's place for the KL term, by its name in learner.offload; None: no set does."""
-    if config.kl_coef > 0 and config.kl_reference == "teacher":
+    if config.has_kl_term and config.kl_reference == "teacher":
         return "teacher"
     return "reference" if _keeps_initial(config) else None
 
 
 def _keeps_initial(config: TrainConfig) -> bool:
-    return config.kl_reference == "initial" and config.kl_coef > 0 and not config.learner.lora.is_on
+    return config.kl_reference == "initial" and config.has_kl_term and not config.learner.lora.is_on
 
 
 def _on_device(config: TrainConfig, state: Parts) -> Parts:
@@ -188,7 +188,7 @@ def rank_memory(config: TrainConfig, shape: ModelShape, live: Activations | None
         gathered, reduced = gathered + 3 * element * layer, (element + 8) * layer
     moments: dict[str, Parts] = {}
     away = offloaded(config)
-    if config.kl_reference != "none" and config.kl_coef > 0:
+    if config.has_kl_term:
         aside = {} if reference_pass(config) in away else {"policy set aside": 4 * trained}
         moments["reference pass"] = lasting | aside | {"gathered": gathered}
         if live is not None:

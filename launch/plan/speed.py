@@ -98,7 +98,7 @@ def stated_rates(config: TrainConfig, shape: ModelShape, gpu: Gpu, assumed: Assu
     rollout, engine, learner = config.rollout, config.engine, config.learner
     completion = max(1, round(assumed.mean_length * rollout.max_new_tokens))
     prompt = max(1, config.data.max_prompt_tokens // 4)
-    passes = 6 + 2 * learner.activation_checkpointing + 2 * (config.kl_reference != "none" and config.kl_coef > 0)
+    passes = 6 + 2 * learner.activation_checkpointing + 2 * config.has_kl_term
     seen = prompt + completion / 2
     flops = passes * (shape.num_active + 2 * shape.layers * shape.heads * shape.head_dim * seen)
     element = ELEMENT[engine.dtype] if engine.quantization is None else QUANTIZED

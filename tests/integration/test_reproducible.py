@@ -1,4 +1,4 @@
-"""Synchronous runs with a deterministic engine, and with schedules: the same bits when repeated, and when killed and resumed."""
+"""Synchronous runs with a deterministic engine, and with schedules: the same bits when repeated, replayed, and killed and resumed."""
 
 import os
 import signal
@@ -11,6 +11,7 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
+from corewarding.launch.cli import main
 from corewarding.learner.schedule import learning_rate
 from tests.integration.test_training import rows_of, small
 
@@ -28,7 +29,12 @@ SYNCHRONOUS = {
         "loss.eps_high": {1: 0.3},
         "correction.cap": {4: 1.5},
         "staleness.max": {2: 1, 4: 0},
+        "kl.coef": {2: 0.05, 4: 0.01},
+        "teacher.alpha_start": {3: 0.5},
+        "train.weight_decay": {2: 0.1},
+        "train.grad_clip": {1: 0.1},
     },
+    "kl": {"coef": 0.0, "reference": "initial"},
 }
 
 
@@ -57,6 +63,19 @@ def straight(tmp_path_factory):
     return root
 
 
+def test_a_replay_makes_the_updates_with_their_scheduled_values(straight, capsys):
+    folder = Path(straight) / "small"
+    assert [row["kl/mean"] > 0 for row in rows_of(folder)] == [False, False, True, True, True]
+    assert main(["replay", str(folder)]) == 0
+    assert f"the weights of {UPDATES} updates are equal, bit for bit" in capsys.readouterr().out
+    assert main(["replay", str(folder), "--what-if", "kl.coef=0.1"]) == 2
+    assert "kl.coef: the run changes this key by schedules" in capsys.readouterr().err
+    assert main(["replay", str(folder), "--what-if", "schedules={kl.coef: {0: 0.0}, staleness.max: {4: 0}}"]) == 2
+    assert "--what-if staleness.max: it decided what was sampled" in capsys.readouterr().err
+    assert main(["replay", str(folder), "--until", "3", "--what-if", "schedules={staleness.max: {2: 1, 4: 0}}"]) == 0
+    assert "weights" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("kill_after", [2, None])
 def test_a_synchronous_run_ends_with_the_same_weights(straight, tmp_path, kill_after):
     if kill_after is not None:
@@ -79,5 +98,13 @@ def test_a_synchronous_run_ends_with_the_same_weights(straight, tmp_path, kill_a
         assert expected[name].dtype == "float32"
         assert (expected[name] == got[name]).all(), name
     for one, other in zip(rows_of(straight / "small"), rows_of(tmp_path / "small"), strict=True):
-        for key in ("update", "loss/total", "train/grad_norm", "reward/mean", "mismatch/k3"):
+        for key in (
+            "update",
+            "loss/total",
+            "kl/mean",
+            "teacher/alpha",
+            "train/grad_norm",
+            "reward/mean",
+            "mismatch/k3",
+        ):
             assert one[key] == other[key], key

@@ -22,6 +22,7 @@ from corewarding.questions.gold import GoldAnswers
 
 SCORING = ("rule", "rule_options", "vote", "label.source", "labels", "advantage")
 SCORING_OF_LOSS = ("loss.skip_zero_advantage", "loss.mask_truncated")
+SCHEDULES = "schedules"
 LEARNING = (
     *("correction", "loss", "kl", "teacher"),
     *(
@@ -104,7 +105,14 @@ def rescores(changes: list[Change]) -> bool:
 def refuse_unsampled(changes: list[Change], *, then: TrainConfig, now: TrainConfig) -> None:
     """WhatIfError for a change that the run's completions cannot answer."""
     for change in changes:
-        if not _in(change.key, (*SCORING, *LEARNING)):
+        if change.key in now.schedules:
+            raise WhatIfError(
+                f"--what-if {change.key}: the run changes this key by schedules; write --what-if '{SCHEDULES}={{{change.key}: "
+                f"{{0: {change.new}}}}}', with the run's other schedules"
+            )
+        if change.key == SCHEDULES:
+            refuse_unsampled(_rescheduled(change), then=then, now=now.model_copy(update={SCHEDULES: {}}))
+        elif not _in(change.key, (*SCORING, *LEARNING)):
             raise WhatIfError(
                 f"--what-if {change.key}: it decided what was sampled or where the run worked, so the journal has no completions for "
                 f"another value; keys that can be changed: {', '.join((*SCORING, *LEARNING))}"
@@ -119,6 +127,13 @@ def refuse_unsampled(changes: list[Change], *, then: TrainConfig, now: TrainConf
         raise WhatIfError(
             f"--what-if rule={now.rule}: it needs the initial model's answers, which are not in the journal"
         )
+
+
+def _rescheduled(change: Change) -> list[Change]:
+    """The keys whose schedules differ."""
+    keys = sorted({*change.old, *change.new})
+    pairs = [(key, change.old.get(key), change.new.get(key)) for key in keys]
+    return [Change(key, old, new) for key, old, new in pairs if old != new]
 
 
 def _in(key: str, names: tuple[str, ...]) -> bool:

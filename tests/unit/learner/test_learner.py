@@ -145,6 +145,47 @@ def test_a_schedule_changes_the_loss_and_the_rate_of_later_updates_only(tiny_mod
     assert one["loss/clip_high_frac"] > other["loss/clip_high_frac"]
 
 
+@pytest.mark.parametrize("reference", ["initial", "teacher"])
+def test_a_scheduled_kl_term_has_its_reference_from_the_start(tiny_model: str, tmp_path: Path, reference: Any) -> None:
+    """The first updates have no KL term; those after update 2 pull to weights from before them, also after a resume."""
+    off, on = (plan_of(tiny_model, kl_coef=coef, kl_reference=reference) for coef in (0.0, 0.5))
+    plan = dataclasses.replace(off, later=((2, on),))
+    straight, always, never = Learner(plan), Learner(on), Learner(off)
+    assert ("initial" in never.sets.kept) is False
+    for update in (1, 2):
+        found = straight.update(batch(update)).metrics.scalars
+        assert found["kl/mean"] == 0.0
+        assert found["loss/total"] == never.update(batch(update)).metrics.scalars["loss/total"]
+    save(straight, tmp_path / "saved")
+    resumed = Learner(plan)
+    resumed.load(tmp_path / "saved", incarnation=0)
+    always.load(tmp_path / "saved", incarnation=0)
+    third, again, expected = (one.update(batch(3)).metrics.scalars for one in (straight, resumed, always))
+    assert third["kl/mean"] > 0
+    for key in ("kl/mean", "loss/total", "train/grad_norm"):
+        assert third[key] == again[key] == expected[key]
+    assert straight.digest() == resumed.digest() == always.digest()
+
+
+def test_scheduled_decay_clipping_and_teacher_are_those_of_their_update(tiny_model: str) -> None:
+    train = TrainSettings(lr=1e-2, updates=4, warmup_frac=0.0, weight_decay=0.0)
+    first = plan_of(tiny_model, train=train)
+    changed = train.model_copy(update={"weight_decay": 0.5, "grad_clip": 1e-3})
+    held = TeacherSettings(alpha_start=0.0, alpha_end=0.0)
+    later = plan_of(tiny_model, train=changed, teacher=held)
+    scheduled, plain = Learner(dataclasses.replace(first, later=((1, later),))), Learner(first)
+    for learner in (scheduled, plain):
+        learner.update(batch(1))
+    assert scheduled.digest() == plain.digest()
+    teacher = [shard.clone() for shard in scheduled.sets.shards_of("teacher")]
+    told = scheduled.update(batch(2)).metrics.scalars
+    assert told["teacher/alpha"] == 0.0
+    assert all(torch.equal(a, b) for a, b in zip(teacher, scheduled.sets.shards_of("teacher"), strict=True))
+    assert [group["weight_decay"] for group in scheduled.optimizer.param_groups] == [0.5]
+    plain.update(batch(2))
+    assert scheduled.digest() != plain.digest()
+
+
 def test_a_nan_stops_before_the_weights_move(tiny_model: str) -> None:
     learner = Learner(plan_of(tiny_model, kl_coef=0.0, kl_reference="none"))
     with torch.no_grad():

@@ -212,3 +212,15 @@ def test_a_row_has_room_for_a_group_unless_the_key_says_otherwise(keys, expected
     config = make_config({"rule": "majority_vote", **keys}, where="test")
     assert config.row_tokens == expected
     assert learner_plan(config).learner.row_tokens == expected
+
+
+def test_a_run_whose_kl_term_comes_later_keeps_its_reference() -> None:
+    words = ["cpu", "--rule", "majority_vote", "--kl.coef", "0", "--kl.reference", "teacher"]
+    assert not parse_train(words).keeps_teacher
+    assert not parse_train([*words, "schedules={kl.coef: {3: 0.0}}"]).keeps_teacher
+    for later in ("0.1", "null"):  # null: the rule's own
+        scheduled = parse_train([*words, f"schedules={{kl.coef: {{3: {later}}}}}"])
+        assert scheduled.keeps_teacher
+        plan = learner_plan(scheduled)
+        assert [plan.of_update(update).kl_coef > 0 for update in (1, 3, 4)] == [False, False, True]
+        assert plan.keep_teacher

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -97,9 +98,11 @@ def test_an_engine_by_hand() -> None:
 
 
 @pytest.mark.parametrize("reference", ["teacher", "initial"])
-def test_what_a_rank_keeps_is_what_a_learner_keeps(reference: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kl", [{"coef": 0.1}, {"coef": 0.0, "schedules": {"kl.coef": {5: 0.1}}}])
+def test_what_a_rank_keeps_is_what_a_learner_keeps(reference: str, kl: dict[str, Any], tmp_path: Path) -> None:
     write_tiny_model(tmp_path)
-    config = make_config({"model": {"path": str(tmp_path)}, "kl": {"reference": reference, "coef": 0.1}}, where="test")
+    content = {"model": {"path": str(tmp_path)}, "kl": {"reference": reference, "coef": kl["coef"]}}
+    config = make_config(content | {"schedules": kl.get("schedules", {})}, where="test")
     parts = lasting_parts(config, planned_model(config, params=None, model_config_file=None).shape)
     plan = LearnerPlan(
         model_path=str(tmp_path), kl_coef=0.1, kl_reference=config.kl_reference, keep_teacher=True,
