@@ -73,6 +73,8 @@ def _sweep(plan: SweepPlan, folder: SweepFolder, trials: Sequence[Trial], refuse
     left = [trial for trial in trials if trial.name not in records or records[trial.name].status == "running"]
     ended = [record for record in records.values() if record.status != "running"]
     whole = plan.search == "optuna" and len(ended) >= (plan.num_points or 0) * len(plan.seeds)
+    if fewer := plan.lists_are_short:
+        say(fewer)
     say(f"sweep {folder.path}: {len(ended)} of {plan.num_trials} trials have ended")
     asked = None
     if left or (plan.search == "optuna" and not whole):
@@ -103,4 +105,6 @@ def _print_points(plan: SweepPlan, trials: Sequence[Trial], refused: Mapping[str
     if plan.search == "optuna":
         ranges = {axis.key: axis.words for axis in plan.axes}
         say(f"{plan.num_points} points, which Optuna chooses while the sweep runs: {compact_yaml(ranges, 120)}")
+    if fewer := plan.lists_are_short:
+        say(fewer)
     say(f"{plan.num_trials} trials, {len(refused)} of them impossible; nothing was started")

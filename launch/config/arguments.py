@@ -65,7 +65,8 @@ def refuse_repeated(words: Sequence[str]) -> None:
     for word in words:
         name = word.partition("=")[0].replace("_", "-")
         if name in seen:
-            raise ArgumentError(f"{name} is given twice, and only one can count: remove {seen[name]!r} or {word!r}")
+            which = "one of them" if word == seen[name] else f"{seen[name]!r} or {word!r}"
+            raise ArgumentError(f"{name} is given twice, and only one can count: remove {which}")
         if len(name) > 2 and name.startswith("--"):
             seen[name] = word
 

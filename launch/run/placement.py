@@ -30,6 +30,10 @@ from corewarding.launch.run.preflight.needs import Kind, bundles, joins_cluster,
 log = logging.getLogger(__name__)
 
 
+NO_ROOM = "its nodes have no room for all of it"
+"""Says that a cluster has enough of everything, but not together on its nodes, or not now."""
+
+
 class PlacementError(UserError):
     """The cluster does not have what the configuration needs."""
 
@@ -178,11 +182,7 @@ async def reserve(config: TrainConfig, *, timeout_s: float = 15.0) -> Reservatio
         f"{node['NodeManagerAddress']} has {_words(_ours(node['Resources']))}" for node in ray.nodes() if node["Alive"]
     ]
     free = _words(_ours(ray.available_resources()))
-    lacks = (
-        f"the cluster lacks {_words(missing)}"
-        if missing
-        else f"its nodes have no room for all of it: {'; '.join(nodes)}; {free} are free"
-    )
+    lacks = f"the cluster lacks {_words(missing)}" if missing else f"{NO_ROOM}: {'; '.join(nodes)}; {free} are free"
     each = "; ".join(f"{len(several)} x {kind} of {_words(several[0])}" for kind, several in wanted.items() if several)
     raise PlacementError(
         f"the run needs {_words(want)} ({each}; see learner.ranks, learner.cpus_per_rank, learner.gpus_per_rank, "

@@ -71,8 +71,19 @@ def read_axes(words: Sequence[str], base: TrainConfig) -> list[Axis]:
     if twice := next((key for key in keys if keys.count(key) > 1), None):
         raise SweepError(f"--over {twice} is given twice: write all its values in one list, --over {twice}=A,B")
     for axis in axes:
+        if 0 in base.schedules.get(axis.key, {}):
+            raise SweepError(
+                f"--over {axis.key}: schedules gives this key its value from update 0 on, so a swept one would never be used; remove "
+                f"it from schedules, or sweep them: --over 'schedules={{{axis.key}: {{0: A}}}},{{{axis.key}: {{0: B}}}}'"
+            )
+        first: dict[str, str] = {}  # value: as it was written
         for text in axis.values or (axis.range.text(axis.range.low), axis.range.text(axis.range.high)):  # type: ignore[union-attr]
-            _check_value(axis.key, text, base)
+            value = _checked_value(axis.key, text, base)
+            if repr(value) in first:
+                raise SweepError(
+                    f"--over {axis.key}: {first[repr(value)]} and {text} are the same value; remove one of them"
+                )
+            first[repr(value)] = text
     return axes
 
 
@@ -144,6 +155,8 @@ def _check_key(key: str) -> None:
     if key in _OWN or key == "plugins":
         raise SweepError(f"--over {key}: this key cannot be swept" + (f", {_OWN[key]}" if _OWN.get(key) else ""))
     known = list(_keys(TrainConfig))
+    if inside := [one for one in known if one.startswith(f"{key}.")]:
+        raise SweepError(f"--over {key}: {key} is a section; sweep one of its keys, such as {inside[0]}")
     if key not in known:
         near = difflib.get_close_matches(key, known, n=1)
         hint = f"did you mean {near[0]}?" if near else "docs/configuration.md lists all keys"
@@ -159,12 +172,15 @@ def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{name}"
 
 
-def _check_value(key: str, text: str, base: TrainConfig) -> None:
-    """Refuses a value that the key cannot take, whatever the other keys are."""
+def _checked_value(key: str, text: str, base: TrainConfig) -> object:
+    """The value that the text means. Refuses one that the key cannot take, whatever the other keys are."""
     try:
         content = with_values(base, {key: text})
     except yaml.YAMLError as error:
         raise SweepError(f"--over {key}: {text} is not YAML: {error}") from error
-    validate(content, where="--over")
+    found: Any = validate(content, where="--over")
     if key in NAMES and yaml.safe_load(text) not in NAMES[key]:
         raise SweepError(f"--over {key}: {NAMES[key].unknown(text)}")
+    for part in key.split("."):
+        found = getattr(found, part)
+    return found

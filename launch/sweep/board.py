@@ -8,12 +8,14 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import yaml
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.plugins.hparams.summary_v2 import Discrete, HParam, Metric, RealInterval, hparams_config_pb
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from corewarding.launch.sweep.axes import Axis
-from corewarding.launch.sweep.folder import Record, SweepFolder
+from corewarding.launch.sweep.folder import Record, Status, SweepFolder
 from corewarding.launch.sweep.plan import SEED, SweepPlan
 from corewarding.launch.sweep.results import measured
 
@@ -23,6 +25,15 @@ METRICS = {
     "sweep/throughput": "completions per second",
     "sweep/mismatch": "mismatch k3",
 }
+_ENDED: dict[Status, int] = {
+    "running": api_pb2.STATUS_RUNNING,
+    "finished": api_pb2.STATUS_SUCCESS,
+    "stopped early": api_pb2.STATUS_SUCCESS,
+    "collapsed": api_pb2.STATUS_FAILURE,
+    "failed": api_pb2.STATUS_FAILURE,
+    "impossible": api_pb2.STATUS_FAILURE,
+}
+"""What the page says of a trial."""
 
 
 def fill_board(folder: SweepFolder, plan: SweepPlan) -> None:
@@ -44,14 +55,22 @@ def _write_row(folder: SweepFolder, record: Record) -> None:
     values = {key: _value(text) for key, text in record.point.items()}
     if SEED not in values:
         values[SEED] = float(record.seed)
-    _, start, end = hparams(values, dict.fromkeys(METRICS, 0.0))
+    _, start, _ = hparams(values, dict.fromkeys(METRICS, 0.0))
     with SummaryWriter(str(run_dir.tensorboard), filename_suffix=SUFFIX) as writer:
         writer.file_writer.add_summary(start)
         if record.status == "finished":
             for name, number in asdict(measured(run_dir)).items():
                 if number is not None:
                     writer.add_scalar(f"sweep/{name}", number, run_dir.last_update())
-        writer.file_writer.add_summary(end)
+        writer.file_writer.add_summary(_ended(record.status))
+
+
+def _ended(status: Status) -> Summary:
+    """What the page is told of a trial that ended so."""
+    ended = plugin_data_pb2.SessionEndInfo(status=_ENDED[status])
+    content = plugin_data_pb2.HParamsPluginData(session_end_info=ended, version=metadata.PLUGIN_DATA_VERSION)
+    about = metadata.create_summary_metadata(hparams_plugin_data_pb=content)
+    return Summary(value=[Summary.Value(tag=metadata.SESSION_END_INFO_TAG, metadata=about)])
 
 
 def _domain(axis: Axis) -> Discrete | RealInterval:

@@ -87,6 +87,13 @@ class SweepPlan:
         return []
 
     @property
+    def lists_are_short(self) -> str | None:
+        """Says that a random search finds fewer points than were asked for; None if it finds them all."""
+        if self.search != "random" or len(self.points()) == self.num_points:
+            return None
+        return f"--trials {self.num_points}: the lists of --over make only {len(self.points())} points"
+
+    @property
     def short_keys(self) -> list[str]:
         """The last word of each key, or the whole key where two end alike."""
         return shortened(self.keys)

@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -15,6 +14,7 @@ from corewarding.launch.report.files import write_whole
 from corewarding.launch.report.plain import say
 from corewarding.launch.report.terminal import output_console
 from corewarding.launch.sweep.folder import Record, SweepFolder
+from corewarding.launch.sweep.picture import draw
 from corewarding.launch.sweep.plan import SweepPlan
 from corewarding.launch.sweep.results import PointResult, chosen, front, gathered
 
@@ -90,55 +90,3 @@ def _row(result: PointResult, at_front: Sequence[PointResult], best: PointResult
         "runs": [asdict(run) for run in result.runs],
         "without_result": [asdict(record) for record in result.others],
     }
-
-
-def draw(results: Sequence[PointResult], at_front: Sequence[PointResult], best: PointResult | None, path: Path) -> None:
-    """Accuracy over throughput, mismatch as colour, the front joined by a line, spreads as bars."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    from matplotlib.colors import LogNorm
-
-    shown = [(result, mean) for result in results if (mean := result.mean) is not None]
-    figure, axis = plt.subplots(figsize=(8.5, 5.2), layout="constrained")
-    speeds = [mean.throughput for _, mean in shown]
-    spread = min(speeds), max(speeds)
-    known = [mean.mismatch for _, mean in shown if mean.mismatch]
-    norm = LogNorm(min(known), max(max(known), min(known) * 1.01)) if known else None
-    for result, mean in shown:
-        x, y = mean.throughput, mean.accuracy or 0.0
-        axis.errorbar(
-            x, y, xerr=result.spread("throughput"), yerr=result.spread("accuracy"), color="0.7", capsize=2, zorder=1
-        )
-        colour: Any = [mean.mismatch] if mean.mismatch and norm is not None else "white"
-        kind: dict[str, Any] = {"cmap": "viridis_r", "norm": norm} if not isinstance(colour, str) else {}
-        axis.scatter(
-            x,
-            y,
-            c=colour,
-            s=90,
-            edgecolors="tab:red" if result is best else "black",
-            linewidths=2.2 if result is best else 0.8,
-            zorder=3,
-            **kind,
-        )
-        is_right = x > sum(spread) / 2
-        place: dict[str, Any] = {"xytext": (-7, 6), "ha": "right"} if is_right else {"xytext": (7, 6)}
-        axis.annotate(_label(result), (x, y), textcoords="offset points", fontsize=8, **place)
-    line = sorted((mean.throughput, mean.accuracy or 0.0) for result, mean in shown if result in at_front)
-    axis.plot(
-        *zip(*line, strict=True), color="tab:red", linewidth=1, linestyle="--", zorder=2, label="front"
-    ) if line else None
-    axis.set(xlabel="trained completions per second", ylabel="held-out accuracy after training")
-    axis.set_title("accuracy, throughput and mismatch; red ring: chosen, white: mismatch not measured", fontsize=10)
-    axis.margins(x=0.15, y=0.12)
-    if norm is not None:
-        figure.colorbar(plt.cm.ScalarMappable(norm, "viridis_r"), ax=axis, label="mismatch k3 (policy to behavior)")
-    axis.legend(loc="best") if line else None
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-
-
-def _label(result: PointResult) -> str:
-    return ", ".join(f"{key.rpartition('.')[2]} {text}" for key, text in result.point.items())

@@ -25,6 +25,7 @@ from corewarding.launch.report.run_lock import RunLockedError, refuse_locked
 from corewarding.launch.run.ending.local_ray import MARK, SESSION
 from corewarding.launch.run.ending.own_ray import own_folder
 from corewarding.launch.run.ending.stopping import ENDING_S
+from corewarding.launch.run.placement import NO_ROOM
 from corewarding.launch.run.preflight.needs import joins_cluster
 from corewarding.launch.sweep.cores import Cores
 from corewarding.launch.sweep.folder import Status, SweepFolder
@@ -163,10 +164,22 @@ class TrainedTrial(Trainable):
             self._end("finished")
         elif code == 1 and self._run.summary.is_file():  # only a run that ended itself leaves both
             self._end("collapsed", said)
+        elif code == 2 and NO_ROOM in said and self._others_run():
+            self._program = None  # it starts again, and waits for their room
         elif code == 2:
             self._end("impossible", said)
         else:
             self._end("failed", said or f"exit code {code}; see {self._sweep.log_of(self._trial)}")
+
+    def _others_run(self) -> bool:
+        """Whether another trial of this sweep has room now."""
+        for record in self._sweep.records():
+            try:
+                if record.status == "running" and record.trial != self._trial:
+                    refuse_locked(self._sweep.run_of(record.trial).path)
+            except RunLockedError:
+                return True
+        return False
 
     def _end(self, status: Status, reason: str = "") -> None:
         self._ended = status

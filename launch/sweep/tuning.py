@@ -121,9 +121,10 @@ def run_trials(plan: SweepPlan, path: Path, trials: Sequence[Trial]) -> int | No
     joined_before = ray.is_initialized()
     try:
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # trials say themselves what became of them
-        want = _most([plan.config_of(trial, root=str(path)) for trial in trials] or [plan.base])
+        configs = [plan.config_of(trial, root=str(path)) for trial in trials] or [plan.base]
+        want = _most(configs)
         placement.join({name: amount for name, amount in want.items() if name in ("CPU", "GPU")})
-        sweep = Sweep(plan=plan, path=path, places=Places(want), environment=environment, directory=os.getcwd())
+        sweep = Sweep(plan=plan, path=path, places=Places(configs), environment=environment, directory=os.getcwd())
         tuner = _tuner(plan, trials, sweep, asked)
         with asked.listening():
             try:

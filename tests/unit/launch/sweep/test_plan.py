@@ -9,7 +9,7 @@ from corewarding.launch.config.load import load_config
 from corewarding.launch.config.tree import RunSettings
 from corewarding.launch.sweep.arguments import SweepKeys, parse_sweep
 from corewarding.launch.sweep.axes import Axis, Range, read_axes
-from corewarding.launch.sweep.places import room_of
+from corewarding.launch.sweep.places import copies, room_of
 from corewarding.launch.sweep.plan import SweepPlan, Trial, impossible, numbers_of
 
 BASE = load_config("cpu")
@@ -104,6 +104,31 @@ def test_a_trial_reserves_whole_cores() -> None:
     words = ["cpu", "--rollout.cpus-per-actor", "0.25", "--learner.cpus-per-rank", "1"]
     assert room_of(parse_config(SweepKeys, words, command="sweep").settings)["CPU"] == 2
     assert room_of(BASE)["CPU"] == 2
+
+
+def test_a_trial_reserves_the_gpus_on_which_its_processes_have_room() -> None:
+    def gpus(*words: str) -> float:
+        keys = ["cpu", "--rule", "majority_vote", "--learner.gpus-per-rank", "0.6", *words]
+        return room_of(parse_config(SweepKeys, keys, command="sweep").settings)["GPU"]
+
+    assert gpus("--rollout.gpus-per-actor", "0.4") == 1.0
+    assert gpus("--rollout.gpus-per-actor", "0.25", "--rollout.policy-actors", "2") == 2.0
+    assert (
+        gpus("--rollout.gpus-per-actor", "0.6", "--rollout.policy-actors", "2") == 3.0
+    )  # 1.8 in all, and no two share one
+
+
+def test_trials_fit_as_often_as_their_processes_have_room_on_single_nodes() -> None:
+    nodes = [{"CPU": 4.0, "GPU": 3.0}, {"CPU": 4.0, "GPU": 3.0}]
+    assert copies(nodes, [{"CPU": 1, "GPU": 1}], 100) == 6
+    assert copies(nodes, [{"CPU": 1, "GPU": 2}], 100) == 2
+    assert copies(nodes, [{"CPU": 1, "GPU": 2}, {"CPU": 1, "GPU": 1}], 100) == 2
+    assert copies(nodes, [{"CPU": 1, "GPU": 0.6}], 100) == 6
+    assert copies(nodes, [{"CPU": 1, "GPU": 0.5}], 100) == 8  # by its CPUs
+    assert copies(nodes, [{"CPU": 1, "GPU": 0.5}], 3) == 3
+    assert copies(nodes, [{"CPU": 3}], 100) == 2
+    assert copies([*nodes, {"CPU": 8.0, "here": 2.0}], [{"CPU": 1, "here": 1}], 100) == 2
+    assert copies(nodes, [{"CPU": 5}], 100) == 0
 
 
 @pytest.mark.parametrize("search", ["grid", "random", "optuna"])

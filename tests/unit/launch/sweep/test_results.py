@@ -1,10 +1,13 @@
 """The front, the choice, and what is written of them."""
 
+import itertools
 import json
 from pathlib import Path
 
 import pytest
+from matplotlib import pyplot
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import api_pb2, metadata
 
 from corewarding.launch.config.load import load_config
 from corewarding.launch.report.files import write_whole
@@ -13,6 +16,7 @@ from corewarding.launch.sweep.axes import SweepError
 from corewarding.launch.sweep.board import fill_board
 from corewarding.launch.sweep.cores import Cores
 from corewarding.launch.sweep.folder import Record, SweepFolder
+from corewarding.launch.sweep.picture import label
 from corewarding.launch.sweep.plan import SweepPlan, Trial
 from corewarding.launch.sweep.results import Measured, PointResult, chosen, front, gathered
 from corewarding.launch.sweep.show import show
@@ -123,6 +127,29 @@ def test_hparams_have_a_row_for_each_trial_however_often_they_are_filled(folder:
         assert events.Tags()["scalars"] == ["sweep/accuracy", "sweep/throughput", "sweep/mismatch"]
         assert len(events.Scalars("sweep/accuracy")) == 1
         assert "_hparams_/session_start_info" in events.PluginTagToContent("hparams")
+
+
+def test_hparams_say_which_trials_failed(folder: SweepFolder) -> None:
+    good, bad, *_ = PLAN.trials()
+    folder.record(bad, "collapsed", "one answer to all")
+    fill_board(folder, PLAN)
+    for trial, status in ((good, api_pb2.STATUS_SUCCESS), (bad, api_pb2.STATUS_FAILURE)):
+        events = EventAccumulator(str(folder.run_of(trial).tensorboard))
+        events.Reload()
+        content = events.PluginTagToContent("hparams")["_hparams_/session_end_info"]
+        assert metadata.parse_session_end_info_plugin_data(content).status == status
+
+
+def test_labels_of_the_picture_do_not_stand_over_each_other() -> None:
+    figure, axis = pyplot.subplots()
+    same = [(one, Measured(0.5, 10.0 + 0.1 * i, None)) for i, one in enumerate(map(result, "abcdefgh"))]
+    axis.scatter([mean.throughput for _, mean in same], [0.5] * 8)
+    axis.margins(0.2)
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in label(axis, same)]
+    pyplot.close(figure)
+    assert len(boxes) == 8
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
 
 
 def test_a_folder_with_another_sweep_is_refused(folder: SweepFolder) -> None:
