@@ -105,10 +105,15 @@ class Shown(Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         folder, mine = SweepFolder(self._path), trial_of(trial.config, self._plan)
-        said = str(trial.get_pickled_error() or "no word").strip().splitlines()[-1]
-        folder.record(mine, "failed", f"its process in Tune ended: {said}")
+        folder.record(mine, "failed", f"its process in Tune ended: {last_line(trial.error_file)}")
         self._ended += 1
         say(f"trial {mine.name} failed ({self._ended}/{self._total})")
+
+
+def last_line(file: str | None) -> str:
+    """The last words of Tune's file about an error, which it writes before it tells of the error."""
+    text = Path(file).read_text(encoding="utf-8", errors="replace").strip() if file and Path(file).is_file() else ""
+    return text.splitlines()[-1] if text else "no word"
 
 
 def run_trials(plan: SweepPlan, path: Path, trials: Sequence[Trial]) -> int | None:

@@ -45,13 +45,23 @@ def ray_folder() -> str:
 
 @contextlib.contextmanager
 def cluster_of(
-    folder: Path, env: dict[str, str], python: str | Path = sys.executable, *, resources: str = "{}"
+    folder: Path,
+    env: dict[str, str],
+    python: str | Path = sys.executable,
+    *,
+    resources: str = "{}",
+    head_port: int | None = None,
 ) -> Iterator[str]:
-    """Starts a node of two CPUs with `python`; yields the dashboard's address. folder: for its log. resources: custom, as JSON."""
+    """Starts a node of two CPUs with `python`; yields the dashboard's address. folder: for its log. resources: custom, as JSON.
+    head_port: the one of RAY_ADDRESS; None: a free one."""
     port = free_port()
     ray = [python, "-m", "ray.scripts.scripts"]
     subprocess.run([*ray, "get-auth-token", "--generate"], env=env, check=True, capture_output=True)
-    ports = [f"--port={free_port()}", f"--dashboard-port={port}", f"--dashboard-agent-listen-port={free_port()}"]
+    ports = [
+        f"--port={head_port or free_port()}",
+        f"--dashboard-port={port}",
+        f"--dashboard-agent-listen-port={free_port()}",
+    ]
     words = ["start", "--head", "--block", *ports, "--num-cpus=2"]  # none is a port that another Ray here may hold
     words += ["--resources", resources, f"--temp-dir={ray_folder()}"]
     log = folder / "log"

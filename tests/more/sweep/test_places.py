@@ -20,10 +20,11 @@ from corewarding.launch.sweep.arguments import SweepKeys, parse_sweep
 from corewarding.launch.sweep.folder import SweepFolder
 from corewarding.launch.sweep.places import Places
 from corewarding.launch.sweep.tuning import run_trials
-from tests.more.cluster import environment, small
+from tests.more.cluster import cluster_of, environment, free_port, small
 
-pytestmark = pytest.mark.timeout(600)
-PATIENCE_S = 240
+pytestmark = pytest.mark.timeout(1000)
+PATIENCE_S = 900
+"""Two trials one after the other, on a machine that others use."""
 MEETS = """
     import json, os, sys, time
     from pathlib import Path
@@ -118,22 +119,21 @@ HOLDS = """
 
 def test_a_trial_waits_for_room_that_another_one_has(tmp_path: Path) -> None:
     """The cluster has two CPUs, of which another job holds one: both trials start, and one has to wait for the other's end."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    env = environment() | {"RAY_ADDRESS": cluster.address}
-    env.pop("RAY_AUTH_MODE")
-    job = [sys.executable, "-c", dedent(HOLDS), cluster.address]
-    other = subprocess.Popen(job, env=env, stdout=subprocess.PIPE, text=True)
-    try:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "held\n"
-        command = [sys.executable, "-m", "corewarding.launch.cli", "sweep", "cpu", *small(), "--seeds", "2"]
-        done = subprocess.run(
-            command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=2 * PATIENCE_S
-        )
-    finally:
-        other.kill()
-        other.wait()
-        cluster.shutdown()
+    env, port = environment(), free_port()
+    with cluster_of(tmp_path, env, head_port=port):
+        env = env | {"RAY_ADDRESS": f"127.0.0.1:{port}"}
+        job = [sys.executable, "-c", dedent(HOLDS), env["RAY_ADDRESS"]]
+        other = subprocess.Popen(job, env=env, stdout=subprocess.PIPE, text=True)
+        try:
+            assert other.stdout is not None
+            assert other.stdout.readline() == "held\n"
+            command = [sys.executable, "-m", "corewarding.launch.cli", "sweep", "cpu", *small(), "--seeds", "2"]
+            done = subprocess.run(
+                command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+            )
+        finally:
+            other.kill()
+            other.wait()
     folder = SweepFolder(tmp_path / "sweeps" / "cpu")
     assert done.returncode == 0, done.stdout + done.stderr
     assert [record.status for record in folder.records()] == ["finished", "finished"]
