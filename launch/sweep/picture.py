@@ -35,11 +35,11 @@ def draw(results: Sequence[PointResult], at_front: Sequence[PointResult], best: 
     norm = LogNorm(min(known), max(max(known), min(known) * 1.01)) if known else None
     for result, mean in shown:
         x, y = mean.throughput, mean.accuracy or 0.0
-        bars = {"xerr": result.spread("throughput"), "yerr": result.spread("accuracy")}
+        bars: dict[str, Any] = {"xerr": result.spread("throughput"), "yerr": result.spread("accuracy")}
         axis.errorbar(x, y, **bars, color="0.7", capsize=2, zorder=1)
         colour: Any = [mean.mismatch] if mean.mismatch and norm is not None else "white"
         kind: dict[str, Any] = {"cmap": "viridis_r", "norm": norm} if not isinstance(colour, str) else {}
-        ring = (
+        ring: dict[str, Any] = (
             {"edgecolors": "tab:red", "linewidths": 2.2}
             if result is best
             else {"edgecolors": "black", "linewidths": 0.8}
