@@ -80,6 +80,7 @@ class TrainedTrial(Trainable):
         ]
         self._grace_s = plan.base.run.grace_s
         self._cores: Cores | None = None
+        self._others_ran = False  # when the program started
         record = self._sweep.record_of(self._trial)
         self._ended: Status | None = None if record is None or record.status == "running" else record.status
         self._score = 0.0 if record is None else record.score
@@ -140,6 +141,7 @@ class TrainedTrial(Trainable):
         return self._cores is not None and not self._cores.take()
 
     def _start(self) -> subprocess.Popen[bytes]:
+        self._others_ran = self._others_run()
         env = dict(self._environment)
         if "CUDA_VISIBLE_DEVICES" in os.environ and not joins_cluster():
             env["CUDA_VISIBLE_DEVICES"] = os.environ["CUDA_VISIBLE_DEVICES"]  # those that Ray gives this trial
@@ -164,7 +166,7 @@ class TrainedTrial(Trainable):
             self._end("finished")
         elif code == 1 and self._run.summary.is_file():  # only a run that ended itself leaves both
             self._end("collapsed", said)
-        elif code == 2 and NO_ROOM in said and self._others_run():
+        elif code == 2 and NO_ROOM in said and (self._others_ran or self._others_run()):
             self._program = None  # it starts again, and waits for their room
         elif code == 2:
             self._end("impossible", said)
