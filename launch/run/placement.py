@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 NO_ROOM = "its nodes have no room for all of it"
 """Says that a cluster has enough of everything, but not together on its nodes, or not now."""
 
+NOT_STARTED = "Ray does not start for"
+"""Says that the processes of Ray did not come up, which happens on a busy machine."""
+
 
 class PlacementError(UserError):
     """The cluster does not have what the configuration needs."""
@@ -65,9 +68,7 @@ def join(want: dict[str, float], *, metrics_port: int | None = None) -> None:
         raise
     except Exception as error:  # Ray raises Exception itself when its processes do not come up in time
         where = f"RAY_ADDRESS {os.environ['RAY_ADDRESS']}" if joins_cluster() else "this machine"
-        raise PlacementError(
-            f"Ray does not start for {where}: {error}; `corewarding doctor` checks this machine"
-        ) from error
+        raise PlacementError(f"{NOT_STARTED} {where}: {error}; `corewarding doctor` checks this machine") from error
 
 
 def _start_ray(want: dict[str, float], metrics_port: int | None) -> None:

@@ -25,7 +25,7 @@ from corewarding.launch.report.run_lock import RunLockedError, refuse_locked
 from corewarding.launch.run.ending.local_ray import MARK, SESSION
 from corewarding.launch.run.ending.own_ray import own_folder
 from corewarding.launch.run.ending.stopping import ENDING_S
-from corewarding.launch.run.placement import NO_ROOM
+from corewarding.launch.run.placement import NO_ROOM, NOT_STARTED
 from corewarding.launch.run.preflight.needs import joins_cluster
 from corewarding.launch.sweep.cores import Cores
 from corewarding.launch.sweep.folder import Status, SweepFolder
@@ -35,6 +35,8 @@ from corewarding.launch.sweep.results import accuracy_of, measured
 
 REPORT_S = 1.0
 """How often a trial tells Tune how far it is."""
+MOST_STARTS = 3
+"""So often a trial starts on a machine that is too busy for Ray's own processes."""
 SCORE, GREEDY, UPDATE = "score", "greedy", "update"
 """What a trial reports: its accuracy, the last held-out one during training, and how far it is."""
 
@@ -81,6 +83,7 @@ class TrainedTrial(Trainable):
         self._grace_s = plan.base.run.grace_s
         self._cores: Cores | None = None
         self._others_ran = False  # when the program started
+        self._starts = 0  # in which Ray did not come up
         record = self._sweep.record_of(self._trial)
         self._ended: Status | None = None if record is None or record.status == "running" else record.status
         self._score = 0.0 if record is None else record.score
@@ -168,6 +171,11 @@ class TrainedTrial(Trainable):
             self._end("collapsed", said)
         elif code == 2 and NO_ROOM in said and (self._others_ran or self._others_run()):
             self._program = None  # it starts again, and waits for their room
+        elif code == 2 and NOT_STARTED in said:
+            self._starts += 1
+            self._program = None
+            if self._starts == MOST_STARTS:
+                self._end("failed", said)
         elif code == 2:
             self._end("impossible", said)
         else:
