@@ -89,7 +89,8 @@ class Learner:
         forget_gathered(self.model)
         if plan.keep_teacher:
             self.sets.keep("teacher", offloaded="teacher" in plan.learner.offload)
-        if plan.keeps_initial:
+        of_all_updates = (plan, *(later for _, later in plan.later))
+        if plan.kl_reference == "initial" and any(one.kl_coef > 0 for one in of_all_updates):
             self.sets.keep("initial", loaded.base_dtypes, offloaded="reference" in plan.learner.offload)
         kind = OffloadedAdamW if "optimizer" in plan.learner.offload else torch.optim.AdamW
         self.optimizer = kind(

@@ -289,11 +289,6 @@ class LearnerPlan:
     # scheduled: from so many updates on, rising; each without `later` of its own
     later: tuple[tuple[int, LearnerPlan], ...] = ()
 
-    @property
-    def keeps_initial(self) -> bool:
-        """Whether the KL term of any update pulls to the model before training."""
-        return self.kl_reference == "initial" and any(one.kl_coef > 0 for one in (self, *dict(self.later).values()))
-
     def of_update(self, update: int) -> LearnerPlan:
         """The plan by which update 1, 2, ... is made."""
         found = self
