@@ -169,9 +169,9 @@ class TrainedTrial(Trainable):
             self._end("finished")
         elif code == 1 and self._run.summary.is_file():  # only a run that ended itself leaves both
             self._end("collapsed", said)
-        elif code == 2 and NO_ROOM in said and (self._others_ran or self._others_run()):
+        elif code in (1, 2) and NO_ROOM in said and (self._others_ran or self._others_run()):
             self._program = None  # it starts again, and waits for their room
-        elif code == 2 and NOT_STARTED in said:
+        elif code in (1, 2) and NOT_STARTED in said:
             self._starts += 1
             self._program = None
             if self._starts == MOST_STARTS:
