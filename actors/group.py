@@ -19,15 +19,7 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from corewarding.actors.budget import Budget, backoff_s
-from corewarding.actors.member import (
-    DEATH,
-    Member,
-    MemberLostError,
-    State,
-    answer_of,
-    gather_all,
-    not_started,
-)
+from corewarding.actors.member import DEATH, Member, MemberLostError, State, answer_of, gather_all, not_started
 from corewarding.actors.rollout_actor import DeliveryError
 from corewarding.actors.stats import combined
 from corewarding.dataflow.carriers import Completion, RolloutTask
@@ -36,6 +28,7 @@ from corewarding.dataflow.errors import RunError, TaskFailedError, UserError, or
 from corewarding.dataflow.ids import Source
 
 log = logging.getLogger(__name__)
+TOGETHER_S = 0.5  # actors that fail so soon after the first one are named with it
 
 
 class RolloutGroupError(RunError):
@@ -88,7 +81,8 @@ class RolloutGroup:
             self._members.append(self._member(index, 0))
         starts = [asyncio.create_task(self._up(member)) for member in self._members]
         try:
-            ended, _ = await asyncio.wait(starts, return_when=asyncio.FIRST_EXCEPTION)
+            await asyncio.wait(starts, return_when=asyncio.FIRST_EXCEPTION)
+            ended, _ = await asyncio.wait(starts, timeout=TOGETHER_S)
         finally:
             for start in starts:
                 start.cancel()  # nobody waits for the others once one has failed
