@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from corewarding.actors.engine import EngineContext, EngineSettingsError, RolloutEngine
 from corewarding.actors.settings import EngineSettings
+from corewarding.dataflow.process import settle
 from corewarding.dataflow.registry import Registry
 
 
@@ -144,6 +145,7 @@ def make_engine(context: EngineContext) -> RolloutEngine:
         module, _, name = make.partition(":")
         make = getattr(importlib.import_module(module), name)
     engine: RolloutEngine = make(context)
+    settle()
     return engine
 
 

@@ -17,6 +17,7 @@ Names are imported at first use, so `import corewarding` loads neither torch nor
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -96,6 +97,10 @@ __all__ = [
     "trained_completions",
     "without_label",
 ]
+
+
+if "CW_COLLECTS_RARELY" in os.environ:  # before anything large is imported
+    importlib.import_module("corewarding.dataflow.process").collect_rarely()
 
 
 def __getattr__(name: str) -> Any:

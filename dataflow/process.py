@@ -1,8 +1,9 @@
-"""This process: its cores and its log file; and what the log of another one says of its death."""
+"""This process: its cores, its log file and its garbage collector; and what the log of another one says of its death."""
 
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import re
 import signal
@@ -12,10 +13,30 @@ from pathlib import Path
 
 from corewarding.dataflow.errors import UserError, reason_of
 
+COLLECTS_RARELY = "CW_COLLECTS_RARELY"
+"""Set in the environment of a process that is there for a run alone."""
+RARELY = 100_000
+_USUALLY = gc.get_threshold()
 BEGIN = "--- process"
 """The line with which each process begins in its log: a log that exists is continued."""
 _STACK = re.compile(r"(Current thread|Thread|  File |  \.\.\.|Extension modules:|  <no Python frame>)")
 _TAIL_BYTES = 2**16
+
+
+def collect_rarely() -> None:
+    """Until `settle`, Python looks for garbage after RARELY new objects instead of 700. For a process that is there for a run alone.
+
+    torch and transformers make 400,000 objects that live for ever: to look through them again and again is a fifth of their import.
+    """
+    gc.set_threshold(RARELY)
+
+
+def settle() -> None:
+    """Garbage is looked for as usual, and not among what was imported: a cycle may hold tensors, and should not hold them for long.
+    Nothing happens without `collect_rarely` before."""
+    if gc.get_threshold()[0] == RARELY:
+        gc.freeze()
+        gc.set_threshold(*_USUALLY)
 
 
 def pin_to_cores(cores: Iterable[int] | None, *, key: str) -> None:

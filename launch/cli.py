@@ -15,6 +15,7 @@ from pathlib import Path
 
 import corewarding
 from corewarding.dataflow.errors import RunError, SignalStop, UserError
+from corewarding.dataflow.process import collect_rarely
 from corewarding.launch.report.plain import say
 
 COMMANDS = {
@@ -47,6 +48,8 @@ INTERRUPTED = 130
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command. Exit code: 0 success, 2 a mistake in the input, 1 a run that failed; each error is one message."""
     words = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:  # a process of its own
+        collect_rarely()
     if not words or words[0] in ("-h", "--help"):
         print(help_text())
         return 0

@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from corewarding.dataflow.codec import decode, encode
 from corewarding.dataflow.ids import Channel, SetName
-from corewarding.dataflow.process import keep_log, pin_to_cores
+from corewarding.dataflow.process import keep_log, pin_to_cores, settle
 from corewarding.dataflow.weights import Rendezvous, WeightManifest
 from corewarding.learner.device import choose_device, collective_backend
 from corewarding.learner.learner import Learner, device_of
@@ -85,6 +85,7 @@ class LearnerActor:
             bucket_bytes=self._bucket_bytes,
             wire_dtype=getattr(torch, self._wire_dtype),
         )
+        settle()
 
     def _meet(self, host: str, port: int, key: bytes) -> None:
         """Makes torch's default group of all ranks. StrangerError if something else takes part."""

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
 from corewarding.dataflow import plugins, spans
+from corewarding.dataflow.process import COLLECTS_RARELY
 from corewarding.launch.config.paths import IMPORT_PATH
 from corewarding.launch.config.tree import TrainConfig
+from corewarding.launch.run.forked import fork_server
 
 Kind = Literal["learner", "policy", "teacher"]
 """The kinds of processes that reserve room."""
@@ -69,14 +72,23 @@ def joins_cluster() -> bool:
     return "RAY_ADDRESS" in os.environ
 
 
+def can_fork(config: TrainConfig) -> bool:
+    """Whether the run's processes may be forks of one: they are on this machine, which has Linux, and have no GPU."""
+    return sys.platform == "linux" and not joins_cluster() and needed(config).get("GPU", 0.0) == 0
+
+
 def process_environment(threads: int, *, python: str | None = None) -> dict[str, Any]:
-    """Ray runtime environment of one process: its threads, our packages, the run's clock, and its Python if not this one."""
+    """Ray runtime environment of one process: its threads, our packages, the run's clock, and its Python if not this one, or not a
+    fork of this process's fork server."""
     executable = {} if python is None else {"py_executable": str(Path(python).absolute())}
+    if python is None and (server := fork_server.present()) is not None and not joins_cluster():
+        executable = {"py_executable": server.executable}
     path = [str(IMPORT_PATH), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return executable | {
         "env_vars": {
             "OMP_NUM_THREADS": str(threads),
             "OMP_WAIT_POLICY": "passive",
+            COLLECTS_RARELY: "1",
             "PYTHONPATH": os.pathsep.join(dict.fromkeys(path)),
             "TOKENIZERS_PARALLELISM": "false",
             **plugins.environment(),

@@ -1,5 +1,6 @@
 """The process itself: its cores, and the log that tells why it died. Both in child processes."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from corewarding.dataflow.process import death_of, pin_to_cores
+from corewarding.dataflow.process import COLLECTS_RARELY, death_of, pin_to_cores
 
 
 def affinities_after_pinning(core: int) -> set[frozenset[int]]:
@@ -83,3 +84,28 @@ def test_an_error_that_ray_knows_is_the_cause(tmp_path: Path) -> None:
         == "ValueError: no such model"
     )
     assert death_of(RuntimeError(REPORT), None).startswith("Worker exit detail")
+
+
+COLLECTIONS = """
+import gc, sys
+counts = []
+gc.callbacks.append(lambda phase, info: counts.append(phase))
+import corewarding
+rarely = gc.get_threshold()[0]
+kept = [[] for _ in range(50_000)]
+from corewarding.dataflow.process import settle
+settle()
+print(rarely, counts.count("start"), gc.get_threshold()[0], gc.get_freeze_count() > 50_000)
+"""
+
+
+@pytest.mark.parametrize(("environment", "rarely"), [({COLLECTS_RARELY: "1"}, True), ({}, False)])
+def test_garbage_is_looked_for_rarely_until_a_process_of_a_run_is_up(environment: dict[str, str], rarely: bool) -> None:
+    said = subprocess.run(
+        [sys.executable, "-c", COLLECTIONS], env=os.environ | environment, capture_output=True, text=True, check=True
+    ).stdout.split()
+    threshold, collections, after, frozen = said
+    assert (int(threshold) == 100_000) == rarely
+    assert (int(collections) < 5) == rarely
+    assert int(after) == gc.get_threshold()[0]
+    assert (frozen == "True") == rarely
