@@ -3,6 +3,7 @@
 CW_TESTS_END: the moment, in seconds since 1970, from which on no test begins: what is left is skipped, and says so.
 """
 
+import multiprocessing
 import os
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from corewarding.actors.engines import ENGINES
 from corewarding.dataflow import plugins
 from corewarding.evals.named import NAMED_SETS
+from corewarding.launch.run.forked.fork_server import MODULES
 from corewarding.learner.objective.corrections import CORRECTION_MODES
 from corewarding.questions.readers import READERS
 from corewarding.rewards.diagnostics import QUESTION_METRICS
@@ -22,6 +24,8 @@ from corewarding.rewards.rules.table import REWARD_RULES
 settings.register_profile("unhurried", deadline=None)  # a busy machine fails no law; tests of speed measure CPU time
 settings.load_profile("unhurried")
 settings.register_profile("benchmark", max_examples=10_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+multiprocessing.set_forkserver_preload([*MODULES])  # for tests whose ranks are processes without Ray
 
 TABLES = (REWARD_RULES, READERS, ENGINES, NAMED_SETS, QUESTION_METRICS, CORRECTION_MODES)
 

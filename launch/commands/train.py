@@ -15,7 +15,9 @@ from corewarding.launch.config.command_line import ConfigArguments, parse_config
 from corewarding.launch.config.recipes import compose
 from corewarding.launch.config.tree import TrainConfig
 from corewarding.launch.report.plain import say
+from corewarding.launch.run.forked.fork_server import forking
 from corewarding.launch.run.preflight.early import check_early
+from corewarding.launch.run.preflight.needs import can_fork
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ def train(config: TrainConfig, *, watch: bool) -> int:
     """Trains, and returns the exit code. watch: with the run's page beside it."""
     from corewarding.launch.view.live.watch import watched
 
-    with watched(Path(config.run.root) / config.run.name) if watch else nullcontext():
+    page = watched(Path(config.run.root) / config.run.name) if watch else nullcontext()
+    with page, forking(enabled=can_fork(config)):  # beside the imports below
         from corewarding.launch.run.train import run_training
 
         return run_training(config, own_process=True).exit_code

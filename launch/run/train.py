@@ -34,12 +34,14 @@ from corewarding.launch.run.ending.driver_log import driver_log
 from corewarding.launch.run.ending.guard import Guard
 from corewarding.launch.run.ending.last_words import cause_of, collapse_words, failure_kept, remedy, stop_words
 from corewarding.launch.run.ending.stopping import LastResort, Signals, StoppedError, StopRequest
+from corewarding.launch.run.forked.fork_server import forking
 from corewarding.launch.run.inputs import Inputs, located, sizes
 from corewarding.launch.run.journal.beginning import LearnerReturnError
 from corewarding.launch.run.journal.resume import Past, resumption
 from corewarding.launch.run.model_record import recorded_revision, write_model
 from corewarding.launch.run.parts import placed
 from corewarding.launch.run.preflight.checks import claim, prepare
+from corewarding.launch.run.preflight.needs import can_fork
 from corewarding.learner.checkpoint.store import CheckpointStore
 
 T = TypeVar("T")
@@ -66,7 +68,7 @@ def run_training(config: TrainConfig, *, own_process: bool = False) -> RunResult
     """
     stop, last_resort = StopRequest(), LastResort(enabled=own_process)
     signals = Signals(stop)
-    with signals.caught():
+    with signals.caught(), forking(enabled=can_fork(config)):
         return _training(config, stop, signals, last_resort)
 
 

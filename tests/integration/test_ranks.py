@@ -50,7 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_toy(name, folder / name)
         write_tokenizer(folder / name)
     for ranks in (1, 2, 4):
-        mp.spawn(_rank, (ranks, str(folder)), nprocs=ranks)
+        mp.start_processes(_rank, (ranks, str(folder)), nprocs=ranks, start_method="forkserver")
     return folder
 
 

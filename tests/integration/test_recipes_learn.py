@@ -80,7 +80,7 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """[ranks] what each rank saw, by recipe."""
     folder = tmp_path_factory.mktemp("recipes")
     write_tiny_model(folder / "model")
-    mp.spawn(_rank, (str(folder), str(folder / "model")), nprocs=RANKS)
+    mp.start_processes(_rank, (str(folder), str(folder / "model")), nprocs=RANKS, start_method="forkserver")
     return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(RANKS)]
 
 

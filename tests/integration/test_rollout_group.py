@@ -19,6 +19,7 @@ from corewarding.actors.settings import EngineSettings
 from corewarding.dataflow.codec import decode
 from corewarding.dataflow.errors import TaskFailedError
 from corewarding.dataflow.ids import Version
+from corewarding.launch.run.preflight.needs import process_environment
 from corewarding.launch.run.publishing.publisher import Publisher
 from corewarding.learner.settings import PublishSettings
 from tests.weight_fakes import LocalLearner, make_task, write_model_folder, write_script
@@ -100,14 +101,9 @@ class World:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     here = Path(__file__).resolve().parent
-    path = f"{here.parent.parent}:{here}"  # of the packages and of this module, whose classes the workers import
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        runtime_env={"env_vars": {"PYTHONPATH": path}},
-    )
+    environment = process_environment(1)
+    environment["env_vars"]["PYTHONPATH"] += f":{here}"  # of this module, whose classes the workers import
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=environment)
     yield World(tmp_path_factory.mktemp("world"))
     ray.shutdown()
 

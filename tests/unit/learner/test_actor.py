@@ -34,7 +34,7 @@ def _rank(rank: int, model: str, meeting: "Queue[Any]", answers: "Queue[Any]") -
 
 def test_two_ranks_meet_on_loopback_and_answer_alike(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model", tied=True, vocab=VOCAB, spread=0.02)
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
     meeting: Queue[Any] = context.Queue()
     answers: Queue[Any] = context.Queue()
     ranks = [context.Process(target=_rank, args=(rank, model, meeting, answers)) for rank in (0, 1)]

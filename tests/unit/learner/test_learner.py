@@ -90,7 +90,7 @@ def _rank(rank: int, folder: str, model: str) -> None:
 @pytest.mark.parametrize("tied", [True, False])
 def test_two_ranks_have_the_numbers_of_one_and_half_the_shards(tmp_path: Path, tied: bool) -> None:
     tiny_model = write_model(tmp_path / "model", tied=tied, vocab=VOCAB, spread=0.02)
-    mp.spawn(_rank, (str(tmp_path), tiny_model), nprocs=2)
+    mp.start_processes(_rank, (str(tmp_path), tiny_model), nprocs=2, start_method="forkserver")
     two = torch.load(tmp_path / "result", weights_only=False)
     learner = Learner(plan_of(tiny_model))
     learner.accumulate(learner.pack(batch(1).samples))

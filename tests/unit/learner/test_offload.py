@@ -186,7 +186,7 @@ def _rank(rank: int, folder: str, model: str) -> None:
 
 def test_two_ranks_have_the_same_bits(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model", vocab=VOCAB, spread=0.02)
-    mp.spawn(_rank, (str(tmp_path), model), nprocs=2)
+    mp.start_processes(_rank, (str(tmp_path), model), nprocs=2, start_method="forkserver")
     for rank in (0, 1):
         found = torch.load(tmp_path / f"rank-{rank}")
         assert all(theirs == mine for theirs, mine in zip(found[::2], found[1::2], strict=True))

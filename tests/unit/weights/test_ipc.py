@@ -50,7 +50,7 @@ Members = tuple[WeightGroup, list[multiprocessing.process.BaseProcess], list[Con
 @pytest.fixture
 def members() -> Iterator[Members]:
     rendezvous, store = serve(channel="policy", group_epoch=1, world_size=3, backend="ipc", timeout_s=30)
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
     pipes = [context.Pipe() for _ in range(2)]
     processes = [
         context.Process(target=receiver, args=(rendezvous, rank, pipe[1])) for rank, pipe in enumerate(pipes, start=1)

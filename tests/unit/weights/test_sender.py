@@ -87,7 +87,7 @@ class Learner:
     """Both ranks, driven over pipes."""
 
     def __init__(self) -> None:
-        context = get_context("spawn")
+        context = get_context("forkserver")
         self.pipes: list[Connection] = []
         port = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False).port
         pairs = [context.Pipe() for _ in range(2)]

@@ -137,7 +137,7 @@ def _rank(rank: int, folder: str, model: str) -> None:
 def test_two_ranks_have_the_numbers_of_one_and_send_the_same_bits(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model", kv_heads=1, vocab=VOCAB, spread=0.02)
     half = adapted(half_of(model, tmp_path / "half"), sizes={"param_dtype": "bfloat16"})
-    mp.spawn(_rank, (str(tmp_path), model), nprocs=2)
+    mp.start_processes(_rank, (str(tmp_path), model), nprocs=2, start_method="forkserver")
     ranks = [torch.load(tmp_path / f"rank-{rank}", weights_only=False) for rank in (0, 1)]
     learner = adapted(model, kl_reference="initial")
     learner.accumulate(learner.pack(batch(1).samples))

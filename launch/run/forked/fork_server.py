@@ -1,0 +1,85 @@
+"""On one machine, a run's processes are forks of one that has imported torch and transformers: seconds of each start are spent once,
+beside the driver's own imports, and what was imported is in memory once. Imports neither torch nor ray.
+
+Not on a cluster, whose nodes start processes of their own, and not for processes with a GPU or another Python.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+MODULES = (
+    "torch",
+    "torch._dynamo",
+    "torch.distributed.tensor",
+    "transformers.models.auto.tokenization_auto",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.qwen3.modeling_qwen3",
+)
+"""What the processes of a run import, without what reads an environment in which they differ."""
+_SOCKET = "fork.sock"
+
+
+class ForkServer:
+    """The process that is forked, and the folder of its socket."""
+
+    def __init__(self, modules: Sequence[str] = MODULES) -> None:
+        """modules: imported before anything is forked."""
+        self._folder = tempfile.TemporaryDirectory(prefix="cw-fork-")  # of this user alone
+        self._socket = Path(self._folder.name) / _SOCKET
+        server = Path(__file__).with_name("server.py")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(self._socket))
+            listener.listen()
+            self._process = subprocess.Popen(
+                [sys.executable, str(server), str(listener.fileno()), *modules],
+                pass_fds=[listener.fileno()],
+                env=os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"},
+                stdin=subprocess.PIPE,  # ends when this process does
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+
+    @property
+    def executable(self) -> str:
+        """What runs a Python program in a fork: a command line for a shell, without the program."""
+        client = Path(__file__).with_name("client.py")
+        return shlex.join([sys.executable, "-S", "-E", str(client), str(self._socket)])
+
+    def close(self) -> None:
+        """Ends the server; forks of it go on."""
+        self._process.kill()
+        self._process.communicate()
+        self._folder.cleanup()
+
+
+_present: ForkServer | None = None
+
+
+def present() -> ForkServer | None:
+    """The server of this process, if there is one now."""
+    return _present
+
+
+@contextmanager
+def forking(*, enabled: bool = True) -> Iterator[None]:
+    """While the context lasts, this process has a server. enabled: False changes nothing, nor does a context inside another."""
+    global _present
+    if not enabled or _present is not None:
+        yield
+        return
+    _present = ForkServer()
+    try:
+        yield
+    finally:
+        _present.close()
+        _present = None
