@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Mapping, Sequence
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -13,9 +14,10 @@ from ray.actor import ActorHandle
 
 from corewarding.actors.engine import EngineContext, engine_seed
 from corewarding.actors.engines import ENGINES
-from corewarding.actors.group import RolloutGroup
+from corewarding.actors.group import RolloutGroup, RolloutGroupError
 from corewarding.actors.member import gather_all, log_of
 from corewarding.actors.rollout_actor import PlacedRolloutActor
+from corewarding.dataflow.carriers import Completion, RolloutTask
 from corewarding.dataflow.ids import Channel, Source, Version
 from corewarding.evals.heldout import EvalResult, score_completions
 from corewarding.evals.tasks import evaluation_tasks
@@ -66,7 +68,7 @@ async def placed(
         alike = [group for source, group in groups.items() if config.engine_of(source) == config.engine]
         initial = moment == "before" and version.updates == 0  # until an update, the teacher's weights are the policy's
         having = [group for group in alike if initial or publishers[group.source].weights == "policy"]
-        return await _evaluate(config, inputs, having, quick=moment == "quick")
+        return await _evaluate(config, inputs, having, quick=moment == "quick", said=log.warn)
 
     try:
         starts = [group.start() for group in groups.values()]
@@ -134,7 +136,10 @@ def rollout_group(
         version=version,
         inflight=config.inflight.mode,
     )
-    python = engine.python if ENGINES[engine.kind].python_of == "actor" else None
+    kind = ENGINES[engine.kind]
+    python = engine.python if kind.python_of == "actor" else None
+    if kind.python_of is not None:  # what it sets before its libraries are imported comes too late in a fork
+        python = python or sys.executable
     remote = placement.actor_class(
         PlacedRolloutActor,
         num_cpus=rollout.cpus_per_actor,
@@ -195,9 +200,11 @@ def _publishers(
 
 
 async def _evaluate(
-    config: TrainConfig, inputs: Inputs, groups: Sequence[RolloutGroup], *, quick: bool
+    config: TrainConfig, inputs: Inputs, groups: Sequence[RolloutGroup], *, quick: bool, said: Callable[[str], None]
 ) -> EvalResult | None:
-    """Held-out accuracy of the weights that the engines of these groups hold now; None without held-out questions."""
+    """Held-out accuracy of the weights that the engines of these groups hold now; None without held-out questions.
+
+    The policy's engines also answer the share of a group that has lost its own."""
     if inputs.heldout is None:
         return None
     tasks = evaluation_tasks(
@@ -211,9 +218,20 @@ async def _evaluate(
     sizes = [_num_actors(config, inputs)[group.source] for group in groups]
     cuts = [len(tasks) * sum(sizes[:index]) // sum(sizes) for index in range(len(sizes) + 1)]
     shares = [tasks[start:end] for start, end in itertools.pairwise(cuts)]
-    sampled = await gather_all(*(group.sample(share) for group, share in zip(groups, shares, strict=True)))
+    (policy,) = (group for group in groups if group.source == "policy")
+
+    async def sampled(group: RolloutGroup, share: Sequence[RolloutTask]) -> list[Completion]:
+        try:
+            return await group.sample(share)
+        except RolloutGroupError as error:
+            if group is policy:
+                raise
+            said(f"the policy's engines answer in the {group.source}'s place: {error}")
+            return await policy.sample(share)
+
+    completions = await gather_all(*(sampled(group, share) for group, share in zip(groups, shares, strict=True)))
     return score_completions(
-        [completion for share in sampled for completion in share],
+        [completion for share in completions for completion in share],
         inputs.heldout_gold,
         n=config.eval.samples,
         units=config.vote.units,

@@ -7,14 +7,17 @@ policy version finds the teacher that belongs to it. A publication starts when a
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from corewarding.dataflow.errors import reason_of
 from corewarding.dataflow.ids import Channel, Version
 from corewarding.dataflow.metrics import Metrics
 from corewarding.dataflow.spans import Span, now_s
 from corewarding.launch.run.protocols import Buffer, ChannelPublisher, Learner, PublishResult
 
+log = logging.getLogger(__name__)
 ORDER: tuple[Channel, ...] = ("teacher", "policy")
 
 
@@ -81,15 +84,19 @@ class WeightChannels:
         self.last = asyncio.create_task(self._acknowledge(publications), name="publication")
 
     async def lend(self) -> None:
-        """Gives the teacher's engines the policy's present weights, for good; returns when they have them.
+        """Gives the teacher's engines the policy's present weights, for good; returns when they have them, or when that has failed.
 
-        For the end of a run, when nothing is sampled from the teacher any more. The buffer is not told, because what it counts is
-        the teacher's own versions, with which a resumed run goes on.
+        For the end of a run, when nothing is sampled from the teacher any more and its engines may be missed: no failure is raised.
+        The buffer is not told, because what it counts is the teacher's own versions, with which a resumed run goes on.
         """
         await self.acknowledged()
         publisher = self._publishers["teacher"]
         publisher.carry("policy")
-        await publisher.publish(await self._learner.version("policy"))
+        try:
+            await publisher.publish(await self._learner.version("policy"))
+        except Exception as error:  # whatever it is: the policy's engines have their weights, and every update is saved
+            publisher.carry("teacher")
+            log.warning("the teacher's engines do not help to evaluate: %s", reason_of(error))
 
     async def acknowledged(self) -> None:
         """Returns when the engines have the last publication. Raises its error."""

@@ -240,6 +240,7 @@ class FakePublisher:
         self.world, self.channel = world, channel
         self.committing = Gate()
         self.error: Exception | None = None
+        self.lent_error: Exception | None = None
         self.weights: Channel = channel
 
     def carry(self, weights: Channel) -> None:
@@ -250,8 +251,8 @@ class FakePublisher:
         if sent is not None:
             sent.set()
         await self.committing.passed()
-        if self.error is not None:
-            raise self.error
+        if (error := self.error if self.weights == self.channel else self.lent_error) is not None:
+            raise error
         self.world.engines[self.channel] = version.updates
         return PublishResult(seconds=0.0, bytes=2**20, num_acknowledged=1)
 

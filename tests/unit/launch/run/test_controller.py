@@ -111,6 +111,16 @@ async def test_the_teacher_s_engines_get_the_policy_s_last_weights_unless_they_s
     assert world.evaluated[-1] == (False, 1, 1)
 
 
+async def test_a_run_whose_teacher_s_engines_cannot_take_the_policy_s_weights_evaluates_without_them(world_of, caplog):
+    world = world_of(train={"updates": 2})
+    world.publishers["teacher"].lent_error = RuntimeError("channel teacher: no receiver to blame")
+    await world.run()
+    assert world.of("lend") == [("lend", "teacher", 2)]
+    assert world.evaluated[-1] == (False, 2, 2)
+    assert world.publishers["teacher"].weights == "teacher"  # so whoever evaluates leaves its engines out
+    assert "no receiver to blame" in caplog.text
+
+
 async def test_unlike_engines_of_the_teacher_are_left_alone(world_of):
     world = world_of(train={"updates": 2}, teacher_engine={"slots": 7})
     await world.run()
