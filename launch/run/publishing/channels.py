@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from corewarding.dataflow.errors import reason_of
+from corewarding.dataflow.errors import RunError
 from corewarding.dataflow.ids import Channel, Version
 from corewarding.dataflow.metrics import Metrics
 from corewarding.dataflow.spans import Span, now_s
@@ -86,7 +86,7 @@ class WeightChannels:
     async def lend(self) -> None:
         """Gives the teacher's engines the policy's present weights, for good; returns when they have them, or when that has failed.
 
-        For the end of a run, when nothing is sampled from the teacher any more and its engines may be missed: no failure is raised.
+        For the end of a run, when nothing is sampled from the teacher any more and its engines may be missed: a RunError is a warning.
         The buffer is not told, because what it counts is the teacher's own versions, with which a resumed run goes on.
         """
         await self.acknowledged()
@@ -94,9 +94,9 @@ class WeightChannels:
         publisher.carry("policy")
         try:
             await publisher.publish(await self._learner.version("policy"))
-        except Exception as error:  # whatever it is: the policy's engines have their weights, and every update is saved
+        except RunError as error:  # the policy's engines have their weights, and every update is saved
             publisher.carry("teacher")
-            log.warning("the teacher's engines do not help to evaluate: %s", reason_of(error))
+            log.warning("the teacher's engines do not help to evaluate: %s", error)
 
     async def acknowledged(self) -> None:
         """Returns when the engines have the last publication. Raises its error."""

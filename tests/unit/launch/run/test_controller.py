@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+from corewarding.dataflow.errors import RunError
 from corewarding.evals.heldout import EvalResult
 from tests.unit.launch.run.fakes import PER_UPDATE
 
@@ -113,7 +114,7 @@ async def test_the_teacher_s_engines_get_the_policy_s_last_weights_unless_they_s
 
 async def test_a_run_whose_teacher_s_engines_cannot_take_the_policy_s_weights_evaluates_without_them(world_of, caplog):
     world = world_of(train={"updates": 2})
-    world.publishers["teacher"].lent_error = RuntimeError("channel teacher: no receiver to blame")
+    world.publishers["teacher"].lent_error = RunError("channel teacher: no receiver to blame")
     await world.run()
     assert world.of("lend") == [("lend", "teacher", 2)]
     assert world.evaluated[-1] == (False, 2, 2)
