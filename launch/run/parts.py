@@ -19,6 +19,7 @@ from corewarding.actors.member import gather_all, log_of
 from corewarding.actors.rollout_actor import PlacedRolloutActor
 from corewarding.dataflow.carriers import Completion, RolloutTask
 from corewarding.dataflow.ids import Channel, Source, Version
+from corewarding.dataflow.process import settle
 from corewarding.evals.heldout import EvalResult, score_completions
 from corewarding.evals.tasks import evaluation_tasks
 from corewarding.launch.config.tree import TrainConfig
@@ -75,6 +76,7 @@ async def placed(
         if resumption is None:
             starts.append(ready(config, begin.learner, log, checkpoint, version.incarnation))
         await all_start(logs_of(config), *starts)
+        settle()
         client = BufferClient(buffer, log=logs_of(config) / BUFFER_LOG, said=log.warn)
         if resumption is not None:
             resumption.write_missing(log)

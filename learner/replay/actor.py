@@ -17,7 +17,7 @@ from ray.actor import ActorHandle
 from corewarding.dataflow.carriers import Completion, TokenStatistics, TrainBatch
 from corewarding.dataflow.codec import decode_list, encode
 from corewarding.dataflow.ids import AskedId, Channel
-from corewarding.dataflow.process import keep_log
+from corewarding.dataflow.process import keep_log, settle
 from corewarding.dataflow.votes import InitialAnswers
 from corewarding.learner.replay.buffer import ReplayBuffer
 from corewarding.learner.replay.events import Event
@@ -57,6 +57,7 @@ class BufferActor:
     ) -> None:
         """state: of a checkpoint; without a meaning where the buffer goes on from its journal."""
         keep_log(log)
+        settle()
         self._decided: list[Record] = []
         self._last_call: tuple[int, int] | None = None  # number of the newest `admit`, and its answer
         self._came_back = ""

@@ -25,6 +25,8 @@ from typing import Any
 
 LENGTH = 8
 """Bytes in which a request's length is sent, before it."""
+READ_S = 5.0
+"""How long a client may take to say what it asks for."""
 
 
 def main() -> None:
@@ -74,7 +76,8 @@ def serve(listener: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
                     os.close(file)
                 children[child] = connection
                 selector.register(connection, selectors.EVENT_READ, child)
-                connection.sendall(child.to_bytes(LENGTH, "little"))
+                with contextlib.suppress(OSError):  # it ends just now, which is seen below
+                    connection.sendall(child.to_bytes(LENGTH, "little"))
             elif key.fileobj == woken:
                 os.read(woken, 4096)
                 _reap(children, selector)
@@ -84,15 +87,33 @@ def serve(listener: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
 
 
 def _read(connection: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
-    """What a client asks for, and its standard files; None if it has ended meanwhile."""
-    first, files, _, _ = socket.recv_fds(connection, LENGTH, 3)
-    length, message = int.from_bytes(first, "little"), bytearray()
-    while len(message) < length and (part := connection.recv(length - len(message))):
-        message += part
-    if length == 0 or len(message) < length:
-        connection.close()
-        return None
-    return json.loads(message), files
+    """What a client asks for, and its standard files; None if it has ended, or has waited too long and runs the program itself."""
+    connection.settimeout(READ_S)
+    files: list[int] = []
+    try:
+        first, files, _, _ = socket.recv_fds(connection, LENGTH, 3)
+        length, message = int.from_bytes(first, "little"), bytearray()
+        while len(message) < length and (part := connection.recv(length - len(message))):
+            message += part
+        whole = 0 < length == len(message) and _waits(connection)
+    except OSError:
+        whole = False
+    if whole:
+        return json.loads(message), files
+    for file in files:
+        os.close(file)
+    connection.close()
+    return None
+
+
+def _waits(connection: socket.socket) -> bool:
+    """Whether the client is still there: it sends nothing more, so there is something to read only when it has ended."""
+    connection.setblocking(False)
+    try:
+        return bool(connection.recv(1))
+    except BlockingIOError:
+        connection.setblocking(True)
+        return True
 
 
 def _reap(children: dict[int, socket.socket], selector: selectors.BaseSelector) -> None:

@@ -148,6 +148,24 @@ def test_a_client_waits_while_the_server_imports_and_not_when_it_ends(
     servers[0].close()
 
 
+def test_nothing_is_run_for_a_client_that_has_asked_and_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "imports_slowly.py").write_text("import time\ntime.sleep(1.5)\n")
+    (tmp_path / "writes.py").write_text(
+        "import pathlib, sys\npathlib.Path(sys.argv[1]).touch()\nprint('imports_slowly' in sys.modules)"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    server = ForkServer(["imports_slowly"])
+    gone = [started(server, tmp_path / "writes.py", tmp_path / f"gone-{number}") for number in range(3)]
+    time.sleep(0.7)  # they have asked, and the server still imports
+    for client in gone:
+        client.kill()
+        client.wait()
+    here = started(server, tmp_path / "writes.py", tmp_path / "here")
+    assert here.communicate(timeout=60)[0] == "True\n"  # by the same server
+    assert {path.name for path in tmp_path.iterdir() if path.suffix != ".py"} - {"__pycache__"} == {"here"}
+    server.close()
+
+
 def test_forks_go_on_when_the_server_is_ended_and_their_clients_end(server: ForkServer, sleeps: Path) -> None:
     client = started(server, sleeps)
     fork = fork_of(client)
