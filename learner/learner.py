@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -119,7 +119,7 @@ class Learner:
             raise LearnerError(f"batch of update {batch.update} came to weights {self.version}")
         trains = any(sample.loss_mask.any() for sample in batch.samples)
         plan = self.plan.of_update(batch.update)
-        micros = self.pack(batch.samples) if trains else []
+        micros = self.pack(batch.samples, plan) if trains else []
         watched = self._token_log.watch(batch, micros) if self._token_log is not None and trains else None
         metrics = self.accumulate(micros, plan, watched) if trains else {}
         lr = learning_rate(batch.update, plan.train)
@@ -151,9 +151,11 @@ class Learner:
             dist.all_reduce(sums)  # 64-bit sums wrap around, and so do checksums
         return hashlib.blake2b(sums.cpu().numpy().tobytes(), digest_size=16).hexdigest()
 
-    def pack(self, samples: Sequence[TrainingSample]) -> list[MicroBatch]:
-        """This rank's micro-batches, on its device."""
-        return [micro.to(self.device) for micro in self._pack_for_all(samples)[self.rank]]
+    def pack(self, samples: Sequence[TrainingSample], plan: LearnerPlan | None = None) -> list[MicroBatch]:
+        """This rank's micro-batches for `accumulate`, on its device."""
+        plan = plan or self.plan
+        dealt = self._pack_for_all(samples, lambda sample: passes.has_gradient(sample, plan))
+        return [micro.to(self.device) for micro in dealt[self.rank]]
 
     def accumulate(
         self, micro_batches: Sequence[MicroBatch], plan: LearnerPlan | None = None, watched: Watched | None = None
@@ -188,7 +190,9 @@ class Learner:
         self._teacher_updates = update
         return share
 
-    def _pack_for_all(self, samples: Sequence[TrainingSample]) -> list[list[MicroBatch]]:
+    def _pack_for_all(
+        self, samples: Sequence[TrainingSample], has_gradient: Callable[[TrainingSample], bool] = lambda sample: True
+    ) -> list[list[MicroBatch]]:
         settings = self.plan.learner
         return pack(
             samples,
@@ -197,6 +201,7 @@ class Learner:
             ranks=self.world_size,
             policy_version=self.version.updates,
             aggregation=self.plan.loss.aggregation,
+            has_gradient=has_gradient,
         )
 
     # ---- what others ask for --------------------------------------------------------------------------------------

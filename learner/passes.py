@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from corewarding.dataflow.carriers import Float32, TokenStatistics
+from corewarding.dataflow.carriers import Float32, TokenStatistics, TrainingSample
 from corewarding.dataflow.ids import CompletionId
 from corewarding.learner.model import PolicyModel
 from corewarding.learner.objective.loss import objective
@@ -31,20 +31,25 @@ def accumulate(
     plan: LearnerPlan,
     watched: Watched | None = None,
 ) -> LossTotals:
-    """Adds the gradient of all micro-batches to the parameters'. Returns the totals over all ranks. watched: sees every pass."""
+    """Adds the gradient of all micro-batches to the parameters'. Returns the totals over all ranks. watched: sees every pass.
+
+    Those that do not train are passed forward only, for the totals.
+    """
     total: LossTotals | None = None
     references = _references(model, micro_batches, sets, plan)
     for index, (micro, reference) in enumerate(zip(micro_batches, references, strict=True)):
-        policy, entropy, certainty = model(micro, statistics=True)
-        step = objective(
-            policy,
-            micro.tokens,
-            reference_T=reference,
-            beta=plan.kl_coef,
-            loss=plan.loss,
-            correction=plan.correction,
-        )
-        (step.loss * dist.get_world_size()).backward()  # FSDP averages over ranks, and the loss is a sum over them
+        with torch.set_grad_enabled(micro.trains):
+            policy, entropy, certainty = model(micro, statistics=True)
+            step = objective(
+                policy,
+                micro.tokens,
+                reference_T=reference,
+                beta=plan.kl_coef,
+                loss=plan.loss,
+                correction=plan.correction,
+            )
+        if micro.trains:
+            (step.loss * dist.get_world_size()).backward()  # FSDP averages over ranks, and the loss is a sum over them
         own = sums(
             step,
             micro.tokens,
@@ -61,11 +66,20 @@ def accumulate(
     return total.over_ranks()
 
 
+def has_gradient(sample: TrainingSample, plan: LearnerPlan) -> bool:
+    """False where every term of the sample's loss has a gradient of exactly zero: the gain is a multiple of the advantage."""
+    return bool(sample.loss_mask.any()) and sample.weight != 0 and (sample.advantage != 0 or _has_kl(plan))
+
+
+def _has_kl(plan: LearnerPlan) -> bool:
+    return plan.kl_reference != "none" and plan.kl_coef > 0
+
+
 def _references(
     model: PolicyModel, micro_batches: Sequence[MicroBatch], sets: ParameterSets, plan: LearnerPlan
 ) -> Sequence[Tensor | None]:
     """[T] logprobs under the reference of the KL term for each micro-batch, or None without that term."""
-    if plan.kl_reference == "none" or plan.kl_coef == 0:
+    if not _has_kl(plan):
         return [None] * len(micro_batches)
     with sets.using(plan.kl_reference), torch.no_grad():
         return [model(micro)[0] for micro in micro_batches]

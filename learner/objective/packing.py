@@ -4,14 +4,15 @@ The completions of a question share one copy of its prompt: `prompt, completion,
 every completion continue from the prompt's end, and a token sees only its prompt and its own completion. So logprobs and gradients
 are those of separate sequences, at a fraction of the tokens. A row holds several such trees. The last token of a completion
 predicts nothing and is left out. Packing is a pure function of the batch: longest first, ties by id. Every rank gets the
-same number of micro-batches (some may be empty), because FSDP's collectives must match.
+same number of micro-batches (some may be empty), because FSDP's collectives must match. Samples without a gradient have
+micro-batches of their own, which need no backward pass.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -41,6 +42,7 @@ class MicroBatch:
     tokens: TokenBatch
     ids: tuple[CompletionId, ...]  # [S], in the order of tokens.sequence_T
     lengths: tuple[int, ...]  # [S] tokens of each
+    trains: bool  # needs a backward pass
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same micro-batch on `device`."""
@@ -78,13 +80,20 @@ def pack(
     ranks: int = 1,
     policy_version: int = 0,
     aggregation: Literal["token_mean", "sequence_mean"] = "token_mean",
+    has_gradient: Callable[[TrainingSample], bool] = lambda sample: True,
 ) -> list[list[MicroBatch]]:
     """[ranks][micro-batches]. A sample longer than row_tokens gets its own row; a row longer than micro_batch_tokens gets its
-    own micro-batch."""
+    own micro-batch. The first ones train, of which each rank has at least one."""
     weights = _view_weights(samples, aggregation)
-    rows = _fill_rows(_trees(samples, row_tokens), row_tokens)
-    cut = _balanced(rows, micro_batch_tokens, ranks)
-    return [[_micro_batch(chunk, weights, policy_version) for chunk in cut[rank::ranks]] for rank in range(ranks)]
+    dealt: list[list[MicroBatch]] = [[] for _ in range(ranks)]
+    for trains in (True, False):
+        some = [sample for sample in samples if has_gradient(sample) == trains]
+        if not (some or trains):
+            continue
+        cut = _balanced(_fill_rows(_trees(some, row_tokens), row_tokens), micro_batch_tokens, ranks)
+        for rank, micros in enumerate(dealt):
+            micros += [_micro_batch(chunk, weights, policy_version, trains=trains) for chunk in cut[rank::ranks]]
+    return dealt
 
 
 def _view_weights(samples: Sequence[TrainingSample], aggregation: str) -> dict[View, float]:
@@ -154,7 +163,9 @@ def _cut(lengths: list[int], budget: int) -> list[tuple[int, int]]:
     return bounds
 
 
-def _micro_batch(rows: list[list[_Tree]], weights: dict[View, float], policy_version: int) -> MicroBatch:
+def _micro_batch(
+    rows: list[list[_Tree]], weights: dict[View, float], policy_version: int, *, trains: bool
+) -> MicroBatch:
     shape = (max(1, len(rows)), max([ROW_MULTIPLE, *map(_row_length, rows)]))
     input_ids = np.zeros(shape, np.int64)
     position_ids = np.zeros(shape, np.int64)
@@ -200,6 +211,7 @@ def _micro_batch(rows: list[list[_Tree]], weights: dict[View, float], policy_ver
         tokens=tokens,
         ids=tuple(s.id for s in samples),
         lengths=tuple(lengths),
+        trains=trains,
     )
 
 
