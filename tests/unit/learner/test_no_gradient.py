@@ -61,7 +61,9 @@ def distance(one: list[Tensor], other: list[Tensor]) -> float:
 
 
 @pytest.mark.parametrize(("kl", "without"), [(NONE, [0, 1, 2, 5, 6, 7, 12, 13, 18, 19]), (TEACHER, [2, 5])])
-def test_gradient_and_metrics_are_those_of_a_backward_pass_for_all(tiny_model: str, kl: Any, without: list[int]) -> None:
+def test_gradient_and_metrics_are_those_of_a_backward_pass_for_all(
+    tiny_model: str, kl: Any, without: list[int]
+) -> None:
     learner, samples = Learner(plan_of(tiny_model, **kl)), mixed()
     micros = learner.pack(samples)
     forward_only = sorted(one for micro in micros if not micro.trains for one in micro.ids)
