@@ -79,7 +79,7 @@ def _references(
     model: PolicyModel, micro_batches: Sequence[MicroBatch], sets: ParameterSets, plan: LearnerPlan
 ) -> Sequence[Tensor | None]:
     """[T] logprobs under the reference of the KL term for each micro-batch, or None without that term."""
-    if not _has_kl(plan):
+    if plan.kl_reference == "none" or not _has_kl(plan):
         return [None] * len(micro_batches)
     with sets.using(plan.kl_reference), torch.no_grad():
         return [model(micro)[0] for micro in micro_batches]

@@ -2,15 +2,13 @@
 
 Every completion is one request. The server gets at most `engine.slots` at a time, so the rest can still be aborted or held back
 without asking it. New weights arrive in this process while the server goes on sampling. A commit pauses the server (`recompute`:
-requests are retracted and their KV cache is recomputed; `keep_kv`: they stop in place), relays the weights, sets the version and
+requests are retracted and their KV cache is recomputed; `keep_kv`: they stop in place), hands over the weights, sets the version and
 resumes. Versions are those of the server's own spans; a server that reports none streams its tokens, which are split at the swap.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -23,16 +21,15 @@ from corewarding.actors.engine import EngineContext, EngineError, SampledSequenc
 from corewarding.actors.parameters import parameters_of
 from corewarding.actors.requested import RequestedEngine
 from corewarding.actors.sglang.arguments import server_arguments, server_environment
-from corewarding.actors.sglang.relay import Relay, described, in_buckets
+from corewarding.actors.sglang.handover import Handover
+from corewarding.actors.sglang.relay import Relay
 from corewarding.actors.sglang.server import SglangServer
 from corewarding.dataflow.carriers import FinishReason, RolloutTask
 from corewarding.dataflow.ids import Version
 from corewarding.dataflow.spans import now_s
-from corewarding.weights.group import LOOPBACK, interface_towards, local_address
 from corewarding.weights.receiver import WeightReceiver
 
-_BUCKET_BYTES = 256 * 2**20
-_RELAY_TIMEOUT_S, _FLUSH_S = 120.0, 30.0
+_FLUSH_S = 30.0
 
 
 class SglangEngine(RequestedEngine):
@@ -45,7 +42,7 @@ class SglangEngine(RequestedEngine):
         self._stop_tokens = sorted(context.eos_token_ids)
         self._parameters = parameters_of(context.model_path, getattr(torch, settings.dtype))
         self.server = SglangServer(server_arguments(context), settings, server_environment(context))
-        self._relay: Relay | None = None
+        self._way: Handover | Relay | None = None
         self._begins = self._spans = True  # the newer protocol, until an answer says otherwise
 
     async def pause(self) -> None:
@@ -58,11 +55,8 @@ class SglangEngine(RequestedEngine):
 
     async def close(self) -> None:
         await super().close()
-        if self._relay is not None:
-            if self.server.process is None:  # not ours: it goes on without us
-                with contextlib.suppress(EngineError):
-                    await self.server.ask("/destroy_weights_update_group", group_name=self._relay.name)
-            self._relay.close()
+        if self._way is not None:
+            await self._way.close(self.server)
         await self.server.close()
 
     def make_receiver(self) -> WeightReceiver:
@@ -115,17 +109,13 @@ class SglangEngine(RequestedEngine):
     async def swap(self, weights: Mapping[str, Tensor], version: Version) -> None:
         keeps = self._inflight == "keep_kv"
         await self.server.post("/pause_generation", mode="in_place" if keeps else "retract")
-        relay = await self._connected()
+        way = await self._way_for(weights)
         if self._begins:
             status, answer = await self.server.ask("/begin_weight_update")
             self._begins = status != 404  # 404: a server older than 0.5.21, which has neither sessions nor spans
             if status not in (200, 404):
                 raise EngineError(f"the SGLang server refuses a weight update: {answer}")
-        for bucket in in_buckets(weights, _BUCKET_BYTES):
-            taking = self.server.post(
-                "/update_weights_from_distributed", **described(bucket), group_name=relay.name, flush_cache=False
-            )
-            await asyncio.gather(taking, asyncio.to_thread(relay.send, bucket))
+        await way.deliver(self.server, weights)
         if self._begins:
             await self.server.post("/end_weight_update")
         if not keeps:
@@ -135,25 +125,14 @@ class SglangEngine(RequestedEngine):
         if not self._paused:
             await self.server.post("/continue_generation")
 
-    async def _connected(self) -> Relay:
-        """The group of this process and its server, made at the first swap."""
-        if self._relay is None:
-            host = local_address(self.server.host, self.server.port)
-            if host != LOOPBACK:
-                os.environ.setdefault("GLOO_SOCKET_IFNAME", interface_towards(self.server.host, self.server.port))
-            relay = Relay(host, self._context.settings.tensor_parallel, timeout_s=_RELAY_TIMEOUT_S)
-            joining = self.server.post(
-                "/init_weights_update_group",
-                master_address=host,
-                master_port=relay.port,
-                rank_offset=1,
-                world_size=relay.world_size,
-                group_name=relay.name,
-                backend="gloo",
-            )
-            await asyncio.gather(joining, asyncio.to_thread(relay.connect))
-            self._relay = relay
-        return self._relay
+    async def _way_for(self, weights: Mapping[str, Tensor]) -> Handover | Relay:
+        """How weights reach the server, made at the first swap."""
+        if self._way is None:
+            if self.server.process is not None and Handover.possible(self._context, weights):
+                self._way = Handover.to_workers(self._context, weights)
+            else:
+                self._way = await Relay.to_workers(self.server, self._context.settings.tensor_parallel)
+        return self._way
 
     async def _flush(self) -> None:
         """Clears the server's cache; the server refuses while it still finishes a step."""

@@ -1,7 +1,7 @@
 """An SGLang server, started and owned here or running elsewhere, and the HTTP calls to it.
 
-Its weight endpoints accept paths and pickles from anyone who reaches them. So our server listens only on loopback, requires a key made
-for it, and is sent only shapes and a rendezvous. Its process group ends with the engine, also when the actor dies.
+Its weight endpoints accept paths and pickles from anyone who reaches them. So our server listens only on loopback and requires a key
+made for it. Its process group ends with the engine, also when the actor dies.
 """
 
 from __future__ import annotations

@@ -29,6 +29,8 @@ from corewarding.launch.report.run_lock import RunLockedError, refuse_locked
 from corewarding.launch.run import placement
 from corewarding.launch.run.ending import local_ray
 from corewarding.launch.run.ending.stopping import ENDING_S, NAMES
+from corewarding.launch.run.forked.fork_server import forking
+from corewarding.launch.run.preflight.needs import can_fork
 from corewarding.launch.sweep.folder import Record, SweepFolder
 from corewarding.launch.sweep.places import Places, room_of
 from corewarding.launch.sweep.plan import SweepPlan, Trial, numbers_of, space
@@ -122,11 +124,16 @@ def run_trials(plan: SweepPlan, path: Path, trials: Sequence[Trial]) -> int | No
     Returns the number of the signal that ended the sweep early, or None. RunError if Tune itself fails.
     """
     os.environ.update({name: os.environ.get(name, value) for name, value in _QUIET.items()})
+    configs = [plan.config_of(trial, root=str(path)) for trial in trials] or [plan.base]
+    with forking(enabled=all(map(can_fork, configs))):  # their programs use its server
+        return _run_trials(plan, path, trials, configs)
+
+
+def _run_trials(plan: SweepPlan, path: Path, trials: Sequence[Trial], configs: Sequence[TrainConfig]) -> int | None:
     asked, environment = Asked(), program_environment()
     joined_before = ray.is_initialized()
     try:
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # trials say themselves what became of them
-        configs = [plan.config_of(trial, root=str(path)) for trial in trials] or [plan.base]
         want = _most(configs)
         placement.join({name: amount for name, amount in want.items() if name in ("CPU", "GPU")})
         sweep = Sweep(plan=plan, path=path, places=Places(configs), environment=environment, directory=os.getcwd())

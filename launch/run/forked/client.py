@@ -25,6 +25,8 @@ def main() -> None:
         "words": words,
         "environment": dict(os.environ),
         "folder": os.getcwd(),
+        "cores": sorted(os.sched_getaffinity(0)),
+        "priority": os.getpriority(os.PRIO_PROCESS, 0),
         "blocked": [int(one) for one in signal.pthread_sigmask(signal.SIG_BLOCK, [])],
     }
     message = json.dumps(asked).encode()

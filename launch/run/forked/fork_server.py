@@ -1,7 +1,8 @@
 """On one machine, a run's processes are forks of one that has imported torch and transformers: seconds of each start are spent once,
 beside the driver's own imports, and what was imported is in memory once. Imports neither torch nor ray.
 
-Not on a cluster, whose nodes start processes of their own, and not for processes with a GPU or another Python.
+Not on a cluster, whose nodes start processes of their own, and not for processes with a GPU or another Python. Programs that the
+process starts, such as the trials of a sweep, use its server and start none.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 MODULES = (
@@ -25,6 +27,8 @@ MODULES = (
     "transformers.models.qwen3.modeling_qwen3",
 )
 """What the processes of a run import, without what reads an environment in which they differ."""
+LENT = "COREWARDING_FORK_SERVER"
+"""Environment variable for the programs that a process with a server starts: its Python and the server's socket."""
 _SOCKET = "fork.sock"
 
 
@@ -52,8 +56,12 @@ class ForkServer:
     @property
     def executable(self) -> str:
         """What runs a Python program in a fork: a command line for a shell, without the program."""
-        client = Path(__file__).with_name("client.py")
-        return shlex.join([sys.executable, "-S", "-E", str(client), str(self._socket)])
+        return _client_of(self._socket)
+
+    @property
+    def lent(self) -> str:
+        """The value of LENT."""
+        return os.pathsep.join([sys.executable, str(self._socket)])
 
     def close(self) -> None:
         """Ends the server; forks of it go on."""
@@ -62,24 +70,54 @@ class ForkServer:
         self._folder.cleanup()
 
 
-_present: ForkServer | None = None
+@dataclass(frozen=True, slots=True)
+class LentServer:
+    """The server of a process that started this one. Who lends it ends it."""
+
+    executable: str  # as ForkServer's
+    lent: str
+
+    @classmethod
+    def find(cls) -> LentServer | None:
+        """None if there is none any more, or none with this Python."""
+        lent = os.environ.get(LENT, "")
+        python, _, socket_path = lent.partition(os.pathsep)
+        if python != sys.executable or not Path(socket_path).is_socket():
+            return None
+        return cls(_client_of(Path(socket_path)), lent)
+
+    def close(self) -> None:
+        """Does nothing."""
 
 
-def present() -> ForkServer | None:
-    """The server of this process, if there is one now."""
+def _client_of(socket_path: Path) -> str:
+    client = Path(__file__).with_name("client.py")
+    return shlex.join([sys.executable, "-S", "-E", str(client), str(socket_path)])
+
+
+_present: ForkServer | LentServer | None = None
+
+
+def present() -> ForkServer | LentServer | None:
+    """The server that this process has now, if any."""
     return _present
 
 
 @contextmanager
 def forking(*, enabled: bool = True) -> Iterator[None]:
-    """While the context lasts, this process has a server. enabled: False changes nothing, nor does a context inside another."""
+    """While the context lasts, this process has a server, which it lends. enabled: False changes nothing, nor does a context inside
+    another."""
     global _present
     if not enabled or _present is not None:
         yield
         return
-    _present = ForkServer()
+    _present = LentServer.find() or ForkServer()
+    before = os.environ.get(LENT)
+    os.environ[LENT] = _present.lent
     try:
         yield
     finally:
+        if before is None:
+            del os.environ[LENT]
         _present.close()
         _present = None

@@ -4,8 +4,8 @@
 
 SOCKET is the number of an inherited socket that listens, in a folder of its own. Standard input is a pipe from the driver: the server
 ends when the driver does, and removes the folder; its children go on. A connection (client.py) brings a program's words, environment,
-folder, blocked signals and three standard files, and gets the number of the child that runs it, and its exit status when it has
-ended. If the connection is closed before that, the child is killed.
+folder, cores, priority, blocked signals and three standard files, and gets the number of the child that runs it, and its exit status
+when it has ended. If the connection is closed before that, the child is killed.
 """
 
 from __future__ import annotations
@@ -139,9 +139,13 @@ def become(asked: dict[str, Any], files: list[int]) -> None:
     os.environ.clear()
     os.environ.update(asked["environment"])
     os.chdir(asked["folder"])
+    os.sched_setaffinity(0, asked["cores"])
+    with contextlib.suppress(PermissionError):  # the server has the lower priority, and may not raise it
+        os.setpriority(os.PRIO_PROCESS, 0, asked["priority"])
     signal.pthread_sigmask(signal.SIG_SETMASK, asked["blocked"])
     sys.argv = asked["words"]
-    sys.path[0] = os.path.dirname(os.path.abspath(sys.argv[0]))
+    added = [one for one in asked["environment"].get("PYTHONPATH", "").split(os.pathsep) if one and one not in sys.path]
+    sys.path[:1] = [os.path.dirname(os.path.abspath(sys.argv[0])), *added]
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 

@@ -9,7 +9,8 @@ import torch
 
 from corewarding.actors.engine import EngineError
 from corewarding.actors.settings import EngineSettings
-from corewarding.actors.sglang.relay import described, in_buckets
+from corewarding.actors.sglang.buckets import in_buckets
+from corewarding.actors.sglang.relay import described
 from corewarding.actors.sglang.server import SglangServer
 
 
@@ -42,10 +43,10 @@ def test_a_url_without_a_server_is_given_up() -> None:
 
 
 def test_buckets_hold_whole_tensors_in_order() -> None:
-    tensors = {name: torch.zeros(size) for name, size in (("a", 2), ("b", 2), ("c", 9), ("d", 1), ("e", 3))}
-    assert [list(bucket) for bucket in in_buckets(tensors, 16)] == [["a", "b"], ["c"], ["d", "e"]]
-    assert described(in_buckets(tensors, 16)[0]) == {
+    tensors = {name: torch.zeros(size) for name, size in (("a", 2), ("b", 4), ("c", 18), ("d", 1), ("e", 3))}
+    assert [list(bucket) for bucket in in_buckets(tensors, 32)] == [["a", "b"], ["c"], ["d", "e"]]
+    assert described(in_buckets(tensors, 32)[0]) == {
         "names": ["a", "b"],
         "dtypes": ["float32"] * 2,
-        "shapes": [[2], [2]],
+        "shapes": [[2], [4]],
     }

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from corewarding.launch.run.forked.fork_server import ForkServer, forking, present
+from corewarding.launch.run.forked.fork_server import LENT, ForkServer, LentServer, forking, present
 
 PROGRAM = """
 import json, os, signal, sys, threading
@@ -23,7 +23,8 @@ print(json.dumps({
     "folder": os.getcwd(), "blocked": [int(one) for one in signal.pthread_sigmask(signal.SIG_BLOCK, [])], "name": __name__,
     "said": sys.stdin.read(), "path": sys.path[0], "thread": threading.current_thread() is threading.main_thread(),
     "children": signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL, "leads": os.getsid(0) == os.getpid(),
-    "files": len(os.listdir("/proc/self/fd")),
+    "files": len(os.listdir("/proc/self/fd")), "cores": sorted(os.sched_getaffinity(0)),
+    "priority": os.getpriority(os.PRIO_PROCESS, 0), "added": sys.path[1:].index(os.environ["PYTHONPATH"]) >= 0,
 }))
 print("an error", file=sys.stderr)
 sys.exit(7)
@@ -81,10 +82,15 @@ def test_a_fork_runs_a_program_as_python_does(server: ForkServer, tmp_path: Path
     if not served:
         server.close()  # then the client becomes Python itself
     environment = {name: value for name, value in os.environ.items() if name != "CW_UNSET"} | {"CW_SET": "é\udc80"}
+    environment["PYTHONPATH"] = str(folder)
+    here, priority = os.sched_getaffinity(0), os.getpriority(os.PRIO_PROCESS, 0)
+    core = max(here)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # as Ray's processes have it
     try:
-        client = started(server, program, "a", "b", env=environment, cwd=folder)
+        os.sched_setaffinity(0, [core])
+        client = started(server, program, "a", "b", env=environment, cwd=folder, preexec_fn=lambda: os.nice(1))
     finally:
+        os.sched_setaffinity(0, here)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     said, errors = client.communicate("from standard input", timeout=60)
     assert (client.returncode, errors) == (7, "an error\n")
@@ -102,6 +108,9 @@ def test_a_fork_runs_a_program_as_python_does(server: ForkServer, tmp_path: Path
         "thread": True,
         "children": True,
         "files": 4,  # the three, and the folder that is listed
+        "cores": [core],
+        "priority": priority + 1,
+        "added": True,
     }
 
 
@@ -202,3 +211,27 @@ def test_a_context_in_a_context_keeps_the_server() -> None:
             assert present() is outer
         assert present() is outer is not None
     assert present() is None
+    assert LENT not in os.environ
+
+
+def test_a_program_uses_the_server_of_the_process_that_started_it(tmp_path: Path) -> None:
+    """With the same Python, while that server lives; and leaves it alone."""
+    code = (
+        "import os\nfrom corewarding.launch.run.forked.fork_server import LENT, forking, present\n"
+        "with forking():\n    print(type(present()).__name__, os.environ[LENT], present().executable)"
+    )
+
+    def said(**changes: str) -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | changes, capture_output=True, text=True, check=True
+        )
+        return done.stdout.split(maxsplit=2)
+
+    with forking():
+        server, lent = present(), os.environ[LENT]
+        assert server is not None
+        assert said() == ["LentServer", lent, server.executable + "\n"]
+        assert Path(lent.partition(os.pathsep)[2]).is_socket()  # still there
+        assert said(**{LENT: lent.replace(sys.executable, "/usr/bin/another-python")})[0] == "ForkServer"
+        assert LentServer.find() == LentServer(server.executable, lent)
+    assert said(**{LENT: lent})[0] == "ForkServer"  # it has ended
