@@ -57,9 +57,7 @@ class SharedBucket:
         if self._memory.is_cuda:
             torch.cuda.current_stream(self._memory.device).synchronize()
         written, before = io.BytesIO(), mp.get_sharing_strategy()
-        mp.set_sharing_strategy(
-            "file_system"
-        )  # descriptors would need a secret that only a parent and its children share
+        mp.set_sharing_strategy("file_system")  # a descriptor goes only from a parent to its children
         try:
             ForkingPickler(written).dump(named)
         finally:
@@ -83,7 +81,9 @@ class Handover:
         """Whether the workers of our own server see memory of this process, and there is room for it."""
         if _ELSEWHERE & context.settings.arguments.keys():
             return False
-        return context.device != "cpu" or 2 * _size(weights) <= shutil.disk_usage(SHARED_MEMORY).free
+        if context.device == "cpu":
+            return 2 * _size(weights) <= shutil.disk_usage(SHARED_MEMORY).free
+        return torch.cuda.device_count() >= context.settings.tensor_parallel
 
     @classmethod
     def to_workers(cls, context: EngineContext, weights: Mapping[str, Tensor]) -> Handover:
