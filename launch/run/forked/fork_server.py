@@ -117,7 +117,8 @@ def forking(*, enabled: bool = True) -> Iterator[None]:
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[LENT]
+        del os.environ[LENT]
+        if before is not None:
+            os.environ[LENT] = before
         _present.close()
         _present = None
