@@ -75,6 +75,9 @@ class RunSettings(Settings):
     way after an error; after them it gives both up."""
     sigterm_exit_code: Annotated[int, Unit("exit code")] = Field(143, ge=0, le=255)
     """Exit code of a run that SIGTERM ended in order. Set 0 where the scheduler counts any other code as a failure."""
+    fork: bool = True
+    """On one Linux machine without GPUs, start the run's processes as forks of one that has imported torch: seconds sooner each, and
+    in less memory. false: each is a new Python."""
     sample_questions: Questions = Field(4, ge=0)
     """Questions per update whose completions go to the sample log, with their votes and rewards, and for whose tokens the learner
     notes log-probabilities, importance weights and masks in tokens/, for `corewarding view` (with a journal); 0: none."""

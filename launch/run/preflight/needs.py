@@ -73,8 +73,9 @@ def joins_cluster() -> bool:
 
 
 def can_fork(config: TrainConfig) -> bool:
-    """Whether the run's processes may be forks of one: they are on this machine, which has Linux, and have no GPU."""
-    return sys.platform == "linux" and not joins_cluster() and needed(config).get("GPU", 0.0) == 0
+    """Whether the run's processes shall be forks of one: they are on this machine, which has Linux, and have no GPU."""
+    here = sys.platform == "linux" and not joins_cluster()
+    return config.run.fork and here and needed(config).get("GPU", 0.0) == 0
 
 
 def process_environment(threads: int, *, python: str | None = None) -> dict[str, Any]:
