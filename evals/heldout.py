@@ -96,6 +96,11 @@ class EvalResult:
             "mean_length": self.mean_length,
         }
 
+    @property
+    def score(self) -> float:
+        """By which weights are compared: the mean of the samples, or the greedy accuracy if there are none."""
+        return self.greedy if self.mean is None else self.mean
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> EvalResult:
         """The result that `as_dict` described; lists from JSON become tuples."""

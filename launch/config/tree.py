@@ -52,7 +52,8 @@ class CheckpointSettings(Settings):
     keep: Annotated[int, Unit("checkpoints")] = Field(2, ge=1)
     """Newest checkpoints to keep; older ones are removed, apart from the best."""
     keep_best: Annotated[int, Unit("checkpoints")] = Field(0, ge=0)
-    """Checkpoints to keep beside the newest: those with the best quick evaluation (greedy accuracy). 0: none."""
+    """Checkpoints to keep beside the newest: those with the best quick evaluation (greedy accuracy, or mean@n with
+    eval.quick_samples). 0: none."""
     model_dtype: Literal["float32", "bfloat16"] | None = None
     """Number format of the weights in a checkpoint's `model/`, and of what `corewarding export` writes. None: learner.param_dtype."""
 

@@ -29,7 +29,7 @@ class Evaluations:
         total_updates: int,
         scored: Callable[[int, float], object],
     ) -> None:
-        """every: updates between two evaluations during training; 0: none. scored: told each quick one's greedy accuracy."""
+        """every: updates between two evaluations during training; 0: none. scored: told each quick one's score."""
         self._evaluate, self._log, self._scored = evaluate, log, scored
         self._every, self._total = every, total_updates
         self._running: asyncio.Task[None] | None = None
@@ -66,7 +66,7 @@ class Evaluations:
         result = await self._evaluate("quick")
         if result is not None:
             self._log.evaluation(updates, result, moment="quick")
-            self._scored(updates, result.greedy)
+            self._scored(updates, result.score)
 
 
 class CheckpointWriteError(RunError):

@@ -209,10 +209,11 @@ async def _evaluate(
     The policy's engines also answer the share of a group that has lost its own."""
     if inputs.heldout is None:
         return None
+    samples = config.eval.quick_samples if quick else config.eval.samples
     tasks = evaluation_tasks(
         inputs.heldout,
         num_questions=config.eval.quick_questions if quick else config.eval.num_questions,
-        samples=0 if quick else config.eval.samples,
+        samples=samples,
         temperature=config.eval.temperature,
         max_new_tokens=config.rollout.max_new_tokens,
         seed=config.train.seed,
@@ -235,6 +236,6 @@ async def _evaluate(
     return score_completions(
         [completion for share in completions for completion in share],
         inputs.heldout_gold,
-        n=config.eval.samples,
+        n=samples or config.eval.samples,
         units=config.vote.units,
     )

@@ -261,4 +261,4 @@ class Parts:
     unanswered: Sequence[GroupId] = ()  # groups that an interrupted run asked for and did not get
     num_redone: int = 0  # updates that were made again from the journal
     initial_answers: Path  # the file of the initial model's answers, in the run directory
-    evaluate: Callable[[Moment], Awaitable[EvalResult | None]]  # "quick" is greedy only; None: no held-out questions
+    evaluate: Callable[[Moment], Awaitable[EvalResult | None]]  # None: no held-out questions

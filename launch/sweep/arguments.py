@@ -37,8 +37,8 @@ class SweepKeys(ConfigArguments):
     trials: Annotated[int | None, Field(ge=1, le=100000)] = None
     """How many points random and optuna try, each with all seeds."""
     stop_early: tyro.conf.FlagCreatePairsOff[bool] = False
-    """ASHA: after eval.every_updates updates, and after 2, 4, 8, ... times as many, only trials in the better half by greedy held-out
-    accuracy go on."""
+    """ASHA: after eval.every_updates updates, and after 2, 4, 8, ... times as many, only trials in the better half by held-out
+    accuracy go on: greedy, or mean@n with eval.quick_samples."""
     name: str | None = None
     """Folder of the sweep under --root; None: run.name."""
     root: Path = Path("sweeps")

@@ -73,6 +73,22 @@ def accuracy_of(found: Measured) -> float:
     return found.accuracy if found.accuracy is not None else 0.0
 
 
+def latest_accuracy(rows: Sequence[Mapping[str, Any]], *, of_samples: bool) -> tuple[int, float] | None:
+    """(updates, accuracy) of the last evaluation in these rows of a run's metrics, by which trials are stopped early; None before it.
+
+    of_samples: mean@n and not the greedy accuracy, in and after training alike.
+    """
+    key = "mean@" if of_samples else "greedy"
+    found = [
+        (row["update"], value)
+        for row in rows
+        if row.get("kind") in ("eval_quick", "eval_after")
+        for name, value in row.items()
+        if name.startswith(key) and isinstance(value, float)
+    ]
+    return found[-1] if found else None
+
+
 def gathered(folder: SweepFolder) -> list[PointResult]:
     """All points of which a trial was started, in the order of their first trials."""
     points: dict[str, PointResult] = {}

@@ -31,13 +31,13 @@ from corewarding.launch.sweep.cores import Cores
 from corewarding.launch.sweep.folder import Status, SweepFolder
 from corewarding.launch.sweep.places import Places, room_of
 from corewarding.launch.sweep.plan import SweepPlan, Trial, text_of
-from corewarding.launch.sweep.results import accuracy_of, measured
+from corewarding.launch.sweep.results import accuracy_of, latest_accuracy, measured
 
 REPORT_S = 1.0
 """How often a trial tells Tune how far it is."""
 MOST_STARTS = 3
 """So often a trial starts on a machine that is too busy for Ray's own processes."""
-SCORE, GREEDY, UPDATE = "score", "greedy", "update"
+SCORE, ACCURACY, UPDATE = "score", "accuracy", "update"
 """What a trial reports: its accuracy, the last held-out one during training, and how far it is."""
 
 
@@ -199,11 +199,11 @@ class TrainedTrial(Trainable):
     def _report(self) -> dict[str, Any]:
         rows = whole_rows(self._run.metrics)
         update = max((row["update"] for row in rows if row.get("kind") == "update"), default=0)
-        quick = [row for row in rows if row.get("kind") in ("eval_quick", "eval_after") and "greedy" in row]
-        greedy = {GREEDY: quick[-1]["greedy"]} if quick else {}
-        score = self._score if self._ended is not None else greedy.get(GREEDY, 0.0)
-        compared = quick[-1]["update"] if quick and not self._ended else update
-        return {UPDATE: compared, SCORE: score, "done": self._ended is not None} | greedy
+        found = latest_accuracy(rows, of_samples=self._config.eval.quick_samples > 0)
+        accuracy = {} if found is None else {ACCURACY: found[1]}
+        score = self._score if self._ended is not None else accuracy.get(ACCURACY, 0.0)
+        compared = update if found is None or self._ended else found[0]
+        return {UPDATE: compared, SCORE: score, "done": self._ended is not None} | accuracy
 
 
 def last_words(log: Path) -> str:

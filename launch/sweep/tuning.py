@@ -35,7 +35,7 @@ from corewarding.launch.sweep.folder import Record, SweepFolder
 from corewarding.launch.sweep.places import Places, room_of
 from corewarding.launch.sweep.plan import SweepPlan, Trial, numbers_of, space
 from corewarding.launch.sweep.results import accuracy_of, measured
-from corewarding.launch.sweep.trial import GREEDY, SCORE, UPDATE, Sweep, TrainedTrial, program_environment, trial_of
+from corewarding.launch.sweep.trial import ACCURACY, SCORE, UPDATE, Sweep, TrainedTrial, program_environment, trial_of
 
 REDUCTION = 2
 """At each rung of --stop-early, the better one of so many trials goes on."""
@@ -200,7 +200,7 @@ def _scheduler(plan: SweepPlan) -> FIFOScheduler:
         return FIFOScheduler()
     return AsyncHyperBandScheduler(
         time_attr=UPDATE,
-        metric=GREEDY,
+        metric=ACCURACY,
         mode="max",
         max_t=plan.base.train.updates + 1,  # the last update ends a trial by itself
         grace_period=plan.base.eval.every_updates,

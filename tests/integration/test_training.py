@@ -32,7 +32,7 @@ def small(root, **changes):
         "staleness": {"max": 2, "pipeline_depth": 1},
         "train": {"questions_per_update": 4, "updates": 4, "lr": 1e-4},
         "publish": {"bucket_mb": 0.25},
-        "eval": {"every_updates": 2, "num_questions": 8, "quick_questions": 4, "samples": 2},
+        "eval": {"every_updates": 2, "num_questions": 8, "quick_questions": 4, "quick_samples": 3, "samples": 2},
         "checkpoint": {"every_updates": 2},
         "run": {"name": "small", "root": str(root), "watchdog_s": 120},
     }
@@ -53,6 +53,14 @@ def finished(tmp_path_factory):
     assert result.stopped_early is None
     assert result.summary == json.loads((root / "small" / "summary.json").read_text())
     return result.folder
+
+
+def test_a_quick_evaluation_has_its_own_questions_and_samples(finished):
+    (quick,) = rows_of(finished, "eval_quick")
+    assert (quick["update"], quick["num_questions"]) == (2, 4)
+    assert {"greedy", "mean@3", "maj@3", "pass@3"} <= quick.keys()
+    (after,) = rows_of(finished, "eval_after")
+    assert (after["num_questions"], "mean@2" in after) == (8, True)
 
 
 def test_the_summary_says_how_the_run_went(finished):

@@ -6,6 +6,7 @@ import errno
 import pytest
 
 from corewarding.dataflow.errors import RunError
+from corewarding.evals.heldout import EvalResult
 from corewarding.launch.run.cadence import CheckpointWriteError
 from corewarding.launch.run.ending.supervision import StalledError
 
@@ -136,3 +137,8 @@ async def test_quick_evaluations_are_scores(world_of):
     world = world_of(eval={"every_updates": 1}, checkpoint={"every_updates": 1, "keep_best": 1})
     await world.run()
     assert world.of("score") == [("score", 1, 0.5), ("score", 2, 0.5)]
+
+
+def test_weights_are_compared_by_their_samples_if_there_are_any():
+    assert EvalResult(num_questions=1, n=8, greedy=0.5).score == 0.5
+    assert EvalResult(num_questions=1, n=8, greedy=0.5, mean=0.25).score == 0.25

@@ -18,7 +18,7 @@ from corewarding.launch.sweep.cores import Cores
 from corewarding.launch.sweep.folder import Record, SweepFolder
 from corewarding.launch.sweep.picture import label
 from corewarding.launch.sweep.plan import SweepPlan, Trial
-from corewarding.launch.sweep.results import Measured, PointResult, chosen, front, gathered
+from corewarding.launch.sweep.results import Measured, PointResult, chosen, front, gathered, latest_accuracy
 from corewarding.launch.sweep.show import show
 
 
@@ -184,3 +184,17 @@ def test_no_core_is_held_twice_and_none_is_kept_in_vain(tmp_path: Path) -> None:
         other = Cores(tmp_path, num - 1)
         assert other.take()
         assert not set(one.numbers) & set(other.numbers)
+
+
+def test_trials_are_compared_by_the_same_accuracy_in_and_after_training() -> None:
+    rows = [
+        {"kind": "eval_before", "update": 0, "greedy": 0.9, "mean@8": 0.4},
+        {"kind": "update", "update": 1},
+        {"kind": "eval_quick", "update": 2, "greedy": 0.8, "mean@2": 0.5, "greedy_interval": [0.7, 0.9], "maj@2": 0.6},
+    ]
+    assert latest_accuracy(rows[:2], of_samples=False) is None
+    assert latest_accuracy(rows, of_samples=False) == (2, 0.8)
+    assert latest_accuracy(rows, of_samples=True) == (2, 0.5)
+    after = {"kind": "eval_after", "update": 4, "mean@8": 0.7, "greedy": 0.85, "mean_interval": [0.6, 0.8]}
+    assert latest_accuracy([*rows, after], of_samples=True) == (4, 0.7)
+    assert latest_accuracy([*rows, after], of_samples=False) == (4, 0.85)
