@@ -19,11 +19,10 @@ from collections import Counter
 
 from corewarding.dataflow.carriers import RolloutTask
 from corewarding.dataflow.errors import TaskFailedError
-from corewarding.dataflow.ids import Channel, Source
+from corewarding.dataflow.ids import Source
 from corewarding.dataflow.metrics import Metrics
 from corewarding.dataflow.spans import now_s
 from corewarding.evals.heldout import EvalResult
-from corewarding.launch.config.tree import TrainConfig
 from corewarding.launch.report.run_directory import RunDir
 from corewarding.launch.report.statistics import RunStatistics, UpdateTimes
 from corewarding.launch.run.cadence import Checkpoints, Evaluations
@@ -33,7 +32,7 @@ from corewarding.launch.run.ending.supervision import StalledError, Supervisor, 
 from corewarding.launch.run.feed import QuestionFeed
 from corewarding.launch.run.initial import initial_answers
 from corewarding.launch.run.protocols import Parts, TakenBatch
-from corewarding.launch.run.publishing.channels import WeightChannels
+from corewarding.launch.run.publishing.channels import WeightChannels, intervals
 from corewarding.launch.run.self_test import self_test
 from corewarding.launch.run.writer import UpdateWriter
 from corewarding.learner.token_log.entries import forget_before
@@ -63,7 +62,7 @@ class Controller:
         self._sampling: Counter[Source] = Counter()  # groups that were asked of actors and have not ended
         self._feed = QuestionFeed(parts)
         self._weights = WeightChannels(
-            parts.publishers, learner=parts.learner, buffer=parts.buffer, trace=log.trace, every=_every(config)
+            parts.publishers, learner=parts.learner, buffer=parts.buffer, trace=log.trace, every=intervals(config)
         )
         self._watchdog = Watchdog(
             parts.buffer,
@@ -116,10 +115,10 @@ class Controller:
     async def _phases(self) -> None:
         try:
             await self._stop.unless(self._prepare())
-            self._log.training()
-            self.statistics.start()
             if self.version.updates < self._config.train.updates:
                 await self._supervisor.run(self._train(), ask=self._ask())
+            else:
+                await self._evaluate_before()
             self.statistics.stop()
             await self._stop.unless(self._finish())
         except StoppedError:
@@ -138,9 +137,14 @@ class Controller:
         self._watchdog.alive()
         if self._parts.num_redone:
             await self._checkpoint()
+
+    async def _evaluate_before(self) -> None:
+        """The evaluation before training, if it is not known yet. The engines sample for the first update once they have room."""
         if self.before is None:
-            log.phase("evaluating before training")
-            self.before = await self._evaluations.full(self.version.updates, "before")
+            self._log.phase("evaluating before training")
+            self.before = await self._stop.unless(self._evaluations.full(self.version.updates, "before"))
+        self._log.training()
+        self.statistics.start()
 
     async def _finish(self) -> None:
         """Everything after the last update."""
@@ -179,6 +183,7 @@ class Controller:
         """Consumes the buffer's batches; produces updates, publications, log lines and checkpoints; waits for a batch that admission
         releases; is unblocked by completions. Finite."""
         try:
+            await self._evaluate_before()
             for update in range(self.version.updates + 1, self._config.train.updates + 1):
                 await self._update(update)
                 if self._checkpoints.due(update):
@@ -289,11 +294,3 @@ class Controller:
         self._log.say(
             f"{reason}: ending, with a checkpoint, in at most {grace_s:g} s (run.grace_s); Ctrl-C again ends at once"
         )
-
-
-def _every(config: TrainConfig) -> dict[Channel, int]:
-    """Updates between two publications of each channel; 0: never again after the first."""
-    return {
-        "teacher": 0 if config.teacher.freeze else config.teacher.publish_every,
-        "policy": config.publish.every_updates,
-    }

@@ -22,7 +22,10 @@ from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined] 
 
 from corewarding.dataflow.errors import UserError
 
-_CONFIG = {"prestart_worker_first_driver": False}  # all processes of a run have environments of their own
+_CONFIG = {
+    "prestart_worker_first_driver": False,  # all processes of a run have environments of their own
+    "worker_maximum_startup_concurrency": 64,  # they start together, also where they are more than the cores
+}
 _WITHOUT_METRICS = {"enable_metrics_collection": False}  # else a page of numbers for everyone who asks
 _METRICS_EVERY_MS = 2000
 _HELPERS = ("start_monitor", "start_log_monitor", "start_api_server")
@@ -38,7 +41,8 @@ def start(*, metrics_port: int | None = None, **options: Any) -> Path:
 
     metrics_port: of loopback, for a page of numbers that everyone on this machine may read; None: there is no such page.
     """
-    with _on_loopback(), _with_a_token(), _without_helpers(), _signals_kept():
+    agent = contextlib.nullcontext() if metrics_port is not None else _with_a_small_agent()
+    with _on_loopback(), _with_a_token(), _without_helpers(), agent, _signals_kept():
         context: Any = ray.init(
             address="local",  # also where another cluster runs on this machine
             include_dashboard=False,
@@ -90,6 +94,17 @@ def _without_helpers() -> Iterator[None]:
     finally:
         for name, method in before.items():
             setattr(node.Node, name, method)
+
+
+@contextlib.contextmanager
+def _with_a_small_agent() -> Iterator[None]:
+    """Ray's agent on the node without its modules for metrics and profiles, as in a Ray that is installed without its dashboard."""
+    before = utils.get_dashboard_dependency_error
+    utils.get_dashboard_dependency_error = lambda: ImportError("not needed")
+    try:
+        yield
+    finally:
+        utils.get_dashboard_dependency_error = before
 
 
 @contextlib.contextmanager

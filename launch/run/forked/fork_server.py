@@ -1,5 +1,5 @@
-"""On one machine, a run's processes are forks of one that has imported torch and transformers: seconds of each start are spent once,
-beside the driver's own imports, and what was imported is in memory once. Imports neither torch nor ray.
+"""On one machine, a run's processes are forks of one that has imported torch, transformers and our modules: seconds of each start are
+spent once, beside the driver's own imports, and what was imported is in memory once. Imports neither torch nor ray.
 
 Not on a cluster, whose nodes start processes of their own, and not for processes with a GPU or another Python. Programs that the
 process starts, such as the trials of a sweep, use its server and start none.
@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import corewarding
+
 MODULES = (
     "torch",
     "torch._dynamo",
@@ -25,10 +27,18 @@ MODULES = (
     "transformers.models.auto.tokenization_auto",
     "transformers.models.auto.modeling_auto",
     "transformers.models.qwen3.modeling_qwen3",
+    "corewarding.learner.learner",
+    "corewarding.learner.replay.buffer",
+    "corewarding.actors.embedded.engine",
+    "corewarding.actors.rollout_actor",
+    "corewarding.questions.template",
+    "corewarding.rewards.answers.extract",
 )
-"""What the processes of a run import, without what reads an environment in which they differ."""
+"""What the processes of a run import, without what reads an environment in which they differ, such as ray: a fork that has it does
+not report to its raylet."""
 LENT = "COREWARDING_FORK_SERVER"
 """Environment variable for the programs that a process with a server starts: its Python and the server's socket."""
+PACKAGE = Path(corewarding.__file__).parent
 _SOCKET = "fork.sock"
 
 
@@ -79,15 +89,22 @@ class LentServer:
 
     @classmethod
     def find(cls) -> LentServer | None:
-        """None if there is none any more, or none with this Python."""
+        """None if there is none any more, none with this Python, or one that has imported other code of ours."""
         lent = os.environ.get(LENT, "")
         python, _, socket_path = lent.partition(os.pathsep)
-        if python != sys.executable or not Path(socket_path).is_socket():
+        if python != sys.executable or not Path(socket_path).is_socket() or _changed_since(Path(socket_path)):
             return None
         return cls(_client_of(Path(socket_path)), lent)
 
     def close(self) -> None:
         """Does nothing."""
+
+
+def _changed_since(socket_path: Path) -> bool:
+    """Whether a file of this package is newer than the server of this socket."""
+    began = socket_path.stat().st_mtime
+    files = (file for folder in PACKAGE.iterdir() for file in folder.resolve().rglob("*.py"))
+    return any(file.stat().st_mtime > began for file in files)
 
 
 def _client_of(socket_path: Path) -> str:

@@ -15,6 +15,7 @@ from corewarding.dataflow.errors import RunError
 from corewarding.dataflow.ids import Channel, Version
 from corewarding.dataflow.metrics import Metrics
 from corewarding.dataflow.spans import Span, now_s
+from corewarding.launch.config.tree import TrainConfig
 from corewarding.launch.run.protocols import Buffer, ChannelPublisher, Learner, PublishResult
 
 log = logging.getLogger(__name__)
@@ -122,3 +123,11 @@ class WeightChannels:
             for one in publications:
                 one.result.cancel()  # does nothing to one that is done
         return Metrics(scalars=scalars)
+
+
+def intervals(config: TrainConfig) -> dict[Channel, int]:
+    """Updates between two publications of each channel; 0: never again after the first."""
+    return {
+        "teacher": 0 if config.teacher.freeze else config.teacher.publish_every,
+        "policy": config.publish.every_updates,
+    }

@@ -109,3 +109,12 @@ def test_garbage_is_looked_for_rarely_until_a_process_of_a_run_is_up(environment
     assert (int(collections) < 5) == rarely
     assert int(after) == gc.get_threshold()[0]
     assert (frozen == "True") == rarely
+
+
+def test_a_process_of_a_run_looks_for_no_garbage_when_it_ends() -> None:
+    program = (
+        "import atexit, gc\nkept = [[] for _ in range(50_000)]\natexit.register(lambda: print(gc.get_freeze_count() > 50_000))\n"
+        "from corewarding.dataflow.process import collect_rarely\ncollect_rarely()"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert said == "True\n"

@@ -144,6 +144,21 @@ async def test_an_evaluation_is_of_one_version_and_logged_under_it(world_of):
     assert world.log.evaluations == [("before", 0), ("quick", 1), ("quick", 2), ("after", 3)]
 
 
+async def test_engines_sample_for_the_first_update_while_they_are_evaluated(world_of):
+    """An evaluation ends with a few long completions, which leave most of an engine idle."""
+    world = world_of(train={"updates": 1})
+    world.evaluating_first.close()
+    controller, running = world.start()
+    await world.until(lambda: len(world.of("sample")) >= PER_UPDATE)
+    await world.settled()
+    assert world.of("update begins") == []  # so that no checkpoint and no journal has an update without this evaluation
+    assert controller.before is None
+    world.evaluating_first.open()
+    await running
+    assert world.evaluated == [(False, 0, 0), (False, 1, 1)]
+    assert controller.before is not None
+
+
 async def test_the_last_update_always_makes_a_checkpoint_and_the_log_holds_its_updates(world_of):
     world = world_of()
     await world.run()

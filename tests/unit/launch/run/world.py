@@ -61,6 +61,7 @@ class World:
         self.events: list[Event] = []
         self.engines: dict[Channel, int] = {}
         self.evaluating = Gate()
+        self.evaluating_first = Gate()  # for the evaluation before training
         self.evaluated: list[tuple[bool, int, int]] = []  # quick, version at its begin, version at its end
         self.buffer = FakeBuffer(self, depth=self.depth, updates_done=self.updates)
         self.learner = FakeLearner(self, version)
@@ -90,8 +91,8 @@ class World:
 
     async def evaluate(self, moment: Moment) -> EvalResult | None:
         before = self.engines["policy"]
-        if moment == "quick":
-            await self.evaluating.passed()
+        if moment != "after":
+            await (self.evaluating if moment == "quick" else self.evaluating_first).passed()
         self.evaluated.append((moment == "quick", before, self.engines["policy"]))
         return EvalResult(num_questions=1, n=1, greedy=0.5)
 

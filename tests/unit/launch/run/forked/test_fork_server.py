@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from corewarding.launch.run.forked import fork_server
 from corewarding.launch.run.forked.fork_server import LENT, ForkServer, LentServer, forking, present
 
 PROGRAM = """
@@ -217,7 +218,8 @@ def test_a_context_in_a_context_keeps_the_server() -> None:
 def test_a_program_uses_the_server_of_the_process_that_started_it(tmp_path: Path) -> None:
     """With the same Python, while that server lives; and leaves it alone."""
     code = (
-        "import os\nfrom corewarding.launch.run.forked.fork_server import LENT, forking, present\n"
+        "import os\nfrom corewarding.launch.run.forked import fork_server
+from corewarding.launch.run.forked.fork_server import LENT, forking, present\n"
         "with forking():\n    print(type(present()).__name__, os.environ[LENT], present().executable)"
     )
 
@@ -235,3 +237,16 @@ def test_a_program_uses_the_server_of_the_process_that_started_it(tmp_path: Path
         assert said(**{LENT: lent.replace(sys.executable, "/usr/bin/another-python")})[0] == "ForkServer"
         assert LentServer.find() == LentServer(server.executable, lent)
     assert said(**{LENT: lent})[0] == "ForkServer"  # it has ended
+
+
+def test_a_server_that_has_imported_other_code_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep runs for hours, in which somebody may change this package."""
+    (tmp_path / "rewards").mkdir()
+    module = tmp_path / "rewards" / "voting.py"
+    module.write_text("")
+    os.utime(module, (0, 0))
+    monkeypatch.setattr(fork_server, "PACKAGE", tmp_path)
+    with forking():
+        assert LentServer.find() is not None
+        os.utime(module)
+        assert LentServer.find() is None
