@@ -218,8 +218,7 @@ def test_a_context_in_a_context_keeps_the_server() -> None:
 def test_a_program_uses_the_server_of_the_process_that_started_it(tmp_path: Path) -> None:
     """With the same Python, while that server lives; and leaves it alone."""
     code = (
-        "import os\nfrom corewarding.launch.run.forked import fork_server
-from corewarding.launch.run.forked.fork_server import LENT, forking, present\n"
+        "import os\nfrom corewarding.launch.run.forked.fork_server import LENT, forking, present\n"
         "with forking():\n    print(type(present()).__name__, os.environ[LENT], present().executable)"
     )
 
