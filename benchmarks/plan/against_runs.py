@@ -2,9 +2,10 @@
 
     python -m benchmarks.plan.against_runs [--updates 16] [--keep FOLDER] [--only NAME ...] [--key value ...]
 
-Trains the recipe cpu twice to measure rates, and then five times with other settings. For each of the five it prints updates per
-second and mean staleness, forecast and recorded. The learning rate is tiny, so every update has the same work. The last line is the
-largest deviation. Runs that exist under --keep are not made again.
+Trains the recipe cpu five times, and before and after that twice with other settings to measure rates: a machine that becomes faster
+or slower meanwhile is known at its mean speed. For each of the five it prints updates per second and mean staleness, forecast and
+recorded. The learning rate is tiny, so every update has the same work. The last line is the largest deviation. Runs that exist under
+--keep are not made again.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ RATES = {
     "small": ["--train.questions-per-update", "20", "--staleness.max", "1"],
     "large": ["--train.questions-per-update", "40", "--staleness.max", "0"],
 }
-"""The runs whose rates are measured."""
+"""The runs whose rates are measured, once before the others and once after them."""
 RUNS = {
     "recipe": ["--staleness.max", "4"],
     "synchronous": ["--staleness.max", "0"],
@@ -59,7 +60,13 @@ def main() -> None:
     root = (arguments.keep or Path(tempfile.mkdtemp())).resolve()
     cores = os.cpu_count() or 1
     words = ["--train.updates", str(arguments.updates), *rest]
-    rates = rates_of([train(root, name, [*its, *words]) for name, its in RATES.items()], cores=cores)
+    measured = [train(root, f"{name} before", [*its, *words]) for name, its in RATES.items()]
+    folders = {name: train(root, name, [*RUNS[name], *words]) for name in arguments.only}
+    measured += [train(root, f"{name} after", [*its, *words]) for name, its in RATES.items()]
+    for moment, its in (("before", measured[: len(RATES)]), ("after", measured[len(RATES) :])):
+        speeds = ", ".join(f"{recorded(folder).updates_per_s:.3f}" for folder in its)
+        print(f"updates/s of the runs for the rates, {moment}: {speeds}")
+    rates = rates_of(measured, cores=cores)
     print(
         f"rates: update {rates.update_s:.3f} s + {rates.token_s * 1e6:.0f} us a token; step {rates.step_s * 1e3:.2f} ms + "
         f"{rates.sequence_s * 1e6:.0f} us a sequence; publication {rates.publish_s * 1e3:.0f} ms\n"
@@ -67,8 +74,7 @@ def main() -> None:
     print("| run | updates/s, forecast | recorded | deviation | staleness, forecast | recorded | deviation |")
     print("|---|---|---|---|---|---|---|")
     worst = 0.0
-    for name in arguments.only:
-        folder = train(root, name, [*RUNS[name], *words])
+    for name, folder in folders.items():
         config = load_config(folder / "config.yaml")
         said, was = forecast(config, rates, cores=cores, updates=arguments.updates, warm_up=WARM_UP), recorded(folder)
         speed = said.updates_per_s / was.updates_per_s - 1

@@ -1,4 +1,5 @@
-"""Synchronous runs with a deterministic engine, and with schedules: the same bits when repeated, replayed, and killed and resumed."""
+"""Synchronous runs with a deterministic engine, and with schedules: the same bits when repeated, with the learner's state in the
+host's memory, when replayed, and when killed and resumed."""
 
 import os
 import signal
@@ -38,9 +39,9 @@ SYNCHRONOUS = {
 }
 
 
-def start(root):
+def start(root, offload=()):
     """The run as a user starts it, in a process group of its own."""
-    config = small(root, **SYNCHRONOUS)
+    config = small(root, **SYNCHRONOUS, learner={"offload": list(offload)})
     path = Path(root) / "config.yaml"
     path.parent.mkdir(exist_ok=True)
     path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
@@ -76,8 +77,8 @@ def test_a_replay_makes_the_updates_with_their_scheduled_values(straight, capsys
     assert "weights" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("kill_after", [2, None])
-def test_a_synchronous_run_ends_with_the_same_weights(straight, tmp_path, kill_after):
+@pytest.mark.parametrize(("kill_after", "offload"), [(2, ()), (None, ("optimizer", "teacher", "reference"))])
+def test_a_synchronous_run_ends_with_the_same_weights(straight, tmp_path, kill_after, offload):
     if kill_after is not None:
         run = start(tmp_path)
         log = tmp_path / "small" / "metrics.jsonl"
@@ -87,7 +88,7 @@ def test_a_synchronous_run_ends_with_the_same_weights(straight, tmp_path, kill_a
         os.killpg(run.pid, signal.SIGKILL)
         run.wait()
         assert not (tmp_path / "small" / "checkpoints" / f"step-{UPDATES:06d}").exists()
-    assert start(tmp_path).wait() == 0
+    assert start(tmp_path, offload).wait() == 0
     train = small(tmp_path, **SYNCHRONOUS).train
     rates = [train.model_copy(update={"lr": 1e-2 if update > 3 else 1e-3}) for update in range(1, UPDATES + 1)]
     expected = [learning_rate(update, one) for update, one in enumerate(rates, start=1)]
