@@ -25,6 +25,7 @@ from corewarding.launch.config.recipes import recipes
 from corewarding.launch.run.preflight.checks import NODES_S
 from corewarding.launch.run.preflight.needs import needed
 from corewarding.questions.arithmetic.world import arithmetic_questions
+from tests.ray_token import a_token
 
 NODES = {0: (1, 0), 1: (1, 1), 2: (1, 2), 8: (1, 8), 32: (4, 8)}
 """By the GPUs that a recipe reserves: nodes, and GPUs of each."""
@@ -96,8 +97,9 @@ def cluster_for() -> Iterator[Callable[[int], None]]:
         ray.init(cluster.address, log_to_driver=False)
         os.environ["RAY_ADDRESS"] = cluster.address
 
-    yield start
-    stop()
+    with a_token():
+        yield start
+        stop()
 
 
 def dry_run(name: str, stand_ins: list[str], tmp_path: Path, *words: str) -> int:

@@ -21,6 +21,7 @@ from corewarding.launch.sweep.folder import SweepFolder
 from corewarding.launch.sweep.places import Places
 from corewarding.launch.sweep.tuning import run_trials
 from tests.more.cluster import cluster_of, environment, free_port, small
+from tests.ray_token import a_token
 
 pytestmark = pytest.mark.timeout(1000)
 PATIENCE_S = 900
@@ -81,16 +82,17 @@ def test_two_trials_with_a_gpu_each_run_at_once_on_two_gpus(tmp_path: Path) -> N
 @pytest.fixture
 def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A head without GPUs, and two nodes with three each."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    try:
-        for _ in range(2):
-            cluster.add_node(num_cpus=8, num_gpus=3)
-        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-        ray.init(address=cluster.address, log_to_driver=False)
-        yield
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
+    with a_token():
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        try:
+            for _ in range(2):
+                cluster.add_node(num_cpus=8, num_gpus=3)
+            monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+            ray.init(address=cluster.address, log_to_driver=False)
+            yield
+        finally:
+            ray.shutdown()
+            cluster.shutdown()
 
 
 @pytest.mark.usefixtures("nodes")
