@@ -81,6 +81,7 @@ class TrainedTrial(Trainable):
             for k, v in {**self._trial.point, **plan.own_keys(self._trial, root=str(self._sweep.path))}.items()
         ]
         self._grace_s = plan.base.run.grace_s
+        self._of_samples = plan.base.eval.quick_samples > 0  # also of a trial that ends here
         self._cores: Cores | None = None
         self._others_ran = False  # when the program started
         self._starts = 0  # in which Ray did not come up
@@ -98,6 +99,7 @@ class TrainedTrial(Trainable):
             self._end("impossible", reason)
             return
         self._config = config_here
+        self._of_samples = config_here.eval.quick_samples > 0
         pinned = config_here.engine.cores is not None or config_here.learner.cores is not None
         if not joins_cluster() and not pinned:
             self._cores = Cores(own_folder(), math.ceil(room_of(config_here)["CPU"]))
@@ -199,7 +201,7 @@ class TrainedTrial(Trainable):
     def _report(self) -> dict[str, Any]:
         rows = whole_rows(self._run.metrics)
         update = max((row["update"] for row in rows if row.get("kind") == "update"), default=0)
-        found = latest_accuracy(rows, of_samples=self._config.eval.quick_samples > 0)
+        found = latest_accuracy(rows, of_samples=self._of_samples)
         accuracy = {} if found is None else {ACCURACY: found[1]}
         score = self._score if self._ended is not None else accuracy.get(ACCURACY, 0.0)
         compared = update if found is None or self._ended else found[0]
