@@ -101,10 +101,13 @@ class LentServer:
 
 
 def _changed_since(socket_path: Path) -> bool:
-    """Whether a file of this package is newer than the server of this socket."""
-    began = socket_path.stat().st_mtime
-    files = (file for folder in PACKAGE.iterdir() for file in folder.resolve().rglob("*.py"))
-    return any(file.stat().st_mtime > began for file in files)
+    """Whether a file of this package is newer than the server of this socket, or is being changed now."""
+    try:
+        began = socket_path.stat().st_mtime
+        files = (file for folder in PACKAGE.iterdir() for file in folder.resolve().rglob("*.py"))
+        return any(file.lstat().st_mtime > began for file in files)  # an editor's lock may be a link to nothing
+    except FileNotFoundError:
+        return True
 
 
 def _client_of(socket_path: Path) -> str:

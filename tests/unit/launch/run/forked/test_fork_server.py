@@ -249,3 +249,7 @@ def test_a_server_that_has_imported_other_code_is_left_alone(tmp_path: Path, mon
         assert LentServer.find() is not None
         os.utime(module)
         assert LentServer.find() is None
+        os.utime(module, (0, 0))
+        assert LentServer.find() is not None
+        (tmp_path / "rewards" / ".#voting.py").symlink_to("someone@somewhere.1")  # an editor's lock
+        assert LentServer.find() is None
