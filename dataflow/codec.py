@@ -1,30 +1,33 @@
 """msgpack wire format of the types in dataflow (ids, carriers, weights, metrics, spans).
 
-A carrier is a msgpack extension that holds its class name and its fields in declaration order. An array is an extension that
-holds dtype, shape and raw bytes, so a group of completions crosses without a Python object per token. Everything else that
-msgpack knows (lists, dicts, strings, numbers, None) passes through. Decoding checks the size, the number of containers, class names,
-field counts and field types, and runs each carrier's own checks, so a hostile message can neither make a malformed carrier nor take
-much more memory than its own size.
+A carrier is a msgpack extension that holds its class name and its fields in declaration order; several of one class in a list or
+tuple are one extension that holds their fields as columns (columns.py). An array is an extension that holds dtype, shape and raw
+bytes, so a group of completions crosses without a Python object per token. Everything else that msgpack knows (lists, dicts, strings,
+numbers, None) passes through. Equal messages have equal bytes. Decoding checks the size, the number of containers, class names, field
+counts and field types, and runs each carrier's own checks, so a hostile message can neither make a malformed carrier nor take much
+more memory than its own size.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import msgpack
 import numpy as np
 
 from corewarding.dataflow import carriers, ids, metrics, spans, votes, weights
-from corewarding.dataflow.field_types import checks_of, refuse_other_types
+from corewarding.dataflow.columns import ARRAYS, DTYPES, columns_of, little, values_of
+from corewarding.dataflow.field_types import FieldTypeError, checks_of, refuse_other_types
 
 MAX_MESSAGE_BYTES = 1 << 30
 MAX_DEPTH = 32  # extensions within extensions; each level costs C stack, and overflowing it raises no exception
-BYTES_PER_CONTAINER, FREE_CONTAINERS = 8, 1024
-"""A message may hold 1024 lists, dicts, arrays and carriers, and one more for every 8 of its bytes. An empty list is one byte on the
-wire and 64 in memory."""
-_ARRAY, _CARRIER, _TUPLE = 1, 2, 3
-_DTYPES = frozenset({"<i4", "<i8", "<f4", "<f8", "|b1", "|u1"})
+BYTES_PER_CONTAINER, FREE_CONTAINERS = 4, 1024
+"""A message may hold 1024 lists, dicts, arrays and carriers, and one more for every 4 of its bytes. An empty list is one byte on the
+wire and 64 in memory; a completion of one token is about 40 on the wire, and 6 of these."""
+_ARRAY, _CARRIER, _TUPLE, _COLUMNS = 1, 2, 3, 4
 T = TypeVar("T")
 
 
@@ -45,9 +48,12 @@ class CodecError(ValueError):
     """The bytes are not a message of ours, or are over the size cap."""
 
 
-def encode(message: object) -> bytes:
-    """`message` as bytes. CodecError over MAX_MESSAGE_BYTES, TypeError for a type that does not travel."""
-    data: bytes = msgpack.packb(message, default=_pack, strict_types=True, use_bin_type=True)
+def encode(message: object, *, columns: bool = True) -> bytes:
+    """`message` as bytes. CodecError over MAX_MESSAGE_BYTES, TypeError for a type that does not travel.
+
+    columns: False sends every carrier by itself, as the first version of this format did.
+    """
+    data = _packed(message, columns)
     if len(data) > MAX_MESSAGE_BYTES:
         raise CodecError(f"message of {len(data)} bytes is over the cap of {MAX_MESSAGE_BYTES}")
     return data
@@ -90,21 +96,40 @@ def decode_list(data: bytes, carrier: type[T]) -> list[T]:
     return message
 
 
-def _pack(value: object) -> object:
+def _packed(message: object, columns: bool) -> bytes:
+    found = _in_columns(message) if columns else message
+    data: bytes = msgpack.packb(found, default=partial(_pack, columns), strict_types=True, use_bin_type=True)
+    return data
+
+
+def _in_columns(message: object) -> object:
+    """A list of several carriers of one class as their columns; anything else as it is."""
+    if type(message) is not list or len(message) < 2:
+        return message
+    cls = type(message[0])
+    if CARRIERS.get(cls.__name__) is not cls or any(type(one) is not cls for one in message):
+        return message
+    columns = columns_of(message, _FIELD_NAMES[cls.__name__])
+    for column in columns:  # of carriers within carriers
+        column[1] = _in_columns(column[1])
+    return msgpack.ExtType(_COLUMNS, _packed([cls.__name__, len(message), columns], True))
+
+
+def _pack(columns: bool, value: object) -> object:
     if isinstance(value, np.ndarray):
-        little = value.astype(value.dtype.newbyteorder("<"), copy=False)
-        if little.dtype.str not in _DTYPES:
-            raise TypeError(f"arrays of dtype {value.dtype} do not travel")
-        header = msgpack.packb((little.dtype.str, little.shape))
-        return msgpack.ExtType(_ARRAY, header + np.ascontiguousarray(little).tobytes())
+        array = little(value)
+        header = msgpack.packb((array.dtype.str, array.shape))
+        return msgpack.ExtType(_ARRAY, header + array.tobytes())
     if isinstance(value, tuple):
-        return msgpack.ExtType(_TUPLE, encode(list(value)))
+        return msgpack.ExtType(_TUPLE, _packed(list(value), columns))
     if isinstance(value, np.generic):
         return value.item()
     name = type(value).__name__
     if CARRIERS.get(name) is type(value):
         fields = [getattr(value, field) for field in _FIELD_NAMES[name]]
-        return msgpack.ExtType(_CARRIER, encode([name, *fields]))
+        if columns:
+            fields = [_in_columns(field) for field in fields]
+        return msgpack.ExtType(_CARRIER, _packed([name, *fields], columns))
     raise TypeError(f"{name} does not travel")
 
 
@@ -126,8 +151,8 @@ class _Decoder:
             strict_map_key=False,
         )
 
-    def _count(self, container: T) -> T:
-        self._left -= 1
+    def _count(self, container: T, num: int = 1) -> T:
+        self._left -= num
         if self._left < 0:
             raise CodecError("message holds too many lists, dicts, arrays or carriers for its size")
         return container
@@ -138,7 +163,7 @@ class _Decoder:
             unpacker = msgpack.Unpacker(use_list=False)
             unpacker.feed(data[:256])
             dtype, shape = unpacker.unpack()
-            if dtype not in _DTYPES:
+            if dtype not in DTYPES:
                 raise CodecError(f"array of dtype {dtype!r}")
             return np.frombuffer(data, dtype=dtype, offset=unpacker.tell()).reshape(shape)
         if code == _TUPLE:
@@ -146,16 +171,41 @@ class _Decoder:
         if code == _CARRIER:
             name, *fields = self.decode(data, depth)
             return _carrier(name, fields)
+        if code == _COLUMNS:
+            return self._carriers(*self.decode(data, depth))
         raise CodecError(f"unknown extension {code}")
 
+    def _carriers(self, name: str, num: int, columns: Sequence[object]) -> list[object]:
+        """The carriers that these columns hold."""
+        if type(num) is not int or num < 0 or not isinstance(columns, list):
+            raise CodecError(f"no columns of {name!r}")
+        cls, names, checks = _declared(name, len(columns)), _FIELD_NAMES[name], _FIELD_TYPES[name]
+        self._count(cls, num)
+        rows = []
+        for field, column in zip(names, columns, strict=True):
+            if isinstance(column, list) and column[:1] == [ARRAYS]:
+                self._count(column, num)
+            different, values = values_of(column, num)
+            check = checks[field]
+            for value in different:
+                if not check(value):
+                    raise FieldTypeError(cls, field, value)
+            rows.append(values)
+        return [cls(**dict(zip(names, values, strict=True))) for values in zip(*rows, strict=True)]
 
-def _carrier(name: str, fields: list[object]) -> object:
+
+def _declared(name: str, num_fields: int) -> type[Any]:
+    """The class of this name, which has so many fields."""
     cls = CARRIERS.get(name)
     if cls is None:
         raise CodecError(f"unknown carrier {name!r}")
-    declared = _FIELD_NAMES[name]
-    if len(declared) != len(fields):
-        raise CodecError(f"{name} has {len(declared)} fields, the message {len(fields)}")
-    values = dict(zip(declared, fields, strict=True))
+    if len(_FIELD_NAMES[name]) != num_fields:
+        raise CodecError(f"{name} has {len(_FIELD_NAMES[name])} fields, the message {num_fields}")
+    return cls
+
+
+def _carrier(name: str, fields: list[object]) -> object:
+    cls = _declared(name, len(fields))
+    values = dict(zip(_FIELD_NAMES[name], fields, strict=True))
     refuse_other_types(cls, _FIELD_TYPES[name], values)
     return cls(**values)

@@ -15,6 +15,15 @@ Check = Callable[[object], bool]
 class FieldTypeError(ValueError):
     """A field holds a value of another type than declared."""
 
+    def __init__(self, cls: type, name: str, value: object) -> None:
+        super().__init__(f"{cls.__name__}.{name} cannot be a {_kind(value)}")
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} array"
+    return type(value).__name__
+
 
 def checks_of(cls: type) -> dict[str, Check]:
     """For each field of a dataclass, whether a value is of its declared type, all items of containers included.
@@ -29,7 +38,7 @@ def refuse_other_types(cls: type, checks: Mapping[str, Check], values: Mapping[s
     """FieldTypeError that names the first field whose value is of another type."""
     for name, check in checks.items():
         if not check(values[name]):
-            raise FieldTypeError(f"{cls.__name__}.{name} cannot be a {type(values[name]).__name__}")
+            raise FieldTypeError(cls, name, values[name])
 
 
 def _check(hint: Any) -> Check:
@@ -46,8 +55,9 @@ def _check(hint: Any) -> Check:
         return lambda value: isinstance(value, float | int) and not isinstance(value, bool)
     if hint is int:
         return lambda value: isinstance(value, int) and not isinstance(value, bool)
-    if origin is np.ndarray or hint is np.ndarray:
-        return lambda value: isinstance(value, np.ndarray)
+    if origin is np.ndarray:
+        dtype = np.dtype(get_args(arguments[1])[0])
+        return lambda value: isinstance(value, np.ndarray) and value.dtype == dtype
     if origin is tuple and not (len(arguments) == 2 and arguments[1] is Ellipsis):
         return _fixed([_check(one) for one in arguments])
     if isinstance(origin, type) and issubclass(origin, Mapping):

@@ -117,6 +117,7 @@ def write_seeds(folder: Path) -> None:
     folder.mkdir()
     for name, carrier in CARRIERS.items():
         (folder / name).write_bytes(encode(example(carrier)))
+        (folder / f"{name} in columns").write_bytes(encode([example(carrier)] * 3))
     for size in (1 << 12, MIB):
         count = (size - 5).to_bytes(4, "big")
         for name, item in {"lists": b"\x90", "dicts": b"\x80", "numbers": b"\x01"}.items():

@@ -46,3 +46,8 @@ def _scored(event: UpdateScored, encoded: bytes) -> Scored:
 def sha256_of(batch: TrainBatch) -> str:
     """Of the encoded batch."""
     return hashlib.sha256(encode(batch)).hexdigest()
+
+
+def is_batch(batch: TrainBatch, sha256: str) -> bool:
+    """Whether a journal names this batch by `sha256`, also one of a version that encoded each sample by itself."""
+    return sha256_of(batch) == sha256 or hashlib.sha256(encode(batch, columns=False)).hexdigest() == sha256

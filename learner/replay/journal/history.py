@@ -15,7 +15,7 @@ from corewarding.dataflow.carriers import Completion, QuestionRollouts, TrainBat
 from corewarding.dataflow.codec import CodecError, decode_list
 from corewarding.dataflow.errors import DataError
 from corewarding.dataflow.ids import AskedId, CompletionId, GroupId
-from corewarding.learner.replay.journal.decisions import sha256_of
+from corewarding.learner.replay.journal.decisions import is_batch
 from corewarding.learner.replay.journal.journal import records
 from corewarding.learner.replay.journal.records import (
     Arrived,
@@ -181,10 +181,9 @@ def _batch(scored: Scored, groups: Groups) -> TrainBatch:
         batch = TrainBatch(incarnation=scored.incarnation, update=scored.update, samples=samples)
     except DataError as error:
         raise JournalError(f"the journal's update {scored.update} is no batch: {error}") from error
-    if (found := sha256_of(batch)) != scored.sha256:
+    if not is_batch(batch, scored.sha256):
         raise JournalError(
-            f"the batch of update {scored.update} from the journal is not the one that was trained ({found[:12]}, not "
-            f"{scored.sha256[:12]})"
+            f"the batch of update {scored.update} from the journal is not the one that was trained, {scored.sha256[:12]}"
         )
     return batch
 

@@ -18,7 +18,7 @@ from corewarding.dataflow.codec import CodecError, decode_list
 from corewarding.dataflow.ids import AskedId
 from corewarding.dataflow.votes import InitialAnswers
 from corewarding.learner.replay.buffer import ReplayBuffer
-from corewarding.learner.replay.journal.decisions import sha256_of
+from corewarding.learner.replay.journal.decisions import is_batch
 from corewarding.learner.replay.journal.journal import records, records_of
 from corewarding.learner.replay.journal.records import (
     Acknowledged,
@@ -156,10 +156,10 @@ def _repeat(record: Record, found: Recovered) -> None:
         case Reported(update=update):
             buffer.report(update)
         case Scored(update=update, sha256=expected):
-            if (found_one := sha256_of(buffer.batch(update))) != expected:
+            if not is_batch(buffer.batch(update), expected):
                 raise JournalError(
-                    f"the batch of update {update} is another one than the journal says ({found_one[:12]}, not "
-                    f"{expected[:12]}): the reward rule or its settings have changed since"
+                    f"the batch of update {update} is another one than the journal says ({expected[:12]}): the reward rule "
+                    "or its settings have changed since"
                 )
         case _:
             pass  # a decision or a fact, or a snapshot that is older or not whole

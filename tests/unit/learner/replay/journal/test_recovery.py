@@ -1,5 +1,6 @@
 """A buffer that comes back from its journal is the buffer that died: after any inputs, at any moment, for every kind of rule."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,14 @@ from corewarding.learner.replay.journal.journal import records
 from corewarding.learner.replay.journal.records import Arrived, Evicted, Refused, Scored, Start, Updated
 from corewarding.learner.replay.journal.segments import JournalError
 from tests.unit.learner.replay.journal.world import LIMITS, World, plan_of, start_of
+
+WRITERS = [
+    "corewarding.learner.replay.actor",
+    "corewarding.learner.replay.journal.journal",
+    "corewarding.learner.replay.journal.records",
+    "tests.unit.learner.replay.journal.world",
+]
+"""The modules that encode what a journal holds."""
 
 
 @pytest.mark.parametrize("on_exceed", LIMITS)
@@ -73,6 +82,26 @@ async def test_another_rule_than_the_journals_is_refused(tmp_path: Path) -> None
     world.plan = plan_of("majority_vote", normalize="none")
     with pytest.raises(JournalError, match="the reward rule or its settings have changed"):
         world.kill()
+
+
+async def test_a_journal_whose_messages_hold_each_carrier_by_itself_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the first version wrote them: the batches and their digests are the same."""
+    with monkeypatch.context() as patched:
+        for module in WRITERS:
+            patched.setattr(f"{module}.encode", partial(encode, columns=False))
+        world = World(plan_of("co_rewarding_ii", "drop"), tmp_path, seed=11)
+        while world.updates < 4:
+            await world.step()
+    batches = [decode_as(batch, TrainBatch) for batch in world.batches]
+    assert [encode(past.batch) for past in History.of(tmp_path).updates(0)] == [encode(batch) for batch in batches]
+    assert world.batches != [encode(batch) for batch in batches]
+    world.kill()
+    assert decode_as(await world.actor.progress(), BufferProgress).came_back
+    while world.updates < 6:
+        await world.step()
+    assert len(list(History.of(tmp_path).updates(0))) == 6
 
 
 async def test_a_new_start_begins_from_the_checkpoint_or_goes_on(tmp_path: Path) -> None:
