@@ -12,15 +12,19 @@ import os
 import secrets
 import stat
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private import node, ray_constants, utils
+from ray._private import node, ray_constants, services, utils
+from ray._private.state import GlobalState
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # compiled, without stubs
 
 from corewarding.dataflow.errors import UserError
+from corewarding.launch.run.forked import worker_setup
 
 _CONFIG = {
     "prestart_worker_first_driver": False,  # all processes of a run have environments of their own
@@ -28,6 +32,8 @@ _CONFIG = {
 }
 _WITHOUT_METRICS = {"enable_metrics_collection": False}  # else a page of numbers for everyone who asks
 _METRICS_EVERY_MS = 2000
+LOOK_S, PAUSE_S = 20.0, 0.02
+"""How long, and how often, the node is looked for."""
 _HELPERS = ("start_monitor", "start_log_monitor", "start_api_server")
 """Methods of Ray's node that start programs which nobody asks."""
 
@@ -42,7 +48,7 @@ def start(*, metrics_port: int | None = None, **options: Any) -> Path:
     metrics_port: of loopback, for a page of numbers that everyone on this machine may read; None: there is no such page.
     """
     agent = contextlib.nullcontext() if metrics_port is not None else _with_a_small_agent()
-    with _on_loopback(), _with_a_token(), _without_helpers(), agent, _signals_kept():
+    with _on_loopback(), _with_a_token(), _without_helpers(), agent, _signals_kept(), _quickly():
         context: Any = ray.init(
             address="local",  # also where another cluster runs on this machine
             include_dashboard=False,
@@ -105,6 +111,28 @@ def _with_a_small_agent() -> Iterator[None]:
         yield
     finally:
         utils.get_dashboard_dependency_error = before
+
+
+@contextlib.contextmanager
+def _quickly() -> Iterator[None]:
+    """Ray looks once a second whether its node is there; here it is asked until it is. And its processes start by a small program."""
+    before = services.get_node, ray_constants.SETUP_WORKER_FILENAME
+    services.get_node = partial(_node_once_there, services.get_node)
+    ray_constants.SETUP_WORKER_FILENAME = os.path.abspath(worker_setup.__file__)
+    try:
+        yield
+    finally:
+        services.get_node, ray_constants.SETUP_WORKER_FILENAME = before
+
+
+def _node_once_there(before: Callable[[str, str], Any], gcs_address: str, node_id: str) -> Any:
+    """What `before` returns, which waits a second where the node is not there yet."""
+    state, until = GlobalState(), time.monotonic() + LOOK_S
+    state._initialize_global_state(services._get_gcs_client_options(gcs_address))
+    while not any(node["NodeID"] == node_id for node in state.node_table()) and time.monotonic() < until:
+        time.sleep(PAUSE_S)
+    state.disconnect()
+    return before(gcs_address, node_id)
 
 
 @contextlib.contextmanager

@@ -27,6 +27,10 @@ MODULES = (
     "transformers.models.auto.tokenization_auto",
     "transformers.models.auto.modeling_auto",
     "transformers.models.qwen3.modeling_qwen3",
+    "google.protobuf.text_format",  # this and what follows: what ray imports
+    "jsonschema",
+    "requests",
+    "pdb",
     "corewarding.learner.learner",
     "corewarding.learner.replay.buffer",
     "corewarding.actors.embedded.engine",
