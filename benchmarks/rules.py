@@ -32,7 +32,8 @@ def run(rule: str, seed: int, root: Path, extra: list[str]) -> dict[str, Any]:
     name = f"{rule}-seed{seed}"
     summary = root / name / "summary.json"
     if not summary.exists():
-        words = ["--rule", rule, "--train.seed", str(seed), "--run.root", str(root), "--run.name", name, *extra]
+        words = ["--rule", rule, "--train.seed", str(seed), "--run.root", str(root), "--run.name", name]
+        words += ["--eval.num-questions", "512", *extra]
         subprocess.run([sys.executable, "-m", "corewarding.launch.cli", "train", "cpu", *words], check=True)
     content: dict[str, Any] = json.loads(summary.read_text())
     rows = map(json.loads, (root / name / "metrics.jsonl").read_text().splitlines())

@@ -29,7 +29,8 @@ def run(bound: int, correction: str, seed: int, root: Path, extra: list[str]) ->
     if not (folder / "summary.json").exists():
         words = [
             *("--staleness.max", str(bound), "--staleness.pipeline-depth", str(bound), "--correction.mode", correction),
-            *("--train.seed", str(seed), "--run.root", str(root), "--run.name", name, *extra),
+            *("--train.seed", str(seed), "--run.root", str(root), "--run.name", name, "--eval.num-questions", "512"),
+            *extra,
         ]
         subprocess.run(
             [sys.executable, "-m", "corewarding.launch.cli", "train", "configs/cpu.yaml", *words], check=True
