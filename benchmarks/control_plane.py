@@ -39,6 +39,7 @@ from corewarding.launch.run.plans import buffer_plan
 from corewarding.launch.run.preflight.needs import process_environment
 from corewarding.launch.run.protocols import Parts
 from corewarding.launch.run.publishing.publisher import Publisher
+from corewarding.launch.run.publishing.turns import LearnerTurns
 from corewarding.learner.checkpoint.store import CheckpointStore
 from corewarding.learner.replay.actor import start_buffer
 from corewarding.learner.replay.client import BufferClient
@@ -156,7 +157,7 @@ def parts_of(
     log: RunLog,
 ) -> Parts:
     learner: Any = IdleLearner()
-    lock = asyncio.Lock()
+    turns = LearnerTurns()
 
     async def evaluate(quick: bool) -> EvalResult | None:
         return None
@@ -169,10 +170,10 @@ def parts_of(
         cursor=QuestionCursor(len(inputs.prepared.questions), 0, drop_remainder_of=config.train.questions_per_update),
         buffer=buffer,
         learner=learner,
-        learner_lock=lock,
+        turns=turns,
         groups=groups,
         publishers={
-            source: Publisher(source, learner, group, settings=config.publish, learner_lock=lock)
+            source: Publisher(source, learner, group, settings=config.publish, turns=turns)
             for source, group in groups.items()
         },
         checkpoints=CheckpointStore(run_dir.checkpoints, 1),

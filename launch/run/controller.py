@@ -53,7 +53,7 @@ class Controller:
         self.statistics = RunStatistics()
         self.collapse = CollapseGuard(config.collapse, log, questions_per_update=config.train.questions_per_update)
         self._config, self._log = config, log
-        self._buffer, self._learner, self._learner_lock = parts.buffer, parts.learner, parts.learner_lock
+        self._buffer, self._learner, self._turns = parts.buffer, parts.learner, parts.turns
         self._parts, self._groups = parts, parts.groups
         self._stop = stop or StopRequest()
         self._stop.told = self._say_stopping
@@ -222,7 +222,7 @@ class Controller:
         asked = now_s()
         taken = await self._take(update)
         began = now_s()
-        async with self._learner_lock:
+        async with self._turns.alone():
             result = await self._learner.update(taken.batch)
         ended = now_s()
         self.version = result.version

@@ -129,7 +129,8 @@ def sizes(config: TrainConfig, inputs: Inputs) -> dict[str, str]:
 
 def _heldout_words(config: TrainConfig, inputs: Inputs) -> str:
     if inputs.heldout is not None:
-        return f"{len(inputs.heldout.questions)}"
+        num, asked = len(inputs.heldout.questions), config.eval.num_questions
+        return f"{num}" if asked >= num else f"{num} ({asked} asked before and after training)"
     note = "none: data.heldout is not set, so nothing is evaluated"
     return note + (
         f" and eval.every_updates {config.eval.every_updates} has no effect" if config.eval.every_updates else ""

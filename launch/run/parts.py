@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -36,6 +35,7 @@ from corewarding.launch.run.preflight.needs import process_environment, weight_b
 from corewarding.launch.run.protocols import Log, Parts
 from corewarding.launch.run.publishing.publisher import Publisher
 from corewarding.launch.run.publishing.transfer import ChannelLearner
+from corewarding.launch.run.publishing.turns import LearnerTurns
 from corewarding.learner.checkpoint.store import Checkpoint, CheckpointStore
 from corewarding.learner.replay.actor import BufferActor, start_buffer
 from corewarding.learner.replay.client import BufferClient
@@ -62,8 +62,8 @@ async def placed(
         source: rollout_group(config, inputs, source, num, buffer=buffer, version=version, room=room)
         for source, num in _num_actors(config, inputs).items()
     }
-    lock = asyncio.Lock()
-    publishers = _publishers(config, learner, groups, lock)
+    turns = LearnerTurns()
+    publishers = _publishers(config, learner, groups, turns)
 
     async def evaluate(moment: Moment) -> EvalResult | None:
         alike = [group for source, group in groups.items() if config.engine_of(source) == config.engine]
@@ -90,7 +90,7 @@ async def placed(
             cursor=begin.cursor,
             buffer=client,
             learner=learner,
-            learner_lock=lock,
+            turns=turns,
             groups=groups,
             publishers=publishers,
             checkpoints=store,
@@ -185,7 +185,7 @@ def _num_actors(config: TrainConfig, inputs: Inputs) -> dict[Source, int]:
 
 
 def _publishers(
-    config: TrainConfig, learner: ChannelLearner, groups: Mapping[Source, RolloutGroup], lock: asyncio.Lock
+    config: TrainConfig, learner: ChannelLearner, groups: Mapping[Source, RolloutGroup], turns: LearnerTurns
 ) -> dict[Channel, Publisher]:
     """One publisher for each group, on the channel of the same name."""
     return {
@@ -195,7 +195,7 @@ def _publishers(
             group,
             settings=config.publish,
             backend=weight_backend(config),
-            learner_lock=lock,
+            turns=turns,
         )
         for source, group in groups.items()
     }

@@ -29,6 +29,7 @@ from corewarding.dataflow.votes import InitialAnswers
 from corewarding.evals.heldout import EvalResult
 from corewarding.launch.config.tree import TrainConfig
 from corewarding.launch.report.statistics import LogprobDifferences, Moment
+from corewarding.launch.run.publishing.turns import LearnerTurns
 from corewarding.questions.order import QuestionCursor
 from corewarding.questions.prompts import PreparedQuestions
 from corewarding.rewards.rules.table import RewardRule
@@ -253,7 +254,7 @@ class Parts:
     cursor: QuestionCursor
     buffer: Buffer
     learner: Learner
-    learner_lock: asyncio.Lock  # held while the weights move; publishers hold it while they send
+    turns: LearnerTurns  # whoever moves the weights takes the learner alone; publishers share it while they send
     groups: Mapping[Source, RolloutWorkers]
     publishers: Mapping[Channel, ChannelPublisher]
     checkpoints: CheckpointFolders

@@ -46,6 +46,7 @@ class ReturningLearner:
         self._left = self._most = max_restarts
         self._returning = asyncio.Lock()
         self._connected: dict[Channel, LearnerGroup] = {}  # the ranks that are in each weight group
+        self._announced: dict[Channel, LearnerGroup] = {}  # the ranks that have announced what they will send
         self.starting = False
         """Whether ranks are being started, which has a limit of its own."""
 
@@ -95,11 +96,16 @@ class ReturningLearner:
         """TransportError, before any rank begins, if the weight group was that of ranks which died."""
         if self._connected.get(channel) is not self._ranks:
             raise TransportError(f"the {channel} weight group was that of ranks which died")
+        self._announced[channel] = self._ranks
         return await self._once(
             lambda ranks: ranks.announce(channel, group_epoch, with_checksums, weights), TransportError
         )
 
     async def send(self, channel: Channel) -> None:
+        """TransportError, before any rank begins, if ranks which died had announced it: a transfer of the other channel met their
+        death."""
+        if self._announced.get(channel) is not self._ranks:
+            raise TransportError(f"the {channel} weights were announced by ranks which died")
         await self._once(lambda ranks: ranks.send(channel), TransportError)
 
     async def close_channel(self, channel: Channel) -> None:

@@ -1,7 +1,7 @@
 """Publishes weights on both channels beside the training: the learner waits until they have left it, and no longer.
 
-Invariants: the teacher is published before the policy and acknowledged to the buffer before it, so a question admitted under a new
-policy version finds the teacher that belongs to it. A publication starts when all engines have acknowledged the one before.
+Both channels are published at once. Invariants: the teacher is acknowledged to the buffer before the policy, so a question admitted under
+a new policy version finds the teacher that belongs to it. A publication starts when all engines have acknowledged the one before.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 ORDER: tuple[Channel, ...] = ("teacher", "policy")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Publication:
     """One channel's publication under way."""
 
@@ -30,6 +30,7 @@ class _Publication:
     version: Version
     began_s: float
     result: asyncio.Task[PublishResult]
+    leaving: asyncio.Task[None]  # done when the weights have left the learner
 
 
 class WeightChannels:
@@ -69,20 +70,26 @@ class WeightChannels:
         Raises the error of the publication before this one.
         """
         await self.acknowledged()
-        versions = {
-            channel: await self._learner.version(channel)
-            for channel in ORDER
-            if channel in channels and channel in self._publishers
-        }
-        publications: list[_Publication] = []
-        for channel, version in versions.items():
-            sent, began_s = asyncio.Event(), now_s()
-            result = asyncio.create_task(self._publishers[channel].publish(version, sent), name=f"publish {channel}")
-            leaving = asyncio.create_task(sent.wait())
-            await asyncio.wait({result, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            leaving.cancel()
-            publications.append(_Publication(channel, version, began_s, result))
+        asked = [channel for channel in ORDER if channel in channels and channel in self._publishers]
+        versions = await asyncio.gather(*(self._learner.version(channel) for channel in asked))
+        publications = [self._begin(channel, version) for channel, version in zip(asked, versions, strict=True)]
         self.last = asyncio.create_task(self._acknowledge(publications), name="publication")
+        try:
+            for one in publications:
+                await asyncio.wait({one.result, one.leaving}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in publications:
+                one.leaving.cancel()
+
+    def _begin(self, channel: Channel, version: Version) -> _Publication:
+        sent = asyncio.Event()
+        return _Publication(
+            channel=channel,
+            version=version,
+            began_s=now_s(),
+            result=asyncio.create_task(self._publishers[channel].publish(version, sent), name=f"publish {channel}"),
+            leaving=asyncio.create_task(_set(sent)),
+        )
 
     async def lend(self) -> None:
         """Gives the teacher's engines the policy's present weights, for good; returns when they have them, or when that has failed.
@@ -123,6 +130,10 @@ class WeightChannels:
             for one in publications:
                 one.result.cancel()  # does nothing to one that is done
         return Metrics(scalars=scalars)
+
+
+async def _set(event: asyncio.Event) -> None:
+    await event.wait()
 
 
 def intervals(config: TrainConfig) -> dict[Channel, int]:

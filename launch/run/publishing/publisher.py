@@ -18,6 +18,7 @@ from corewarding.dataflow.ids import Channel, Version
 from corewarding.dataflow.weights import WeightManifest
 from corewarding.launch.run.protocols import PublishResult
 from corewarding.launch.run.publishing.transfer import ChannelLearner, ChannelTransfer
+from corewarding.launch.run.publishing.turns import LearnerTurns
 from corewarding.learner.settings import PublishSettings
 
 log = logging.getLogger(__name__)
@@ -42,13 +43,13 @@ class Publisher:
         *,
         settings: PublishSettings,
         backend: str = "gloo",
-        learner_lock: asyncio.Lock | None = None,
+        turns: LearnerTurns | None = None,
     ) -> None:
         """backend: used if settings.backend is `auto`: "gloo", "nccl" or "ipc".
 
-        learner_lock: held from announce() to the end of send(), while the weights must not move, and while a weight group is built,
-        because its members wait for each other for timeout_s only. Every other call that keeps the learner busy, above all an update,
-        must hold it too. Publishers of one learner share it.
+        turns: shared by all that use the learner. A transfer takes part from announce() to the end of send(), while the weights must
+        not move; a weight group is built with the learner alone, because its members wait for each other for timeout_s only. So is
+        every other call that keeps the learner busy, above all an update.
         """
         self._channel, self._group = channel, group
         self._transfer = ChannelTransfer(
@@ -57,7 +58,7 @@ class Publisher:
             group,
             settings=settings,
             backend=backend if settings.backend == "auto" else settings.backend,
-            learner_lock=learner_lock or asyncio.Lock(),
+            turns=turns or LearnerTurns(),
         )
         self._lock = asyncio.Lock()  # one transfer at a time
         group.on_restart = self.bring_up

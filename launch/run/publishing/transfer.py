@@ -2,6 +2,8 @@
 
     join → announce → begin on all → send ∥ receive on all → commit on all
 
+Transfers of two channels run beside each other, but for their streams.
+
 A failed attempt leaves the group on both sides; receivers keep their old weights. Weights never pass through the object store.
 """
 
@@ -16,6 +18,7 @@ from corewarding.actors.group import Member, MemberLostError, RolloutGroup
 from corewarding.dataflow.codec import encode
 from corewarding.dataflow.ids import Channel, Version
 from corewarding.dataflow.weights import Rendezvous, WeightManifest
+from corewarding.launch.run.publishing.turns import LearnerTurns
 from corewarding.learner.settings import PublishSettings
 from corewarding.weights.group import TransportError
 
@@ -58,12 +61,12 @@ class ChannelTransfer:
         *,
         settings: PublishSettings,
         backend: str,
-        learner_lock: asyncio.Lock,
+        turns: LearnerTurns,
     ) -> None:
         self._channel, self._learner, self._group = channel, learner, group
         self.weights: Channel = channel
         """Whose weights are transferred."""
-        self._settings, self._backend, self._learner_lock = settings, backend, learner_lock
+        self._settings, self._backend, self._turns = settings, backend, turns
         self._group_epoch = 0
         self._joined: list[Member] = []  # of the present weight group, by rank
         self._num_transfers = 0
@@ -80,7 +83,7 @@ class ChannelTransfer:
         self._joined = []
         self._group_epoch += 1
         timeout_s = self._settings.timeout_s
-        async with self._learner_lock:
+        async with self._turns.alone():
             rendezvous = await self._learner.serve_channel(
                 self._channel, self._group_epoch, len(members), self._backend, timeout_s
             )
@@ -113,7 +116,7 @@ class ChannelTransfer:
         when the weights have left the learner. fencing: as in join().
         """
         timeout_s = self._settings.timeout_s
-        async with self._learner_lock:
+        async with self._turns.together():
             try:
                 manifest = await self._learner.announce(
                     self._channel, self._group_epoch, self._with_checksums(), self.weights
@@ -129,7 +132,8 @@ class ChannelTransfer:
             if any(begun):
                 await self._abandon(members, fencing=fencing)
                 return None
-            failed, received = await self._stream(members)
+            async with self._turns.stream:
+                failed, received = await self._stream(members)
         self._num_transfers += 1
         broke = self._broke(failed)
         self._blame(members, received, broken=broke, fencing=fencing)

@@ -17,6 +17,7 @@ from corewarding.launch.config.load import make_config
 from corewarding.launch.report.statistics import Moment
 from corewarding.launch.run.controller import Controller
 from corewarding.launch.run.protocols import Parts
+from corewarding.launch.run.publishing.turns import LearnerTurns
 from corewarding.questions.order import QuestionCursor
 from corewarding.questions.prompts import PreparedQuestions
 from tests.unit.launch.run.fake_folders import FakeFolders
@@ -80,7 +81,7 @@ class World:
             cursor=self.cursor,
             buffer=self.buffer,
             learner=self.learner,
-            learner_lock=asyncio.Lock(),
+            turns=LearnerTurns(),
             groups=self.workers,
             publishers=self.publishers,
             checkpoints=self.folders,

@@ -1,6 +1,7 @@
 """A learner that comes back: which calls are made again, which are broken, and when it does not come back."""
 
 import asyncio
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -121,10 +122,29 @@ async def test_calls_that_meet_one_death_bring_one_group_back() -> None:
 async def test_a_transfer_that_meets_a_death_is_broken(call: str) -> None:
     world = World(Ranks("first", dies_at=call), Ranks("second"))
     await world.learner.connect_channel(POLICY)
-    words = ("policy", 1, True, "policy") if call == "announce" else ("policy",)
+
+    async def transfer() -> None:
+        await world.learner.announce("policy", 1, True, "policy")
+        await world.learner.send("policy")
+
     with pytest.raises(TransportError, match="came back without what it had begun"):
-        await getattr(world.learner, call)(*words)
+        await transfer()
     assert (await world.learner.version()).updates == 0
+
+
+async def test_what_dead_ranks_announced_is_not_asked_of_others() -> None:
+    """The transfer of the other channel has met their death."""
+    first, second = Ranks("first", dies_at="send"), Ranks("second")
+    world = World(first, second)
+    await world.learner.connect_channel(POLICY)
+    await world.learner.connect_channel(dataclasses.replace(POLICY, channel="teacher"))
+    for channel in ("teacher", "policy"):
+        await world.learner.announce(channel, 1, True, channel)
+    with pytest.raises(TransportError, match="came back without what it had begun"):
+        await world.learner.send("teacher")
+    with pytest.raises(TransportError, match="announced by ranks which died"):
+        await world.learner.send("policy")
+    assert "send" not in second.calls
 
 
 async def test_a_weight_group_of_dead_ranks_is_broken_before_any_rank_begins() -> None:
