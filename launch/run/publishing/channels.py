@@ -1,7 +1,7 @@
 """Publishes weights on both channels beside the training: the learner waits until they have left it, and no longer.
 
-Both channels are published at once. Invariants: the teacher is acknowledged to the buffer before the policy, so a question admitted under
-a new policy version finds the teacher that belongs to it. A publication starts when all engines have acknowledged the one before.
+Both channels are published at once. Invariants: the teacher is acknowledged to the buffer before the policy, so a question admitted
+under a new policy version finds the teacher that belongs to it. A publication starts when all engines have acknowledged the last one.
 """
 
 from __future__ import annotations
