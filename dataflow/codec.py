@@ -1,7 +1,7 @@
 """msgpack wire format of the types in dataflow (ids, carriers, weights, metrics, spans).
 
 A carrier is a msgpack extension that holds its class name and its fields in declaration order; several of one class in a list or
-tuple are one extension that holds their fields as columns (columns.py). An array is an extension that holds dtype, shape and raw
+tuple are one extension that holds their fields as columns (wire/columns.py). An array is an extension that holds dtype, shape and raw
 bytes, so a group of completions crosses without a Python object per token. Everything else that msgpack knows (lists, dicts, strings,
 numbers, None) passes through. Equal messages have equal bytes. Decoding checks the size, the number of containers, class names, field
 counts and field types, and runs each carrier's own checks, so a hostile message can neither make a malformed carrier nor take much
@@ -19,8 +19,8 @@ import msgpack
 import numpy as np
 
 from corewarding.dataflow import carriers, ids, metrics, spans, votes, weights
-from corewarding.dataflow.columns import ARRAYS, DTYPES, columns_of, little, values_of
-from corewarding.dataflow.field_types import FieldTypeError, checks_of, refuse_other_types
+from corewarding.dataflow.wire.columns import ARRAYS, DTYPES, columns_of, little, values_of
+from corewarding.dataflow.wire.field_types import FieldTypeError, checks_of, refuse_other_types
 
 MAX_MESSAGE_BYTES = 1 << 30
 MAX_DEPTH = 32  # extensions within extensions; each level costs C stack, and overflowing it raises no exception

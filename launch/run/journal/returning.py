@@ -105,7 +105,7 @@ class ReturningLearner:
         """TransportError, before any rank begins, if ranks which died had announced it: a transfer of the other channel met their
         death."""
         if self._announced.get(channel) is not self._ranks:
-            raise TransportError(f"the {channel} weights were announced by ranks which died")
+            raise TransportError(f"the {channel} weight group was that of ranks which died")
         await self._once(lambda ranks: ranks.send(channel), TransportError)
 
     async def close_channel(self, channel: Channel) -> None:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from corewarding.dataflow.codec import CodecError, decode_as, encode
 from corewarding.dataflow.errors import DataError
-from corewarding.dataflow.field_types import FieldTypeError, checks_of, refuse_other_types
 from corewarding.dataflow.ids import AskedId, Channel, CompletionId, GroupId
+from corewarding.dataflow.wire.field_types import FieldTypeError, checks_of, refuse_other_types
 from corewarding.learner.replay.admission import StaleReason
 from corewarding.learner.replay.events import RefusalReason
 from corewarding.learner.replay.journal.segments import JournalError

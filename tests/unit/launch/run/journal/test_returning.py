@@ -142,7 +142,7 @@ async def test_what_dead_ranks_announced_is_not_asked_of_others() -> None:
         await world.learner.announce(channel, 1, True, channel)
     with pytest.raises(TransportError, match="came back without what it had begun"):
         await world.learner.send("teacher")
-    with pytest.raises(TransportError, match="announced by ranks which died"):
+    with pytest.raises(TransportError, match="was that of ranks which died"):
         await world.learner.send("policy")
     assert "send" not in second.calls
 

@@ -1,6 +1,6 @@
 """What messages cost: an update's completions and its batch, each carrier by itself and as columns.
 
-    python -m benchmarks.messages [--questions 32] [--group-size 8] [--tokens 20] [--rounds 20]
+    python -m benchmarks.journal.messages [--questions 32] [--group-size 8] [--tokens 20] [--rounds 20]
 
 In turns, in this process. Prints the CPU milliseconds of encoding and decoding, medians over the rounds, and the bytes.
 """

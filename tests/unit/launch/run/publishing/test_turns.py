@@ -8,7 +8,7 @@ from corewarding.dataflow.ids import Channel, Version
 from corewarding.launch.run.publishing.publisher import Publisher
 from corewarding.launch.run.publishing.turns import LearnerTurns
 from corewarding.learner.settings import PublishSettings
-from tests.unit.launch.run.test_publisher import folder, group_of, versions  # noqa: F401  fixtures
+from tests.unit.launch.run.publishing.test_publisher import folder, group_of, versions  # noqa: F401  fixtures
 from tests.weight_fakes import LocalLearner
 
 
