@@ -1,6 +1,6 @@
 """The preallocated KV cache: one row per slot, with the running sequences in the first rows.
 
-It is a transformers Cache. Its layers write each row's new token at that row's own length and give attention only the rows in use,
+It is a transformers Cache. Its layers write each row's new tokens behind that row's own ones and give attention only the rows in use,
 cropped to the longest of them, so short sequences do not pay for max_model_len.
 """
 
@@ -20,7 +20,7 @@ def grouped_attention(
     query: Tensor,  # [n, heads, queries, d]
     key: Tensor,  # [n, kv_heads, length, d]
     value: Tensor,
-    attention_mask: Tensor | None,  # [n, 1, 1, length] bool while decoding, None in a prefill
+    attention_mask: Tensor | None,  # [n, 1, queries, length] bool over the cache, None in a prefill
     scaling: float | None = None,
     **_: object,
 ) -> tuple[Tensor, None]:
@@ -37,7 +37,13 @@ def grouped_attention(
         )
         return output.reshape(n, 1, heads, d), None
     output = torch.nn.functional.scaled_dot_product_attention(
-        query, key, value, is_causal=True, scale=scaling, enable_gqa=heads != kv_heads
+        query,
+        key,
+        value,
+        attn_mask=attention_mask,
+        is_causal=attention_mask is None,
+        scale=scaling,
+        enable_gqa=heads != kv_heads,
     )
     return output.transpose(1, 2), None
 
@@ -61,11 +67,13 @@ class SlotLayer(CacheLayerMixin):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        owner = self._owner
-        self.keys[owner.rows, :, owner.positions] = key_states[:, :, 0]
-        self.values[owner.rows, :, owner.positions] = value_states[:, :, 0]
-        n = len(owner.rows)
-        return self.keys[:n, :, : owner.visible], self.values[:n, :, : owner.visible]
+        owner, visible = self._owner, self._owner.visible
+        self.keys[owner.rows[:, None], :, owner.positions] = key_states.transpose(1, 2)
+        self.values[owner.rows[:, None], :, owner.positions] = value_states.transpose(1, 2)
+        if owner.are_first:
+            n = len(owner.rows)
+            return self.keys[:n, :, :visible], self.values[:n, :, :visible]
+        return self.keys[owner.rows, :, :visible], self.values[owner.rows, :, :visible]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self._owner.visible, 0
@@ -78,7 +86,7 @@ class SlotLayer(CacheLayerMixin):
 
 
 class SlotCache(Cache):
-    """All layers. `aim` sets where the next step writes its tokens."""
+    """All layers. `aim` sets where the next forward pass writes its tokens."""
 
     def __init__(
         self, config: PretrainedConfig, *, slots: int, max_len: int, dtype: torch.dtype, device: torch.device
@@ -87,8 +95,9 @@ class SlotCache(Cache):
         shape = (slots, config.num_key_value_heads, max_len, head_dim)
         self._all_rows = torch.arange(slots, device=device)
         self._columns = torch.arange(max_len, device=device)
-        self.rows = self._all_rows[:0]
-        self.positions = self._all_rows[:0]
+        self.rows = self._all_rows[:0]  # [n]
+        self.positions = self._all_rows[:0, None]  # [n, queries]
+        self.are_first = True  # whether `rows` are the first n
         self.visible = 0  # columns that attention sees
         self._layers = [SlotLayer(self, shape, dtype, device) for _ in range(config.num_hidden_layers)]
         super().__init__(layers=list(self._layers))
@@ -98,11 +107,19 @@ class SlotCache(Cache):
         """Tokens that fit in a row."""
         return len(self._columns)
 
-    def aim(self, positions: Tensor, longest: int) -> Tensor:
-        """Makes the next step write row i's token at positions[i]; returns its [n, 1, 1, visible] attention mask."""
-        self.rows, self.positions = self._all_rows[: len(positions)], positions
-        self.visible = min(-(-(longest + 1) // CROP_MULTIPLE) * CROP_MULTIPLE, self.max_len)
-        return (self._columns[: self.visible] <= positions[:, None])[:, None, None]
+    def aim(self, positions: Tensor, longest: int, rows: Tensor | None = None) -> Tensor:
+        """Makes the next forward pass write its tokens of rows[i] at positions[i]; returns its [n, 1, queries, visible] mask.
+
+        positions: [n, queries]. longest: the largest of them. rows: [n]; None: the first n.
+        """
+        self.are_first = rows is None
+        self.rows, self.positions = self._all_rows[: len(positions)] if rows is None else rows, positions
+        self.visible = self.columns(longest)
+        return (self._columns[: self.visible] <= positions[:, :, None])[:, None]
+
+    def columns(self, longest: int) -> int:
+        """How many columns attention sees if `longest` is the largest position."""
+        return min(-(-(longest + 1) // CROP_MULTIPLE) * CROP_MULTIPLE, self.max_len)
 
     def fill(self, rows: Tensor, prefilled: DynamicCache, sources: Tensor) -> None:
         """Copies whole prefixes: row rows[i] gets the keys and values of `prefilled`'s row sources[i]."""

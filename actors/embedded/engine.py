@@ -7,7 +7,9 @@ token, `keep_kv` keeps the old cache, `drain` first steps until none runs.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +25,7 @@ from corewarding.dataflow.ids import Version
 from corewarding.dataflow.spans import now_s
 from corewarding.weights.receiver import WeightReceiver
 
+T = TypeVar("T")
 PATIENCE = 4  # steps that a sequence with a free slot waits for others to start with
 
 
@@ -172,14 +175,32 @@ class EmbeddedEngine(SteppedEngine):
         self._swap_s += time.perf_counter() - began
 
     def _rebuild(self) -> None:
-        """Recomputes every running sequence's cache under the new weights, longest first."""
-        order = sorted((row for row, _ in self._slots.running()), key=lambda row: int(self._slots.length[row]))
+        """Recomputes every running sequence's cache under the new weights: each prompt once, then what was sampled after it."""
+        slots = self._slots
+        readers: dict[bytes, list[int]] = defaultdict(list)  # rows by prompt
+        prompts: dict[bytes, NDArray[np.int32]] = {}
+        for row, owner in slots.running():
+            readers[_prompt(owner)].append(row)
+            prompts[_prompt(owner)] = owner.task.prompt_token_ids
+        for batch in self._batches({prompt: len(tokens) for prompt, tokens in prompts.items()}):
+            filled = [(row, place) for place, prompt in enumerate(batch) for row in readers[prompt]]
+            hidden = self._decoder.prefill([prompts[prompt] for prompt in batch], *np.array(filled).T)
+            self._prefilled += sum(len(prompts[prompt]) for prompt in batch)
+            self._ends.update(zip(batch, hidden, strict=True))
+        slots.fresh[[row for row, _ in slots.running()]] = True
+        sampled = {row: len(tokens) for row, _ in slots.running() if len(tokens := slots.cached_sampled(row))}
+        for rows in self._batches(sampled):
+            suffixes = [slots.cached_sampled(row) for row in rows]
+            lengths = np.array([slots.length[row] - len(tokens) for row, tokens in zip(rows, suffixes, strict=True)])
+            self._decoder.extend(np.array(rows), lengths, suffixes)
+            self._prefilled += sum(map(len, suffixes))
+
+    def _batches(self, lengths: Mapping[T, int]) -> Iterator[list[T]]:
+        """The keys, longest first, as many at one time as `prefill_tokens` allows, at least one."""
+        order = sorted(lengths, key=lambda key: lengths[key])
         while order:
-            longest = int(self._slots.length[order[-1]])
-            rows = [order.pop() for _ in range(min(len(order), max(1, self._prefill_tokens // longest)))]
-            prefixes = [self._slots.cached_tokens(row) for row in rows]
-            self._decoder.prefill(prefixes, np.array(rows), np.arange(len(rows)))
-            self._prefilled += sum(map(len, prefixes))
+            most = max(1, self._prefill_tokens // lengths[order[-1]])
+            yield [order.pop() for _ in range(min(len(order), most))]
 
 
 def _prompt(pending: Pending) -> bytes:

@@ -20,6 +20,9 @@ from corewarding.weights.model_config import model_config
 from corewarding.weights.model_loading import BaseWeights, allocate, empty_model
 from corewarding.weights.names import parts_of, stored_views
 
+MASK = 2**24
+"""Elements of the largest attention mask (64 MiB, where it is added in float32)."""
+
 
 def load_decoder(model_path: str | Path, *, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
     """The model in eval mode, read into its place tensor by tensor.
@@ -100,16 +103,39 @@ class Decoder:
         if self._fixed_shape:  # free rows are computed too; a later prefill overwrites what they write
             tokens, lengths = np.pad(tokens, (0, self._num_slots - n)), np.pad(lengths, (0, self._num_slots - n))
             longest = self._cache.max_len - 1
-        positions = torch.from_numpy(lengths.copy()).to(self._device)
-        mask = self._cache.aim(positions, longest)
+        positions = torch.from_numpy(lengths.copy()).to(self._device)[:, None]
+        hidden = self._over_cache(tokens[:, None], positions, self._cache.aim(positions, longest))
+        return self.logits(hidden[:, 0])[:n]
+
+    def extend(
+        self, rows: NDArray[np.int64], lengths: NDArray[np.int64], suffixes: Sequence[NDArray[np.int32]]
+    ) -> None:
+        """Appends suffixes[i] to the cache of rows[i], which holds lengths[i] tokens before it. What is behind it there is lost."""
+        longest = max(map(len, suffixes))
+        padded = np.zeros((len(suffixes), longest), np.int64)
+        for index, suffix in enumerate(suffixes):
+            padded[index, : len(suffix)] = suffix
+        last = self._cache.max_len - 1  # where padding that would not fit goes: no row's own token is ever cached there
+        visible = self._cache.columns(min(int(lengths.max()) + longest - 1, last))
+        width = max(1, MASK // (len(rows) * visible))
+        where = torch.from_numpy(rows).to(self._device)
+        for start in range(0, longest, width):
+            tokens = padded[:, start : start + width]
+            positions = np.minimum(lengths[:, None] + np.arange(start, start + tokens.shape[1]), last)
+            columns = torch.from_numpy(positions).to(self._device)
+            self._over_cache(tokens, columns, self._cache.aim(columns, int(positions.max()), where))
+
+    def _over_cache(self, tokens: NDArray[np.int64], positions: Tensor, mask: Tensor) -> Tensor:
+        """[n, queries, H] hidden states of tokens [n, queries], which enter the cache where it was aimed at."""
         output = self._model.model(
-            input_ids=torch.from_numpy(tokens).to(self._device)[:, None],
-            position_ids=positions[:, None],
+            input_ids=torch.from_numpy(tokens).to(self._device),
+            position_ids=positions,
             attention_mask=mask,
             past_key_values=self._cache,
             use_cache=True,
         )
-        return self.logits(output.last_hidden_state[:, 0])[:n]
+        hidden: Tensor = output.last_hidden_state
+        return hidden
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[n, H] to [n, V]."""

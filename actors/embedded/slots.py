@@ -28,7 +28,7 @@ class Slots:
         self.max_new = np.zeros(num_slots, np.int64)
         self.temperature = np.zeros(num_slots, np.float32)
         self.key = np.zeros(num_slots, np.uint64)
-        self.fresh = np.zeros(num_slots, bool)  # started under the weights that are in place
+        self.fresh = np.zeros(num_slots, bool)  # its prompt was read by the weights that are in place
         self.tokens = np.zeros((num_slots, max_len), np.int32)
         self.logprobs = np.zeros((num_slots, max_len), np.float32)
         self.versions = np.zeros((num_slots, max_len), np.int32)
@@ -76,11 +76,9 @@ class Slots:
         index = np.arange(self.count)
         return self.tokens[index, self.num_new[: self.count] - 1].astype(np.int64)
 
-    def cached_tokens(self, row: int) -> NDArray[np.int32]:
-        """The tokens of a row that are in the cache: its prompt and all but its newest token."""
-        owner = self.owner[row]
-        assert owner is not None
-        return np.concatenate([owner.task.prompt_token_ids, self.tokens[row, : self.num_new[row] - 1]])
+    def cached_sampled(self, row: int) -> NDArray[np.int32]:
+        """The sampled tokens of a row that are in the cache, behind its prompt: all but its newest one."""
+        return self.tokens[row, : self.num_new[row] - 1]
 
     def sequence(self, row: int, finish: FinishReason, now_s: float) -> SampledSequence:
         owner, n = self.owner[row], int(self.num_new[row])

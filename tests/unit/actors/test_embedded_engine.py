@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from corewarding.actors.embedded import model
 from corewarding.actors.embedded.engine import EmbeddedEngine
 from corewarding.actors.engine import EngineContext, EngineError, EngineSettingsError, SampledSequence
 from corewarding.actors.settings import EngineSettings, InflightMode
@@ -167,6 +168,42 @@ async def test_a_swap_splits_the_versions_exactly_and_rebuilds_the_cache(folders
         for folder, part in ((folders[0], slice(0, switch)), (folders[1], slice(switch, None))):
             expected = logprobs_of(folder, task, sequence)
             np.testing.assert_allclose(sequence.behavior_logprobs[part], expected[part], atol=2e-4)
+    await engine.close()
+
+
+@pytest.mark.parametrize("mask", [2**24, 300], ids=["one mask", "several masks"])
+async def test_a_rebuilt_cache_reads_each_prompt_once_and_then_what_was_sampled_after_it(
+    folders: list[str], mask: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Groups with prompts of different lengths, whose members have come to different places, on rows with holes between them."""
+    monkeypatch.setattr(model, "MASK", mask)
+    engine = start(folders[0], slots=24, eos=(3,), max_model_len=120)
+    tasks = [
+        task_of(number, group_size=size, max_new_tokens=90) for number, size in ((1, 30), (7, 50), (4, 1), (2, 40))
+    ]
+    running = [asyncio.create_task(run(engine, task)) for task in tasks]
+    await swap_when(engine, folders[1], 400)
+    mixed = 0
+    for task, waits in zip(tasks, running, strict=True):
+        for sequence in await waits:
+            both = [logprobs_of(folder, task, sequence) for folder in folders]
+            expected = np.where(sequence.token_versions == 5, both[1], both[0])
+            np.testing.assert_allclose(sequence.behavior_logprobs, expected, atol=2e-4)
+            mixed += len(set(sequence.token_versions.tolist())) == 2
+    assert mixed > 6
+    await engine.close()
+
+
+async def test_a_rebuild_costs_each_prompt_once(folders: list[str]) -> None:
+    engine = start(folders[0], slots=8, eos=(2,))
+    task = task_of(3, group_size=200, max_new_tokens=40)
+    running = asyncio.create_task(run(engine, task))
+    await swap_when(engine, folders[1], 150)
+    old = [sequence.token_versions != 5 for sequence in await running]
+    rebuilt = sum(int(part.sum()) - 1 for part in old if 0 < part.sum() < len(part))
+    assert rebuilt > 0
+    assert old[-1].sum() == 0  # started after the swap, and copied the prompt of those that ran
+    assert engine.stats().prefill_tokens == 2 * len(task.prompt_token_ids) + rebuilt
     await engine.close()
 
 
