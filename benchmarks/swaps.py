@@ -1,11 +1,12 @@
 """Checks long completions across weight swaps.
 
-    python -m benchmarks.swaps [--sequences 64] [--tokens 256] [--swaps 2]
+    python -m benchmarks.swaps [--sequences 64] [--tokens 256] [--swaps 2] [--slots 32]
 
 For each `inflight.mode`, the embedded engine samples completions of exactly --tokens tokens (end of sequence ignored) while new
 weights arrive at even intervals. Prints the share of completions with tokens of two or more versions, and the largest difference
 between a token's logprob and a transformers forward with the weights of its version: over the whole prefix, or for `keep_kv` over the
-keys and values that each version left. With `drain` no completion may have two versions.
+keys and values that each version left. With `drain` no completion may have two versions. The last column is the mean time in which an
+engine took new weights in, without what `drain` samples before.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ def perturbed(weights: Weights, seed: int) -> Weights:
 
 async def sampled(
     tasks: list[RolloutTask], versions: list[Weights], mode: InflightMode, path: str, tokens: int, slots: int
-) -> list[tuple[RolloutTask, SampledSequence]]:
-    """Samples all sequences; commits version v once v / (number of versions) of all tokens are sampled."""
+) -> tuple[list[tuple[RolloutTask, SampledSequence]], float]:
+    """(all sequences, the mean seconds of a swap). Commits version v once v / (number of versions) of all tokens are sampled."""
     engine = EmbeddedEngine(
         EngineContext(
             settings=EngineSettings(slots=slots),
@@ -67,8 +68,9 @@ async def sampled(
             await asyncio.sleep(0.002)
         await engine.load_weights(weights, Version(incarnation=0, updates=number))
     groups = await asyncio.gather(*running)
+    swap_s = engine.stats().swap_s / max(1, len(versions) - 1)
     await engine.close()
-    return [one for group in groups for one in group]
+    return [one for group in groups for one in group], swap_s
 
 
 @torch.inference_mode()
@@ -101,6 +103,7 @@ async def main() -> None:
     parser.add_argument("--sequences", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--swaps", type=int, default=2)
+    parser.add_argument("--slots", type=int, default=32)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     config = load_config("configs/cpu.yaml")
@@ -115,13 +118,11 @@ async def main() -> None:
     first = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     versions = [first, *(perturbed(first, seed) for seed in range(arguments.swaps))]
     print(
-        "| inflight.mode | completions | two versions or more | swaps crossed, mean | largest difference of a logprob |"
+        "| inflight.mode | completions | two versions or more | swaps crossed, mean | largest difference of a logprob | swap ms |"
     )
-    print("|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|")
     for mode in get_args(InflightMode):
-        sequences = await sampled(
-            tasks, versions, mode, config.model_folder, arguments.tokens, arguments.sequences // 2
-        )
+        sequences, swap_s = await sampled(tasks, versions, mode, config.model_folder, arguments.tokens, arguments.slots)
         assert all(len(one.token_ids) == arguments.tokens for _, one in sequences)
         crossed = [len(np.unique(one.token_versions)) - 1 for _, one in sequences]
         worst = max(
@@ -129,7 +130,10 @@ async def main() -> None:
             for task, one in sequences
         )
         share = np.mean(np.array(crossed) > 0)
-        print(f"| {mode} | {len(sequences)} | {share:.0%} | {np.mean(crossed):.2f} | {worst:.1e} |", flush=True)
+        print(
+            f"| {mode} | {len(sequences)} | {share:.0%} | {np.mean(crossed):.2f} | {worst:.1e} | {1e3 * swap_s:.0f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
