@@ -27,7 +27,7 @@ MODULES = (
     "transformers.models.auto.tokenization_auto",
     "transformers.models.auto.modeling_auto",
     "transformers.models.qwen3.modeling_qwen3",
-    "google.protobuf.text_format",  # this and what follows: what ray imports
+    "google.protobuf.text_format",  # imported by ray, as are the next three
     "jsonschema",
     "requests",
     "pdb",

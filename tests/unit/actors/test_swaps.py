@@ -1,10 +1,12 @@
 """New weights while an embedded engine samples: which weights write which token, under each `inflight.mode`."""
 
 import asyncio
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from corewarding.actors.embedded import model
 from corewarding.actors.embedded.engine import EmbeddedEngine
@@ -13,6 +15,7 @@ from corewarding.actors.settings import InflightMode
 from corewarding.dataflow.carriers import RolloutTask
 from corewarding.dataflow.ids import Version
 from tests.tiny_models import chosen_logprobs, logprobs_of, model_of, run, task_of
+from tests.toy_models import write_toy
 from tests.unit.actors.test_embedded_engine import start
 
 
@@ -87,6 +90,25 @@ async def test_a_rebuilt_cache_reads_each_prompt_once_and_then_what_was_sampled_
             np.testing.assert_allclose(sequence.behavior_logprobs, expected, atol=2e-4)
             mixed += len(set(sequence.token_versions.tolist())) == 2
     assert mixed > 6
+    await engine.close()
+
+
+@pytest.mark.parametrize(
+    "name", ["mistral", "phi3", "olmo2", "qwen3_moe", "mixtral", "smollm3", "glm4", "gemma", "nemotron", "helium"]
+)
+async def test_every_architecture_goes_on_over_a_rebuilt_cache(name: str, tmp_path: Path) -> None:
+    toys = [write_toy(name, tmp_path / str(seed), seed=seed) for seed in (0, 1)]
+    engine = start(toys[0])
+    task = task_of(3, group_size=64, max_new_tokens=40)
+    running = asyncio.create_task(run(engine, task))
+    while engine.stats().generated_tokens < 100:
+        await asyncio.sleep(0.001)
+    await engine.load_weights(load_file(Path(toys[1]) / "model.safetensors"), Version(incarnation=0, updates=5))
+    mixed = [sequence for sequence in await running if len(set(sequence.token_versions.tolist())) == 2]
+    assert mixed
+    for sequence in mixed:
+        expected = logprobs_of(toys[1], task, sequence)[sequence.token_versions == 5]
+        np.testing.assert_allclose(sequence.behavior_logprobs[sequence.token_versions == 5], expected, atol=2e-4)
     await engine.close()
 
 
